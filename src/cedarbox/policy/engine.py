@@ -1,0 +1,127 @@
+"""The decision: Cedar's answer to one request, and nothing else.
+
+A decision is *allow* if and only if Cedar says Allow **and** reports no error. Cedar itself skips a policy that fails
+to evaluate, a ``forbid`` too, and answers without it; here that is a denial. So is an unknown principal, a request that
+does not fit the schema, an exception, a panic in the engine.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import cedarpy
+import orjson
+
+from cedarbox.policy.actions import ACTION_GROUPS, NAMESPACE, Action
+from cedarbox.policy.bundle import Policy, PolicyBundle, schema_text
+
+__all__ = ["Decision", "PolicyEngine"]
+
+
+@dataclass(frozen=True, slots=True)
+class Decision:
+    """The answer to one request.
+
+    Attributes:
+        allowed: True only for Allow without errors.
+        policies: Ids of the policies that determined the answer; empty when nothing matched.
+        reason: One line for people and models.
+        advice: The ``@advice`` of the determining policies: what to do instead; may be empty.
+        errors: What went wrong while deciding; never empty on an allow.
+        bundle: Digest of the policy bundle.
+        micros: Time that Cedar spent evaluating, in microseconds, as the engine reports it; 0 when it did not run.
+    """
+
+    allowed: bool
+    policies: tuple[str, ...]
+    reason: str
+    advice: str
+    errors: tuple[str, ...]
+    bundle: str
+    micros: int
+
+
+class PolicyEngine:
+    """Decides requests against one bundle, on handles that are parsed once.
+
+    Each action has a policy set of its own: Cedar's cost grows with the number of policies, and a policy whose scope
+    names another action can never be satisfied.
+
+    Args:
+        bundle: A checked bundle.
+    """
+
+    def __init__(self, bundle: PolicyBundle) -> None:
+        self.bundle = bundle
+        self._schema = cedarpy.Schema.from_str(schema_text())
+        self._entities = cedarpy.Entities.from_json_str(orjson.dumps(list(bundle.entities)).decode(), self._schema)
+        self._policies: Mapping[str, Policy] = {policy.id: policy for policy in bundle.policies}
+        self._sets = {action: self._policy_set(action) for action in ACTION_GROUPS}
+
+    def _policy_set(self, action: str) -> cedarpy.PolicySet:
+        chosen = {policy.id: policy.est for policy in self.bundle.policies if action in policy.actions}
+        document = {"staticPolicies": chosen, "templates": {}, "templateLinks": []}
+        return cedarpy.PolicySet.from_json_str(orjson.dumps(document).decode())
+
+    def decide(self, principal: str, action: Action) -> Decision:
+        """Decide one request. Never raises for a request: whatever goes wrong is a denial that says so.
+
+        Args:
+            principal: Id of the agent, as ``entities.json`` declares it.
+            action: The request.
+        """
+        if action.name not in self._sets:
+            return self._denied(f"unknown action {action.name!r}")
+        if principal not in self.bundle.principals:
+            return self._denied(
+                f"the agent {principal!r} is not declared in entities.json of bundle {self.bundle.name!r}"
+            )
+        try:
+            delta = orjson.dumps([action.resource.to_json()]).decode()
+            result = cedarpy.is_authorized(
+                {
+                    "principal": {"type": f"{NAMESPACE}::Agent", "id": principal},
+                    "action": {"type": f"{NAMESPACE}::Action", "id": action.name},
+                    "resource": action.resource.uid,
+                    "context": dict(action.context),
+                },
+                self._sets[action.name],
+                self._entities.with_added_json_str(delta, self._schema),
+                self._schema,
+            )
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # a panic in the engine derives from BaseException, not Exception
+            return self._denied(f"the policy engine failed: {type(error).__name__}: {error}")
+        return self._decision(result)
+
+    def _decision(self, result: cedarpy.AuthzResult) -> Decision:
+        errors = tuple(" ".join(str(error).split()) for error in result.diagnostics.errors)
+        ids = tuple(sorted(result.diagnostics.reasons))
+        micros = int(result.metrics.get("authz_duration_micros", 0))
+        if errors or result.decision is cedarpy.Decision.NoDecision:
+            return self._denied("a policy or the request could not be evaluated", errors or ("no decision",), micros)
+        determining = [self._policies[policy_id] for policy_id in ids]
+        reasons = [policy.annotations["reason"] for policy in determining if policy.annotations.get("reason")]
+        allowed = result.decision is cedarpy.Decision.Allow
+        return Decision(
+            allowed=allowed,
+            policies=ids,
+            reason="; ".join(reasons) or (f"by {', '.join(ids)}" if ids else "no policy permits it"),
+            advice="; ".join(advice for policy in determining if (advice := policy.annotations.get("advice"))),
+            errors=(),
+            bundle=self.bundle.digest,
+            micros=micros,
+        )
+
+    def _denied(self, reason: str, errors: tuple[str, ...] = (), micros: int = 0) -> Decision:
+        return Decision(
+            allowed=False,
+            policies=(),
+            reason=reason,
+            advice="",
+            errors=errors or (reason,),
+            bundle=self.bundle.digest,
+            micros=micros,
+        )

@@ -1,0 +1,70 @@
+"""Where each statement of a Cedar file begins and ends.
+
+cedarpy says what is wrong with a policy but not where. A small scanner that knows strings and comments cuts a file into
+statements, so that a message can name the line.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+__all__ = ["Statement", "locate", "statements"]
+
+_TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\\n]|\\.)*"|[A-Za-z_][A-Za-z0-9_]*|\d+|::|&&|\|\||[=!<>]=|\s+|.', re.DOTALL)
+_QUOTED_IN_MESSAGE = re.compile(r"`([^`]+)`|'([^']+)'|: ([A-Za-z_]\w*)$")
+
+
+@dataclass(frozen=True, slots=True)
+class Statement:
+    """One policy of a file: its text from the first token to the semicolon, and the 1-based position of that token."""
+
+    text: str
+    line: int
+    column: int
+
+
+def statements(text: str) -> Iterator[Statement]:
+    """Yield the statements of a Cedar file in order; a last one without its semicolon is yielded too."""
+    start: int | None = None
+    end = 0
+    for match in _TOKEN.finditer(text):
+        piece = match.group()
+        if piece.isspace() or piece.startswith("//"):
+            continue
+        start = match.start() if start is None else start
+        end = match.end()
+        if piece == ";":
+            yield _statement(text, start, end)
+            start = None
+    if start is not None:
+        yield _statement(text, start, end)
+
+
+def _statement(text: str, start: int, end: int) -> Statement:
+    line_start = text.rfind("\n", 0, start) + 1
+    return Statement(text[start:end], text.count("\n", 0, start) + 1, start - line_start + 1)
+
+
+def locate(statement: Statement, message: str) -> tuple[int, int]:
+    """Return the line and column in the file that a parser message about this statement most likely means.
+
+    The parser quotes the offending token without its place. A token that occurs once in the statement is the place;
+    otherwise the end of input is meant, or the statement's first token has to do.
+    """
+    if "end of input" in message:
+        return _place(statement, len(statement.text))
+    if quoted := _QUOTED_IN_MESSAGE.search(message):
+        wanted = next(group for group in quoted.groups() if group)
+        hits = [match.start() for match in _TOKEN.finditer(statement.text) if match.group() == wanted]
+        if len(hits) == 1:
+            return _place(statement, hits[0])
+    return statement.line, statement.column
+
+
+def _place(statement: Statement, offset: int) -> tuple[int, int]:
+    before = statement.text[:offset]
+    if "\n" not in before:
+        return statement.line, statement.column + offset
+    return statement.line + before.count("\n"), offset - before.rfind("\n")
