@@ -1,0 +1,6 @@
+"""``python -m cedarbox``."""
+
+from cedarbox.cli import main
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,137 @@
+"""What a sandbox would be given: the facts that ``create`` and ``resume`` are decided on.
+
+The guard must know what a backend opens before it opens it. A client can say so itself (``describe_sandbox``); the
+SDK's own backends are known here. Of any other backend nothing is known, so the worst is assumed: it runs somewhere
+else, with an unrestricted network.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from typing import Literal, Protocol, runtime_checkable
+
+from agents.sandbox.session.sandbox_client import BaseSandboxClient
+
+from cedarbox.errors import CanonicalizationError
+from cedarbox.guard.gate import Impossible, Question
+from cedarbox.policy import actions
+from cedarbox.policy.actions import Action, Base
+from cedarbox.policy.canonical import Host, canonical_host
+
+__all__ = ["Describes", "SandboxFacts", "facts_of"]
+
+
+@dataclass(frozen=True, slots=True)
+class SandboxFacts:
+    """What a sandbox would be given.
+
+    Attributes:
+        image: Reference as configured, or the digest of a local layout.
+        digest: ``sha256:…`` of the image's manifest, None when nothing pins it.
+        repository: ``local`` for a layout on disk, else registry and path.
+        isolation: A member of ``Sandbox::Isolation``.
+        egress: Host names that the backend lets out; () for no network, None for a network it cannot restrict.
+        ports: Guest ports that would be published.
+        public_ports: They would be reachable from other machines.
+        vcpus: Virtual processors, when the backend says.
+        memory_mib: Memory in MiB, when the backend says.
+        disk_gb: Disk in GB, when the backend says.
+    """
+
+    image: str
+    digest: str | None
+    repository: str
+    isolation: Literal["none", "container", "microvm", "hosted"]
+    egress: tuple[str, ...] | None
+    ports: tuple[int, ...] = ()
+    public_ports: bool = True
+    vcpus: int | None = None
+    memory_mib: int | None = None
+    disk_gb: int | None = None
+
+    def questions(self, verb: str) -> Iterator[Question | Impossible]:
+        """Yield everything that has to be asked before this sandbox may be made.
+
+        A network card is asked about name by name on the ports that a named rule opens (80 and 443: measured on
+        BoxLite 0.10.8), and for ``resolve`` of any name, because the gateway behind it answers every DNS query. An
+        address as an entry opens all its ports, a wildcard every name below it; neither can be decided exactly, so
+        both are refused.
+
+        Args:
+            verb: ``create`` or ``resume``.
+        """
+        yield Question(verb, self._making(verb), self.image)
+        if self.egress is None:
+            yield Question("connect", actions.connect_anywhere, "any address")
+        for entry in self.egress or ():
+            for port, proto in ((443, "tls"), (80, "http")):
+                yield Question("connect", _named_host(entry, port, proto), entry)
+        if self.egress:
+            yield Question("resolve", lambda base: actions.resolve(base, None), "any name")
+        for port in self.ports:
+            yield Question("expose_port", self._exposing(port), str(port))
+
+    def _making(self, verb: str) -> Callable[[Base], Action]:
+        def name(base: Base) -> Action:
+            action = actions.create(
+                base,
+                image=self.image,
+                digest=self.digest,
+                repository=self.repository,
+                isolation=self.isolation,
+                egress="unrestricted" if self.egress is None else "listed" if self.egress else "none",
+                vcpus=self.vcpus,
+                memory_mib=self.memory_mib,
+                disk_gb=self.disk_gb,
+            )
+            return actions.resume(action) if verb == "resume" else action
+
+        return name
+
+    def _exposing(self, port: int) -> Callable[[Base], Action]:
+        return lambda base: actions.expose_port(base, port=port, public=self.public_ports)
+
+
+def _named_host(entry: str, port: int, proto: str) -> Callable[[Base], Action]:
+    def name(base: Base) -> Action:
+        target = canonical_host(entry)
+        if not isinstance(target, Host):
+            raise CanonicalizationError(f"the allow-list entry {entry!r} opens every port of an address; name a host")
+        # BoxLite itself refuses a listed name that resolves to anything but a public address (measured on 0.10.8).
+        return actions.connect(base, target, port=port, proto=proto, assumed_class="public")
+
+    return name
+
+
+@runtime_checkable
+class Describes(Protocol):
+    """A client that can say what it would open."""
+
+    def describe_sandbox(self, source: object) -> Mapping[str, object]:
+        """Return the fields of :class:`SandboxFacts` for options or for a saved state.
+
+        Raises:
+            ImageError: The image is missing or does not match its digests.
+            ConfigurationError: The options cannot be used.
+        """
+
+
+def facts_of(client: BaseSandboxClient[object], source: object) -> SandboxFacts:
+    """Return what a sandbox made from options, or taken up from a saved state, would be given.
+
+    Args:
+        client: The client that would make it.
+        source: Its options, or a session state.
+    """
+    if isinstance(client, Describes):
+        return SandboxFacts(**client.describe_sandbox(source))  # type: ignore[arg-type]  # checked by the dataclass's users
+    ports = tuple(getattr(source, "exposed_ports", None) or ())
+    if client.backend_id == "unix_local":
+        return SandboxFacts("host", None, "host", "none", None, ports=ports, public_ports=False)
+    if client.backend_id == "docker":
+        image = str(getattr(source, "image", "") or "unknown")
+        closed = getattr(source, "network_mode", None) == "none"
+        digest = image.partition("@")[2] or None
+        return SandboxFacts(image, digest, image.partition("@")[0], "container", () if closed else None, ports=ports)
+    return SandboxFacts("unknown", None, client.backend_id, "hosted", None, ports=ports)

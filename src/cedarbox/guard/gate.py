@@ -1,0 +1,276 @@
+"""The one place through which everything passes that crosses the boundary.
+
+Invariants:
+
+* nothing is done before its decision is in the ledger, on disk;
+* an action that cannot be named, decided or recorded is not done;
+* whatever was done leaves an outcome, also when it failed or was cancelled.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from cedarbox.audit import Entry, JsonValue, Ledger, Record
+from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
+from cedarbox.guard.identity import current_caller, current_run
+from cedarbox.policy import Decision, PolicyEngine
+from cedarbox.policy.actions import Action, Base
+from cedarbox.telemetry import attributes
+from cedarbox.telemetry.spans import OperationSpan, Telemetry
+
+__all__ = ["Gate", "Impossible", "Operation", "Question"]
+
+
+@dataclass(frozen=True, slots=True)
+class Question:
+    """A request to be decided.
+
+    Attributes:
+        verb: The operation, for the span and for the record when the action cannot be named.
+        name: Builds the typed action; raises :class:`CanonicalizationError` when it cannot.
+        asked: What was asked for as it came, with secrets taken out; recorded when it cannot be named.
+    """
+
+    verb: str
+    name: Callable[[Base], Action]
+    asked: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Impossible:
+    """A request that no policy can permit, because cedarbox could not hold the backend to the answer."""
+
+    verb: str
+    resource: str
+    reason: str
+
+
+class Operation:
+    """An operation that was allowed, while it runs: collects what its outcome record will say."""
+
+    def __init__(self, span: OperationSpan, decision: Record | None, session: str | None) -> None:
+        self.span, self.decision, self.session = span, decision, session
+        self.outcome = "ok"
+        self.facts: dict[str, JsonValue] = {}
+
+    def set(self, name: str, value: str | int | bool) -> None:
+        """Add a fact to the outcome record and the span: a size, an exit code, a digest; never content."""
+        self.facts[name] = value
+        self.span.set(f"cedarbox.{name}", value)
+
+    def failed(self, error: BaseException) -> None:
+        """Note how the act ended when it did not succeed."""
+        cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt))
+        self.outcome = "cancelled" if cancelled else "error"
+        self.facts["error.type"] = type(error).__name__
+
+
+class Gate:
+    """Names, decides, records, lets act, records again.
+
+    Args:
+        engine: Decides.
+        ledger: Remembers; an operation waits until its decision is durable.
+        telemetry: Shows.
+        principal: Id of the agent as ``entities.json`` of the bundle declares it.
+        backend: The ``backend_id`` of the client that is guarded.
+    """
+
+    def __init__(
+        self, *, engine: PolicyEngine, ledger: Ledger, telemetry: Telemetry, principal: str, backend: str
+    ) -> None:
+        self.engine, self.ledger, self.telemetry = engine, ledger, telemetry
+        self.principal, self.backend = principal, backend
+
+    def base(self) -> Base:
+        """Return what every request carries, for the caller in whose context this runs."""
+        caller = current_caller()
+        return Base(at=datetime.now(UTC), backend=self.backend, agent=caller.agent, tool=caller.tool)
+
+    @asynccontextmanager
+    async def operation(self, question: Question, *, session: str | None = None) -> AsyncIterator[Operation]:
+        """Take one operation through the five steps; the block is the act.
+
+        Args:
+            question: What is to be done.
+            session: Id of the sandbox session.
+
+        Raises:
+            PolicyDenied: The answer is no, whatever the reason.
+            LedgerError: The act was done and its outcome could not be recorded.
+        """
+        with self.telemetry.operation(f"sandbox {question.verb}", self._about(question.verb, session)) as span:
+            action, decision, record = await self._admit(question, span, session)
+            operation = Operation(span, record, session)
+            # 4. Act, inside the span that carries the record's sequence number.
+            try:
+                yield operation
+            except BaseException as error:
+                operation.failed(error)
+                # The loop may be going down: only a call that does not await is sure to be made.
+                self.ledger.append(self._outcome(action, decision, operation))
+                raise
+            # 5. Record the outcome.
+            await self.ledger.record(self._outcome(action, decision, operation))
+
+    async def ask(self, question: Question, *, session: str | None = None) -> Decision:
+        """Steps 1 to 3 alone, for what others act on: a manifest entry, a tool offered to a model.
+
+        Raises:
+            PolicyDenied: The answer is no, whatever the reason.
+        """
+        with self.telemetry.operation(f"decide {question.verb}", self._about(question.verb, session)) as span:
+            return (await self._admit(question, span, session))[1]
+
+    async def ask_all(self, questions: Iterable[Question | Impossible], *, session: str | None = None) -> None:
+        """Ask in order and stop at the first no.
+
+        Raises:
+            PolicyDenied: The first no.
+        """
+        for question in questions:
+            if isinstance(question, Impossible):
+                raise await self.refuse(question, session=session)
+            await self.ask(question, session=session)
+
+    async def refuse(self, denied: Impossible, *, session: str | None = None) -> PolicyDenied:
+        """Record a denial that needs no policy; return the error to raise."""
+        with self.telemetry.operation(f"decide {denied.verb}", self._about(denied.verb, session)) as span:
+            return await self._deny(denied, span, session, errors=(denied.reason,))
+
+    @asynccontextmanager
+    async def noted(self, verb: str, *, session: str | None, event: str = "outcome") -> AsyncIterator[Operation]:
+        """Record what is not decided itself: starting, stopping, shutting down, deleting.
+
+        ``event`` is recorded when the block succeeds. When it fails, an ``outcome`` is; when it was denied, nothing
+        more is, because the decision already stands in the ledger.
+        """
+        with self.telemetry.operation(f"sandbox {verb}", self._about(verb, session)) as span:
+            operation = Operation(span, None, session)
+            try:
+                yield operation
+            except PolicyDenied:
+                raise
+            except BaseException as error:
+                operation.failed(error)
+                self.ledger.append(self._noted("outcome", verb, operation))
+                raise
+            await self.ledger.record(self._noted(event, verb, operation))
+
+    async def _admit(
+        self, question: Question, span: OperationSpan, session: str | None
+    ) -> tuple[Action, Decision, Record]:
+        # 1. Name it; what has no canonical form is denied.
+        try:
+            action = question.name(self.base())
+        except CanonicalizationError as error:
+            unnamed = Impossible(question.verb, question.asked, error.message)
+            raise await self._deny(unnamed, span, session, errors=(error.message,)) from None
+        # 2. Decide.
+        decision = self.engine.decide(self.principal, action)
+        span.set(attributes.CEDARBOX_POLICY_ACTION, action.name)
+        span.set(attributes.CEDARBOX_POLICY_RESOURCE, str(action.resource))
+        span.set(attributes.CEDARBOX_POLICY_MICROS, decision.micros)
+        span.set(attributes.CEDARBOX_POLICY_IDS, decision.policies)
+        if not decision.allowed:
+            reason = f"{decision.reason}. {decision.advice}" if decision.advice else decision.reason
+            denied = Impossible(action.name, str(action.resource), reason)
+            raise await self._deny(
+                denied, span, session, policies=decision.policies, errors=decision.errors, summary=action.summary
+            )
+        # 3. Record the decision and wait until it is on disk.
+        entry = self._entry(
+            "decision",
+            span,
+            session,
+            action=action.name,
+            resource=str(action.resource),
+            decision="allow",
+            policies=decision.policies,
+            attrs={"summary": action.summary} if action.summary else {},
+        )
+        try:
+            record = await self.ledger.record(entry)
+        except LedgerError as error:
+            span.fail("unrecorded")
+            reason = f"the decision cannot be recorded: {error.message}"
+            raise PolicyDenied(action.name, str(action.resource), reason=reason) from error
+        span.set(attributes.CEDARBOX_POLICY_DECISION, "allow")
+        span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
+        return action, decision, record
+
+    async def _deny(
+        self,
+        denied: Impossible,
+        span: OperationSpan,
+        session: str | None,
+        *,
+        policies: tuple[str, ...] = (),
+        errors: tuple[str, ...] = (),
+        summary: str = "",
+    ) -> PolicyDenied:
+        reason, seq = denied.reason, None
+        span.set(attributes.CEDARBOX_POLICY_DECISION, "deny")
+        span.fail("policy_denied", reason)
+        entry = self._entry(
+            "decision",
+            span,
+            session,
+            action=denied.verb,
+            resource=denied.resource,
+            decision="deny",
+            policies=policies,
+            errors=errors,
+            attrs={"reason": reason, **({"summary": summary} if summary else {})},
+        )
+        try:
+            seq = (await self.ledger.record(entry)).seq
+            span.set(attributes.CEDARBOX_RECORD_SEQ, seq)
+        except LedgerError as error:
+            # Denied all the same; the reason has to say that the ledger does not show it.
+            reason = f"{reason} (and this denial cannot be recorded: {error.message})"
+        return PolicyDenied(denied.verb, denied.resource, reason=reason, policies=policies, seq=seq)
+
+    def _outcome(self, action: Action, decision: Decision, operation: Operation) -> Entry:
+        of = operation.decision.seq if operation.decision is not None else None
+        return self._entry(
+            "outcome",
+            operation.span,
+            operation.session,
+            action=action.name,
+            resource=str(action.resource),
+            policies=decision.policies,
+            outcome=operation.outcome,
+            attrs={"decision_seq": of, **operation.facts},
+        )
+
+    def _noted(self, event: str, verb: str, operation: Operation) -> Entry:
+        facts = dict(operation.facts)
+        return self._entry(
+            event, operation.span, operation.session, action=verb, outcome=operation.outcome, attrs=facts
+        )
+
+    def _entry(self, event: str, span: OperationSpan, session: str | None, **fields: Any) -> Entry:
+        caller, run = current_caller(), current_run()
+        return Entry(
+            event=event,
+            session=session,
+            run=run.id if run else None,
+            trace_id=span.trace_id,
+            span_id=span.span_id,
+            principal=self.principal,
+            tool=caller.tool,
+            call_id=caller.call_id,
+            bundle=self.engine.bundle.digest,
+            **fields,
+        )
+
+    def _about(self, verb: str, session: str | None) -> dict[str, str]:
+        known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
+        return known | ({attributes.SANDBOX_SESSION_ID: session} if session else {})

@@ -1,0 +1,92 @@
+"""Who is asking: the agent, the tool call and the run that an operation comes from.
+
+The SDK carries none of this down to a sandbox session. The guard's wraps set these variables where a run starts and
+where a tool is invoked; tasks started inside inherit them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from cedarbox.guard.gate import Gate
+
+__all__ = [
+    "Caller",
+    "RunIdentity",
+    "applying_decided_manifest",
+    "current_caller",
+    "current_run",
+    "is_decided",
+    "within",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """The tool call that an operation comes from; all None outside a tool call."""
+
+    agent: str | None = None
+    tool: str | None = None
+    call_id: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class RunIdentity:
+    """The guarded run that an operation belongs to.
+
+    Attributes:
+        id: 32 hexadecimal digits.
+        gate: The gate that guards it.
+    """
+
+    id: str
+    gate: Gate
+
+
+_CALLER: ContextVar[Caller] = ContextVar("cedarbox_caller", default=Caller())  # noqa: B039  # Caller is frozen
+_RUN: ContextVar[RunIdentity | None] = ContextVar("cedarbox_run", default=None)
+_DECIDED: ContextVar[bool] = ContextVar("cedarbox_decided", default=False)
+
+
+def current_caller() -> Caller:
+    """Return the tool call in whose context this runs."""
+    return _CALLER.get()
+
+
+def current_run() -> RunIdentity | None:
+    """Return the guarded run in whose context this runs, if any."""
+    return _RUN.get()
+
+
+def is_decided() -> bool:
+    """Whether this runs inside the application of a manifest whose entries have all been decided."""
+    return _DECIDED.get()
+
+
+@contextmanager
+def within(*, caller: Caller | None = None, run: RunIdentity | None = None) -> Iterator[None]:
+    """Set the tool call, the run, or both, for the duration of the block and of tasks started in it."""
+    caller_token = _CALLER.set(caller) if caller is not None else None
+    run_token = _RUN.set(run) if run is not None else None
+    try:
+        yield
+    finally:
+        if run_token is not None:
+            _RUN.reset(run_token)
+        if caller_token is not None:
+            _CALLER.reset(caller_token)
+
+
+@contextmanager
+def applying_decided_manifest() -> Iterator[None]:
+    """Mark the block as the SDK applying a manifest that was decided entry by entry."""
+    token = _DECIDED.set(True)
+    try:
+        yield
+    finally:
+        _DECIDED.reset(token)

@@ -1,0 +1,155 @@
+"""In force: from the first hardened run on, every run of this process passes the guard.
+
+The SDK has four places through which all runs go, whatever agent, handoff, nested agent or memory job started them.
+Each is wrapped once. The names are private to the SDK, so their presence is checked at import and the SDK is pinned.
+
+1. The default runner: which sandbox client a run may use, and whose gate is in force for it.
+2. The resolver of models: every model call, after the last tool was added.
+3. The invoker of function tools, and 4. the executor of custom tools: whose tool call an operation comes from.
+"""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractContextManager
+from typing import Any
+
+from agents import Agent, RunConfig
+from agents.models.interface import Model
+from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
+from agents.run_internal import run_loop, tool_actions, tool_execution
+from agents.tool import _FunctionToolInvocationResult
+
+from cedarbox.errors import ConfigurationError, PolicyDenied, SealError
+from cedarbox.guard.client import GuardedClient
+from cedarbox.guard.gate import Gate, Question
+from cedarbox.guard.identity import Caller, RunIdentity, current_run, within
+from cedarbox.guard.model import GuardedModel
+from cedarbox.guard.session import GuardedSession
+from cedarbox.guard.tools import tool_kind
+from cedarbox.policy import actions
+from cedarbox.telemetry.redaction import digest
+from cedarbox.telemetry.tracing import is_sealed
+
+__all__ = ["GuardRunner", "enforce", "is_in_force"]
+
+_Invoke = Callable[..., Awaitable[Any]]
+_INVOKER = "_invoke_function_tool_with_metadata"
+
+_get_model: Callable[[Agent[Any], RunConfig], Model] = run_loop.get_model
+_invoke_function_tool: _Invoke = getattr(tool_execution, _INVOKER)
+_execute_custom_tool: _Invoke = tool_actions.CustomToolAction.execute
+
+
+class GuardRunner(AgentRunner):
+    """The SDK's runner, that runs nothing unguarded."""
+
+    async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
+        """Run under guard, or refuse."""
+        with _guarded(options):
+            return await super().run(starting_agent, input, **options)
+
+    def run_sync(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
+        """Run under guard, or refuse."""
+        with _guarded(options):
+            return super().run_sync(starting_agent, input, **options)
+
+    def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's
+        """Run under guard, or refuse; the task that the SDK starts inherits the guard."""
+        with _guarded(options):
+            return super().run_streamed(starting_agent, input, **options)
+
+
+def enforce() -> None:
+    """Put the guard in force for this process. Doing it twice changes nothing; there is no way back.
+
+    Raises:
+        ConfigurationError: The program has set a default runner of its own.
+    """
+    if is_in_force():
+        return
+    current = get_default_agent_runner()
+    if type(current) is not AgentRunner:
+        hint = "call harden() before anything else sets a default runner"
+        raise ConfigurationError(f"the SDK's default runner is already a {type(current).__name__}", hint=hint)
+    run_loop.get_model = _guarded_model
+    setattr(tool_execution, _INVOKER, _guarded_function_tool)
+    tool_actions.CustomToolAction.execute = _guarded_custom_tool  # type: ignore[method-assign]  # a static stand-in
+    set_default_agent_runner(GuardRunner())
+
+
+def is_in_force() -> bool:
+    """Whether all four wraps are in place."""
+    return (
+        type(get_default_agent_runner()) is GuardRunner
+        and run_loop.get_model is _guarded_model
+        and getattr(tool_execution, _INVOKER) is _guarded_function_tool
+        and tool_actions.CustomToolAction.execute is _guarded_custom_tool
+    )
+
+
+def _guarded(options: dict[str, Any]) -> AbstractContextManager[None]:
+    if not is_in_force() or not is_sealed():
+        raise SealError("a wrap of the guard or the seal on tracing was undone", hint="find what replaced it")
+    config = options.get("run_config")
+    if isinstance(config, dict):
+        raise ConfigurationError("run_config is a dict", hint="pass the RunConfig that harden() returned")
+    sandbox = config.sandbox if config is not None else None
+    client = sandbox.client if sandbox is not None else None
+    session = sandbox.session if sandbox is not None else None
+    if client is not None and not isinstance(client, GuardedClient):
+        raise ConfigurationError(
+            f"this run would use an unguarded {type(client).__name__}", hint="wrap it in PolicySandboxClient"
+        )
+    if session is not None and not isinstance(session, GuardedSession):
+        raise ConfigurationError(
+            f"this run would use an unguarded {type(session).__name__}", hint="make it with a PolicySandboxClient"
+        )
+    if config is not None:
+        config.trace_include_sensitive_data = False
+    run = current_run()
+    gate = client.gate if client is not None else session.gate if session is not None else run.gate if run else None
+    if gate is None:
+        hint = "pass run_config=harden(...), or set run_config.sandbox.client to a PolicySandboxClient"
+        raise ConfigurationError("cedarbox is in force in this process and this run has no guard", hint=hint)
+    return within(run=RunIdentity(run.id if run else uuid.uuid4().hex, gate))
+
+
+def _gate() -> Gate:
+    run = current_run()
+    if run is None:
+        raise ConfigurationError("a run was started around the guard", hint="start it with Runner.run")
+    return run.gate
+
+
+def _guarded_model(agent: Agent[Any], run_config: RunConfig) -> Model:
+    model = _get_model(agent, run_config)
+    return model if isinstance(model, GuardedModel) else GuardedModel(model, _gate(), agent.name)
+
+
+async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments: str) -> Any:
+    agent = context.agent.name if context.agent is not None else None
+    with within(caller=Caller(agent, function_tool.name, context.tool_call_id)):
+        try:
+            async with _gate().operation(_invocation(function_tool)) as operation:
+                operation.set("arguments_digest", digest(arguments.encode()))
+                return await _invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
+        except PolicyDenied as denial:
+            return _FunctionToolInvocationResult(str(denial))
+
+
+async def _guarded_custom_tool(*, agent: Agent[Any], call: Any, **options: Any) -> Any:
+    tool, request = call.custom_tool, call.tool_call
+    call_id, text = (
+        request.get(key) if isinstance(request, dict) else getattr(request, key, None) for key in ("call_id", "input")
+    )
+    with within(caller=Caller(agent.name, tool.name, call_id)):
+        async with _gate().operation(_invocation(tool)) as operation:
+            operation.set("arguments_digest", digest(str(text).encode()))
+            return await _execute_custom_tool(agent=agent, call=call, **options)
+
+
+def _invocation(tool: Any) -> Question:
+    kind = tool_kind(tool)
+    return Question("invoke_tool", lambda base: actions.invoke_tool(base, name=tool.name, kind=kind), tool.name)

@@ -1,0 +1,160 @@
+"""The front door: one call that gives an ordinary ``RunConfig`` with everything switched on."""
+
+from __future__ import annotations
+
+import atexit
+from pathlib import Path
+from typing import Any
+
+from agents import RunConfig
+from agents.sandbox import SandboxRunConfig
+from agents.sandbox.manifest import Manifest
+from agents.sandbox.session.sandbox_client import BaseSandboxClient
+from agents.sandbox.snapshot import NoopSnapshotSpec, SnapshotBase, SnapshotSpec
+
+from cedarbox.audit import Entry, JsonValue, Ledger
+from cedarbox.audit.shipper import LedgerSource, Shipper
+from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
+from cedarbox.errors import ConfigurationError
+from cedarbox.guard import Gate, GuardedClient, enforce
+from cedarbox.policy import PolicyBundle, PolicyEngine
+from cedarbox.settings import Settings, load_settings
+from cedarbox.telemetry.spans import Telemetry
+
+__all__ = ["PolicySandboxClient", "harden"]
+
+_FLUSH_SECONDS = 2.0
+
+
+class PolicySandboxClient(GuardedClient):
+    """Any SDK sandbox client, under policy, with its decisions in a ledger.
+
+    Making one puts the guard in force for this process: from then on a run without a guarded client is refused.
+
+    Args:
+        inner: The client to guard: BoxLite, Docker, unix-local, a hosted one.
+        policies: A policy bundle, or its directory; None for the one of the settings.
+        principal: The agent as ``entities.json`` declares it; None for the one of the settings.
+        settings: Where the ledger is and where to send it; None for ``cedarbox.toml`` and the environment.
+
+    Raises:
+        BundleError: The bundle cannot be used. Nothing was made then, no ledger either.
+        ConfigurationError: The principal is not declared in the bundle.
+        LedgerError: The ledger cannot be opened.
+    """
+
+    def __init__(
+        self,
+        inner: BaseSandboxClient[Any],
+        *,
+        policies: PolicyBundle | Path | str | None = None,
+        principal: str | None = None,
+        settings: Settings | None = None,
+    ) -> None:
+        settings = settings or load_settings()
+        bundle = (
+            policies if isinstance(policies, PolicyBundle) else PolicyBundle.load(policies or settings.policy.bundle)
+        )
+        principal = principal or settings.policy.principal
+        if principal not in bundle.principals:
+            hint = f"declared are: {', '.join(sorted(bundle.principals)) or 'none'}"
+            raise ConfigurationError(f"{bundle.path / 'entities.json'}: no agent {principal!r}", hint=hint)
+        directory = settings.audit.directory
+        spans = settings.otlp.spans or directory.parent / "spans"
+        self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)
+        self.telemetry = Telemetry(directory=spans)
+        self.shipper: Shipper | None = None
+        engine = PolicyEngine(bundle)
+        gate = Gate(
+            engine=engine,
+            ledger=self.ledger,
+            telemetry=self.telemetry,
+            principal=principal,
+            backend=inner.backend_id,
+        )
+        super().__init__(inner, gate)
+        self.ledger.append(Entry(event="tracing.sealed"))
+        loaded: dict[str, JsonValue] = {
+            "name": bundle.name,
+            "revision": bundle.revision,
+            "policies": len(bundle.policies),
+        }
+        self.ledger.append(Entry(event="policy.loaded", bundle=bundle.digest, attrs=loaded))
+        enforce()
+        self.telemetry.attach()
+        if settings.otlp.endpoint is not None:
+            self.shipper = Shipper(
+                settings.otlp.endpoint,
+                [LedgerSource(directory), self.telemetry.source()],
+                place=directory.parent / "shipped.json",
+                headers=settings.otlp.headers,
+            )
+            self.shipper.start()
+        atexit.register(self.close)
+
+    def close(self, *, flush: float = _FLUSH_SECONDS) -> bool:
+        """Close the ledger and give what is on disk a last chance to be sent. Doing it twice changes nothing.
+
+        Args:
+            flush: How long to wait for the collector, in seconds. What it does not take stays on disk and is sent by
+                the next process that opens the same directories.
+
+        Returns:
+            True when nothing is left to send.
+        """
+        atexit.unregister(self.close)
+        self.telemetry.detach()
+        self.ledger.close()
+        self.telemetry.close()
+        return self.shipper.stop(flush) if self.shipper is not None else True
+
+
+def harden(
+    *,
+    policies: PolicyBundle | Path | str | None = None,
+    image: str | None = None,
+    rootfs: Path | str | None = None,
+    principal: str | None = None,
+    client: BaseSandboxClient[Any] | None = None,
+    options: Any = None,
+    manifest: Manifest | None = None,
+    snapshot: SnapshotSpec | SnapshotBase | None = None,
+    settings: Settings | None = None,
+) -> RunConfig:
+    """Return a ``RunConfig`` under which an agent's tools run in a microVM, under policy, on the record.
+
+    Args:
+        policies: A policy bundle, or its directory.
+        image: Image reference of the microVM.
+        rootfs: Local OCI layout to boot instead of ``image``.
+        principal: The agent as ``entities.json`` declares it.
+        client: Another sandbox client to guard; a BoxLite one when None.
+        options: Options of the client; made from ``image`` or ``rootfs`` and the settings when None.
+        manifest: What the workspace starts with.
+        snapshot: Where to save the workspace when a run ends; nowhere when None. The SDK's own default would leave
+            every workspace in clear below the home directory.
+        settings: None for ``cedarbox.toml`` and the environment.
+
+    Raises:
+        CedarboxError: Something that was given cannot be used; nothing was made then.
+    """
+    settings = settings or load_settings()
+    if client is None:
+        client = BoxLiteSandboxClient()
+        options = options or _boxlite_options(settings, image, rootfs)
+    elif image is not None or rootfs is not None:
+        raise ConfigurationError("image and rootfs are for BoxLite", hint="pass the options of the client you give")
+    guarded = PolicySandboxClient(client, policies=policies, principal=principal, settings=settings)
+    sandbox = SandboxRunConfig(
+        client=guarded, options=options, manifest=manifest, snapshot=snapshot or NoopSnapshotSpec()
+    )
+    return RunConfig(sandbox=sandbox, trace_include_sensitive_data=False)
+
+
+def _boxlite_options(settings: Settings, image: str | None, rootfs: Path | str | None) -> BoxLiteSandboxClientOptions:
+    given = settings.sandbox
+    layout = rootfs or (given.rootfs if image is None else None)
+    reference = None if layout else image or given.image
+    return BoxLiteSandboxClientOptions(
+        image=reference, rootfs=str(layout) if layout else None, cpus=given.cpus, memory_mib=given.memory_mib
+    )

@@ -1,0 +1,129 @@
+"""Settings: ``cedarbox.toml``, overridden by ``CEDARBOX_SECTION__KEY`` in the environment, overridden by arguments."""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+
+from cedarbox.errors import ConfigurationError
+
+__all__ = ["AuditSettings", "OtlpSettings", "PolicySettings", "SandboxSettings", "Settings", "load_settings"]
+
+_FILE = Path("cedarbox.toml")
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class PolicySettings(_Section):
+    """What decides.
+
+    Attributes:
+        bundle: Directory of the policy bundle.
+        principal: The agent, as ``entities.json`` of the bundle declares it.
+    """
+
+    bundle: Path = Path("policies/airgapped")
+    principal: Annotated[str, Field(min_length=1)] = "agent"
+
+
+class AuditSettings(_Section):
+    """Where the ledger is.
+
+    Attributes:
+        directory: Made with mode 0700 when it is missing.
+        signing_key: Ed25519 key, made on first use with mode 0600; None for ``ledger.key`` beside the directory.
+    """
+
+    directory: Path = Path(".cedarbox/ledger")
+    signing_key: Path | None = None
+
+
+class OtlpSettings(_Section):
+    """Where spans and records are sent.
+
+    Attributes:
+        endpoint: Base URL of an OTLP/HTTP collector; None keeps them on disk only.
+        spans: Directory of the spans that wait to be sent; None for ``spans`` beside the ledger.
+        headers: Sent with every request, such as an authorization.
+    """
+
+    endpoint: Annotated[str | None, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")] = "http://127.0.0.1:4318"
+    spans: Path | None = None
+    headers: dict[str, str] = Field(default_factory=dict)
+
+
+class SandboxSettings(_Section):
+    """What a sandbox is made of.
+
+    Attributes:
+        image: Image reference.
+        rootfs: Local OCI layout; wins over ``image``.
+        cpus: Virtual processors.
+        memory_mib: Memory in MiB.
+    """
+
+    image: str | None = None
+    rootfs: Path | None = None
+    cpus: Annotated[int, Field(ge=1)] = 1
+    memory_mib: Annotated[int, Field(ge=128)] = 1024
+
+
+class Settings(BaseSettings):
+    """All settings. Unknown keys are errors, in the file and in the environment."""
+
+    model_config = SettingsConfigDict(
+        env_prefix="CEDARBOX_",
+        env_nested_delimiter="__",
+        extra="forbid",
+        frozen=True,
+        nested_model_default_partial_update=True,
+    )
+
+    policy: PolicySettings = PolicySettings()
+    audit: AuditSettings = AuditSettings()
+    otlp: OtlpSettings = OtlpSettings()
+    sandbox: SandboxSettings = SandboxSettings()
+
+
+def load_settings(path: Path | None = None, **overrides: Mapping[str, Any]) -> Settings:
+    """Read the settings.
+
+    Args:
+        path: The file; None for ``cedarbox.toml`` in the working directory, which may be missing.
+        overrides: Values by section that win over the file and the environment; None values are left out.
+
+    Raises:
+        ConfigurationError: The file cannot be read, or a value cannot be used; the message names the key.
+    """
+    chosen = path or _FILE
+    try:
+        data = tomllib.loads(chosen.read_text("utf-8")) if path or chosen.exists() else {}
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{chosen}: cannot read it ({error})", hint="check the path and its mode") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{chosen}: not TOML: {error}") from None
+    try:
+        environment = EnvSettingsSource(Settings)()
+        merged = _merge(_merge(data, environment), overrides)
+        return Settings(**merged)
+    except ValidationError as error:
+        first = error.errors()[0]
+        key = ".".join(str(part) for part in first["loc"])
+        raise ConfigurationError(f"{chosen} or CEDARBOX_*: {key}: {first['msg']}") from None
+
+
+def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+    merged = dict(base)
+    for key, value in over.items():
+        if isinstance(value, Mapping):
+            merged[key] = _merge(merged.get(key) or {}, value)
+        elif value is not None:
+            merged[key] = value
+    return merged
