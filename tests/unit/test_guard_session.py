@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -103,7 +103,7 @@ async def test_a_denied_file_operation_raises_and_changes_nothing(tmp_path: Path
     root = Path(session.state.manifest.root)
     async with session:
         (root / "a").write_text("content")
-        attempts = {
+        attempts: dict[str, Callable[[], Awaitable[object]]] = {
             "read": lambda: wrapped.read(Path("a")),
             "read_bounded": lambda: wrapped.read_bounded(Path("a"), max_bytes=10),
             "ls": lambda: wrapped.ls("."),
@@ -192,8 +192,8 @@ async def test_secrets_of_a_command_line_do_not_reach_the_ledger(tmp_path: Path)
 @pytest.mark.parametrize(
     ("manifest", "denied"),
     [
-        (Manifest(entries={"etc": LocalDir(src="/etc")}), ("mountRead", 'HostPath::"/etc"')),
-        (Manifest(entries={"p": LocalFile(src="/etc/passwd")}), ("mountRead", 'HostPath::"/etc/passwd"')),
+        (Manifest(entries={"etc": LocalDir(src=Path("/etc"))}), ("mountRead", 'HostPath::"/etc"')),
+        (Manifest(entries={"p": LocalFile(src=Path("/etc/passwd"))}), ("mountRead", 'HostPath::"/etc/passwd"')),
         (
             Manifest(extra_path_grants=(SandboxPathGrant(path="/x", host_path="/etc"),)),
             ("mountWrite", 'HostPath::"/etc"'),
@@ -226,7 +226,7 @@ async def test_a_manifest_is_decided_before_anything_is_made(
 async def test_a_link_on_the_host_is_decided_by_what_it_points_to(tmp_path: Path) -> None:
     (tmp_path / "data").symlink_to("/etc")
     guarded = Guarded(tmp_path, forbid("mountRead", 'context.isSymlink && resource in Sandbox::HostPath::"/etc"'))
-    manifest = Manifest(entries={"d": LocalDir(src=str(tmp_path / "data"))})
+    manifest = Manifest(entries={"d": LocalDir(src=tmp_path / "data")})
     with pytest.raises(PolicyDenied):
         await guarded.client.create(snapshot=NoopSnapshotSpec(), manifest=manifest, options=None)
     assert guarded.denied() == [("mountRead", 'HostPath::"/etc"')]

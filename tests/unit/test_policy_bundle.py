@@ -45,8 +45,8 @@ def test_every_action_of_the_schema_is_known_and_no_other() -> None:
             "prt",
         ),
         (
-            'permit (principal, action == Sandbox::Action::"create", resource\n'
-            + ') when { context.isolation == Sandbox::Isolation::"microvmm" };',
+            """permit (principal, action == Sandbox::Action::"create", resource)
+when { context.isolation == Sandbox::Isolation::"microvmm" };""",
             2,
             "microvmm",
         ),

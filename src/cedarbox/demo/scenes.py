@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
 from agents import Agent, RunConfig, Runner, WebSearchTool
 from agents.items import ToolCallOutputItem
@@ -17,7 +19,7 @@ from agents.sandbox.capabilities import Capability, Filesystem, Shell
 from agents.sandbox.entries import LocalDir
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.workspace_paths import SandboxPathGrant
-from agents.testing import ModelScriptItem, ScriptedModel, assistant_message, function_call
+from agents.testing import ScriptedModel, assistant_message, function_call
 from openai.types.responses import ResponseCustomToolCall
 
 from cedarbox.boxlite import BoxLiteSandboxClientOptions
@@ -81,7 +83,7 @@ class Scene:
 
 async def _work(world: World) -> Sequence[Seen]:
     patch = ResponseCustomToolCall(type="custom_tool_call", call_id="write", name="apply_patch", input=_PATCH)
-    steps: list[ModelScriptItem] = [[patch], _shell("run", "python3 fizzbuzz.py"), [assistant_message("It works.")]]
+    steps: list[Any] = [[patch], _shell("run", "python3 fizzbuzz.py"), [assistant_message("It works.")]]
     capabilities: list[Capability] = [Shell()] if world.model else [Shell(), Filesystem()]
     agent = SandboxAgent(
         name="local-coder",
@@ -96,7 +98,7 @@ async def _work(world: World) -> Sequence[Seen]:
 
 
 async def _escape(world: World) -> Sequence[Seen]:
-    steps: list[ModelScriptItem] = [
+    steps: list[Any] = [
         _shell("interfaces", "ls /sys/class/net"),
         _shell("call-out", _CALL_OUT),
         _shell("link", "ln -s /etc/shadow chart.png"),
@@ -119,7 +121,7 @@ async def _ask_for_egress(world: World) -> Sequence[Seen]:
 
 async def _mount_etc(world: World) -> Sequence[Seen]:
     grant = SandboxPathGrant(path="/workspace/etc", host_path="/etc", read_only=True)
-    manifest = Manifest(entries={"etc": LocalDir(src="/etc")}, extra_path_grants=(grant,))
+    manifest = Manifest(entries={"etc": LocalDir(src=Path("/etc"))}, extra_path_grants=(grant,))
     return [await _denied("mount the host's /etc", world.client.create(options=world.options, manifest=manifest))]
 
 
@@ -129,7 +131,7 @@ async def _hosted_tool(world: World) -> Sequence[Seen]:
     return [await _denied("use a web search that runs at a vendor", run)]
 
 
-def _shell(call_id: str, command: str) -> ModelScriptItem:
+def _shell(call_id: str, command: str) -> list[Any]:
     return [function_call("exec_command", {"cmd": command, "yield_time_ms": 30_000}, call_id=call_id)]
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -31,6 +32,8 @@ __all__ = ["SCHEMA_VERSION", "Policy", "PolicyBundle", "schema_text"]
 SCHEMA_VERSION = 1
 _MAX_FILE = 4 * 1024 * 1024
 _PRINCIPAL_TYPES = frozenset({"Tenant", "AgentGroup", "Agent"})
+# cedarpy numbers policies in the text it was given; the number means nothing to the reader.
+_OWN_NUMBER = re.compile(r"^for policy `policy\d+`[,:] ")
 _METADATA_KEYS = frozenset({"name", "revision", "description", "schema"})
 
 
@@ -246,9 +249,9 @@ def _validate(root: Path, policies: Sequence[tuple[Policy, Statement]]) -> None:
         number = str(error.policy_id or "").removeprefix("policy")
         if number.isdigit() and int(number) < len(policies):
             policy, statement = policies[int(number)]
-            message = f"{error.error}".split("validation error on policy", 1)[-1]
+            message = _OWN_NUMBER.sub("", str(error.error))
             line, column = locate(statement, message)
-            message = f"policy {policy.id!r} does not fit the schema: {message.split(',', 1)[-1].strip(' :`')}"
+            message = f"policy {policy.id!r} does not fit the schema: {message}"
             raise BundleError(message, path=root / policy.file, line=line, column=column)
     raise BundleError("the policies do not fit the schema", path=root)
 

@@ -55,8 +55,8 @@ def locate(statement: Statement, message: str) -> tuple[int, int]:
     """
     if "end of input" in message:
         return _place(statement, len(statement.text))
-    if quoted := _QUOTED_IN_MESSAGE.search(message):
-        wanted = next(group for group in quoted.groups() if group)
+    for quoted in _QUOTED_IN_MESSAGE.finditer(message):
+        wanted = next(group for group in quoted.groups() if group).rsplit("::", 1)[-1]
         hits = [match.start() for match in _TOKEN.finditer(statement.text) if match.group() == wanted]
         if len(hits) == 1:
             return _place(statement, hits[0])
