@@ -1,0 +1,19 @@
+"""REMEMBERS: the ledger, its verifier, and the shipper that copies it to a collector."""
+
+from __future__ import annotations
+
+from cedarbox.audit.ledger import Ledger
+from cedarbox.audit.record import EVENTS, Entry, JsonValue, Record
+from cedarbox.audit.verify import Finding, Report, read_records, verify_ledger
+
+__all__ = [
+    "EVENTS",
+    "Entry",
+    "Finding",
+    "JsonValue",
+    "Ledger",
+    "Record",
+    "Report",
+    "read_records",
+    "verify_ledger",
+]

@@ -1,0 +1,159 @@
+"""Files of the ledger: names, durable writes, locks, and looking at the end of a stream.
+
+A stream ``<id>`` is the file ``<id>.jsonl`` with its checkpoints in ``<id>.checkpoints``. The id is the UTC time at
+which the stream was opened, in microseconds, and a random suffix. The writer holds an exclusive flock(2) on the stream
+while it lives.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import re
+import secrets
+import stat
+import sys
+from datetime import UTC, datetime
+from hashlib import sha256
+from pathlib import Path
+from typing import BinaryIO, Final
+
+from cedarbox.audit.record import MAX_LINE_BYTES
+from cedarbox.errors import LedgerError
+
+__all__ = [
+    "CHECKPOINTS",
+    "STREAM",
+    "is_stream_id",
+    "last_line",
+    "new_stream_id",
+    "open_regular",
+    "stream_files",
+    "sync",
+    "sync_directory",
+    "torn_tail",
+    "write_all",
+    "write_new",
+]
+
+STREAM: Final = ".jsonl"
+CHECKPOINTS: Final = ".checkpoints"
+
+_STREAM_ID: Final = re.compile(r"[0-9]{8}T[0-9]{12}Z-[0-9a-f]{8}").fullmatch
+_CHUNK: Final = 64 * 1024
+
+
+def is_stream_id(text: str) -> bool:
+    """Tell whether a text is the id of a stream."""
+    return _STREAM_ID(text) is not None
+
+
+def new_stream_id() -> str:
+    """Make the id of a new stream, such as ``20261123T000931123456Z-5f0c2a9e``."""
+    return f"{datetime.now(UTC):%Y%m%dT%H%M%S%fZ}-{secrets.token_hex(4)}"
+
+
+def stream_files(directory: Path) -> list[Path]:
+    """List the stream files of a ledger, oldest first.
+
+    Raises:
+        LedgerError: The directory cannot be read.
+    """
+    try:
+        paths = sorted(path for path in directory.iterdir() if path.suffix == STREAM)
+    except OSError as error:
+        raise LedgerError(f"{directory}: the ledger cannot be read: {error.strerror}") from error
+    return [path for path in paths if is_stream_id(path.stem)]
+
+
+def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
+    """Open a regular file, and nothing else: no link, no pipe that would block.
+
+    Raises:
+        OSError: It cannot be opened or is not a regular file.
+    """
+    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(0, "it is not a regular file", str(path))
+    return os.fdopen(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "rb+")
+
+
+def write_all(descriptor: int, data: bytes) -> None:
+    """Write all of ``data``; write(2) may take a part only."""
+    view = memoryview(data)
+    while view:
+        view = view[os.write(descriptor, view) :]
+
+
+def sync(descriptor: int) -> None:
+    """Wait until what was written, and the size of the file, are on the disk."""
+    if sys.platform == "darwin":
+        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync(2) of macOS stops at the cache of the drive
+    else:
+        os.fdatasync(descriptor)
+
+
+def sync_directory(directory: Path) -> None:
+    """Wait until the names in a directory are on the disk."""
+    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_new(path: Path, data: bytes, mode: int) -> bool:
+    """Make a file with its content in one step, durably.
+
+    Returns:
+        False when the name was taken; the file that has it is left alone.
+    """
+    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        write_all(descriptor, data)
+        os.fsync(descriptor)
+        os.link(draft, path)
+    except FileExistsError:
+        return False
+    finally:
+        os.close(descriptor)
+        draft.unlink(missing_ok=True)
+    sync_directory(path.parent)
+    return True
+
+
+def torn_tail(file: BinaryIO) -> tuple[int, int, str]:
+    """Look for bytes after the last line feed, which a writer that died may leave.
+
+    Returns:
+        The size up to and with the last line feed, the number of bytes after it, and their SHA-256 in hex.
+    """
+    size = file.seek(0, os.SEEK_END)
+    end = size
+    found = 0
+    while end > 0 and found == 0:
+        start = max(0, end - _CHUNK)
+        file.seek(start)
+        found = file.read(end - start).rfind(b"\n") + 1
+        found, end = (start + found, end) if found else (0, start)
+    digest = sha256()
+    file.seek(found)
+    while chunk := file.read(_CHUNK):
+        digest.update(chunk)
+    return found, size - found, digest.hexdigest()
+
+
+def last_line(file: BinaryIO, size: int) -> bytes:
+    """Give the last line among the first ``size`` bytes, which end with a line feed; nothing when ``size`` is 0."""
+    data, start = b"", size
+    while start > 0 and len(data) <= MAX_LINE_BYTES:
+        step = min(start, _CHUNK)
+        start -= step
+        file.seek(start)
+        data = file.read(step) + data
+        cut = data.rfind(b"\n", 0, -1)
+        if cut >= 0:
+            return data[cut + 1 :]
+    return data
