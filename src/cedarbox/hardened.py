@@ -13,6 +13,7 @@ from agents.sandbox.session.sandbox_client import BaseSandboxClient
 from agents.sandbox.snapshot import NoopSnapshotSpec, SnapshotBase, SnapshotSpec
 
 from cedarbox.audit import Entry, JsonValue, Ledger
+from cedarbox.audit.place import Place
 from cedarbox.audit.shipper import LedgerSource, Shipper
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
 from cedarbox.errors import ConfigurationError
@@ -83,12 +84,10 @@ class PolicySandboxClient(GuardedClient):
         enforce()
         self.telemetry.attach()
         if settings.otlp.endpoint is not None:
-            self.shipper = Shipper(
-                settings.otlp.endpoint,
-                [LedgerSource(directory), self.telemetry.source()],
-                place=directory.parent / "shipped.json",
-                headers=settings.otlp.headers,
-            )
+            place = directory.parent / "shipped.json"
+            self.telemetry.prune(Place(place).offset)
+            sources = [LedgerSource(directory), self.telemetry.source()]
+            self.shipper = Shipper(settings.otlp.endpoint, sources, place=place, headers=settings.otlp.headers)
             self.shipper.start()
         atexit.register(self.close)
 

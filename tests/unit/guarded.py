@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from agents import RunConfig
 from agents.sandbox import SandboxRunConfig
 from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.sandbox.snapshot import NoopSnapshotSpec
-from bundles import PERMIT_ALL, write_bundle
+from tests.unit.bundles import PERMIT_ALL, write_bundle
 
 from cedarbox import PolicySandboxClient
 from cedarbox.audit import Record, read_records
@@ -21,12 +21,15 @@ __all__ = ["Guarded"]
 class Guarded:
     """A guarded client over ``policies``, with everything it writes below ``directory``."""
 
+    made: ClassVar[list[Guarded]] = []
+
     def __init__(self, directory: Path, policies: str = PERMIT_ALL, *, inner: Any = None) -> None:
         settings = load_settings(
             audit={"directory": directory / "ledger", "signing_key": directory / "ledger.key"},
             otlp={"spans": directory / "spans"},
         )
         self.directory = directory
+        self.made.append(self)
         bundle = write_bundle(directory / "bundle", policies)
         self.client = PolicySandboxClient(
             inner or UnixLocalSandboxClient(),

@@ -29,9 +29,9 @@ from agents.sandbox import SandboxAgent, SandboxRunConfig
 from agents.sandbox.capabilities import Compaction, Filesystem, Shell
 from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.testing import ScriptedModel, assistant_message, function_call
-from bundles import PERMIT_ALL
-from guarded import Guarded
 from openai import AsyncOpenAI
+from tests.unit.bundles import PERMIT_ALL
+from tests.unit.guarded import Guarded
 
 from cedarbox.errors import ConfigurationError, PolicyDenied, UnsupportedToolError
 from cedarbox.guard import is_in_force

@@ -15,8 +15,8 @@ from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.snapshot import LocalSnapshotSpec, NoopSnapshotSpec
 from agents.sandbox.workspace_paths import SandboxPathGrant
-from bundles import PERMIT_ALL
-from guarded import Guarded
+from tests.unit.bundles import PERMIT_ALL
+from tests.unit.guarded import Guarded
 
 from cedarbox.errors import CedarboxError, LedgerError, PolicyDenied
 from cedarbox.guard import check_coverage
@@ -140,7 +140,7 @@ async def test_a_path_without_a_canonical_form_is_denied_and_recorded(tmp_path: 
     async with session_of(guarded) as session:
         with pytest.raises(PolicyDenied, match="control character"):
             await session.read(Path("a\nb"))
-    assert [action for action, _ in guarded.denied()] == ["read"]
+    assert [action for action, _ in guarded.denied()] == ["file read"]
 
 
 async def test_nothing_is_done_when_the_decision_cannot_be_recorded(tmp_path: Path) -> None:

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 
 import pytest
-from bundles import PERMIT_ALL, SHIPPED, agents, write_bundle
+from tests.unit.bundles import PERMIT_ALL, SHIPPED, agents, write_bundle
 
 from cedarbox.errors import BundleError
 from cedarbox.policy import PolicyBundle, schema_text

@@ -6,9 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from bundles import PERMIT_ALL, SHIPPED, agents, engine
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.bundles import PERMIT_ALL, SHIPPED, agents, engine
 
 from cedarbox.policy import Decision, PolicyBundle, PolicyEngine, actions
 from cedarbox.policy.actions import Action, Base, Entity

@@ -44,6 +44,10 @@ def verify(
         for finding in report.findings:
             place = "" if finding.line is None else f", line {finding.line}"
             console.print(f"{finding.kind}: stream {finding.stream}{place}: {finding.message}")
+        for note in report.notes:
+            console.print(f"note: {note}")
+        if report.key_source == "beside":
+            console.print("note: the key was found beside the ledger; give --public-key from a place you trust")
         counts = f"{report.records} records, {report.streams} streams, {report.checkpoints} signed checkpoints"
         console.print(f"{'the ledger verifies' if report.ok else 'THE LEDGER DOES NOT VERIFY'}: {counts}")
     raise typer.Exit(0 if report.ok else 1)

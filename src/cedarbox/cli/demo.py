@@ -13,11 +13,17 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from cedarbox.collector import Store, render_trace
+from cedarbox.collector.show import render_trace
+from cedarbox.collector.store import Store
 from cedarbox.demo import DemoOptions, DemoResult, run_demo
 from cedarbox.demo.scenes import Seen
 
 __all__ = ["demo"]
+
+_PLAIN_WIDTH = 160
+"""Columns where no terminal says how wide it is."""
+
+_SHOWN_DIGITS = 12
 
 
 def demo(
@@ -41,6 +47,8 @@ def demo(
     Example: cedarbox demo --rootfs ./oci --directory /tmp/demo
     """
     console = Console(highlight=False, stderr=as_json)
+    if not console.is_terminal:
+        console.width = _PLAIN_WIDTH
     options = DemoOptions(
         directory=directory,
         policies=policies,
@@ -82,7 +90,7 @@ def _show(console: Console, result: DemoResult) -> None:
     )
     for (decision, action, resource, policies), times in counted.items():
         style = "red" if decision == "deny" else "green"
-        row = (action, resource, policies or "none permits it", str(times))
+        row = (action, _short(resource), policies or "none permits it", str(times))
         table.add_row(Text(decision, style), *(Text(cell, overflow="fold") for cell in row))
     console.print(table)
     if result.collected is not None:
@@ -98,6 +106,11 @@ def _show(console: Console, result: DemoResult) -> None:
         )
     )
     console.print(Text(f"records: {result.ledger}\nThe demo {'succeeded' if result.good else 'FAILED'}."))
+
+
+def _short(resource: str) -> str:
+    before, algorithm, digits = resource.partition("sha256:")
+    return f"{before}{algorithm}{digits[:_SHOWN_DIGITS]}…" if len(digits) > _SHOWN_DIGITS else resource
 
 
 def _document(result: DemoResult) -> dict[str, object]:

@@ -15,7 +15,7 @@ from openai import AsyncOpenAI
 
 from cedarbox.audit import Record, Report, read_records, verify_ledger
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions, check_kvm
-from cedarbox.collector import EmbeddedCollector
+from cedarbox.collector.server import EmbeddedCollector
 from cedarbox.demo.scenes import SCENES, Seen, World
 from cedarbox.errors import ConfigurationError
 from cedarbox.hardened import PolicySandboxClient, harden
@@ -25,6 +25,8 @@ from cedarbox.settings import load_settings
 __all__ = ["DemoOptions", "DemoResult", "run_demo"]
 
 _DELIVERY_SECONDS = 20.0
+# An emulated machine boots a guest in 8 to 20 s, more on a busy host, and unpacks the image the first time.
+_BOOT_SECONDS = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,7 +93,8 @@ async def run_demo(options: DemoOptions, *, tell: Callable[[str, Seen | None], N
     # Everything that can be refused without leaving a trace is checked before the first file is made.
     bundle = PolicyBundle.load(options.policies)
     model = _model(options)
-    box = BoxLiteSandboxClientOptions(image=options.image, rootfs=str(options.rootfs) if options.rootfs else None)
+    layout = str(options.rootfs) if options.rootfs else None
+    box = BoxLiteSandboxClientOptions(image=options.image, rootfs=layout, boot_timeout_s=_BOOT_SECONDS)
     check_kvm()
     made = _check_empty(options.directory)
     try:

@@ -108,8 +108,9 @@ async def _escape(world: World) -> Sequence[Seen]:
     agent = SandboxAgent(name="prowler", model=ScriptedModel(steps), capabilities=[Shell(), Filesystem()])
     interfaces, call, _, image = await _outputs(agent, "Look around.", world)
     alone = _printed(interfaces) == "lo"
+    seen = f"interfaces: {_printed(interfaces)}"
     return [
-        Seen("call out over the network from inside", True, alone and "unreachable" in call, _printed(call)),
+        Seen("call out over the network from inside", True, alone and "unreachable" in call, seen),
         Seen("read /etc/shadow through the workspace", True, "unable to read" in image, _printed(image)),
     ]
 

@@ -53,7 +53,7 @@ class GuardedClient(BaseSandboxClient[Any]):
         """
         if isinstance(options, Mapping):
             options = BaseSandboxClientOptions.parse(dict(options))
-        async with self.gate.noted("create", session=None, event="sandbox.created") as operation:
+        async with self.gate.noted("sandbox create", session=None, event="sandbox.created") as operation:
             facts = await self._facts(options)
             await self.gate.ask_all(_questions("create", facts, manifest, snapshot))
             session = await self.inner.create(snapshot=snapshot, manifest=manifest, options=options)
@@ -68,7 +68,7 @@ class GuardedClient(BaseSandboxClient[Any]):
             PolicyDenied: Something is not; nothing was taken up.
         """
         session_id = str(state.session_id)
-        async with self.gate.noted("resume", session=session_id, event="sandbox.resumed") as operation:
+        async with self.gate.noted("sandbox resume", session=session_id, event="sandbox.resumed") as operation:
             facts = await self._facts(state)
             asked = _questions("resume", facts, state.manifest, state.snapshot)
             await self.gate.ask_all(asked, session=session_id)
@@ -78,7 +78,7 @@ class GuardedClient(BaseSandboxClient[Any]):
 
     async def delete(self, session: SandboxSession) -> SandboxSession:
         """Delete a sandbox; recorded, never denied: a denied delete would leak a running machine."""
-        async with self.gate.noted("delete", session=str(session.state.session_id), event="sandbox.deleted"):
+        async with self.gate.noted("sandbox delete", session=str(session.state.session_id), event="sandbox.deleted"):
             if not isinstance(session, GuardedSession):
                 return await self.inner.delete(session)
             await self.inner.delete(session._provider)
@@ -120,12 +120,10 @@ def _questions(
         yield from questions(manifest, isolated=facts.isolation != "none")
     # The backend persists on its own when it stops, so saving is decided here, where it can still be refused.
     if snapshot is not None and snapshot.type != _NO_SNAPSHOT:
-        identifier = str(getattr(snapshot, "id", "new"))
-        yield Question("snapshot", lambda base: actions.snapshot(base, session=identifier, kind="tar"), identifier)
+        name = str(getattr(snapshot, "id", "new"))
+        yield Question("snapshot create", lambda base: actions.snapshot(base, session=name, kind="tar"), name)
         if verb == "resume":
-            yield Question(
-                "restore", lambda base: actions.restore(base, snapshot_id=identifier, kind="tar"), identifier
-            )
+            yield Question("snapshot restore", lambda base: actions.restore(base, snapshot_id=name, kind="tar"), name)
 
 
 def _record_of(facts: SandboxFacts) -> dict[str, JsonValue]:

@@ -51,7 +51,7 @@ class SandboxFacts:
     disk_gb: int | None = None
 
     def questions(self, verb: str) -> Iterator[Question | Impossible]:
-        """Yield everything that has to be asked before this sandbox may be made.
+        """Yield everything that has to be asked before this sandbox may be made; what it opens first, itself last.
 
         A network card is asked about name by name on the ports that a named rule opens (80 and 443: measured on
         BoxLite 0.10.8), and for ``resolve`` of any name, because the gateway behind it answers every DNS query. An
@@ -61,16 +61,16 @@ class SandboxFacts:
         Args:
             verb: ``create`` or ``resume``.
         """
-        yield Question(verb, self._making(verb), self.image)
         if self.egress is None:
-            yield Question("connect", actions.connect_anywhere, "any address")
+            yield Question("egress connect", actions.connect_anywhere, "any address")
         for entry in self.egress or ():
             for port, proto in ((443, "tls"), (80, "http")):
-                yield Question("connect", _named_host(entry, port, proto), entry)
+                yield Question("egress connect", _named_host(entry, port, proto), entry)
         if self.egress:
-            yield Question("resolve", lambda base: actions.resolve(base, None), "any name")
+            yield Question("egress resolve", lambda base: actions.resolve(base, None), "any name")
         for port in self.ports:
-            yield Question("expose_port", self._exposing(port), str(port))
+            yield Question("port expose", self._exposing(port), str(port))
+        yield Question(f"sandbox {verb}", self._making(verb), self.image)
 
     def _making(self, verb: str) -> Callable[[Base], Action]:
         def name(base: Base) -> Action:

@@ -32,7 +32,7 @@ class Question:
     """A request to be decided.
 
     Attributes:
-        verb: The operation, for the span and for the record when the action cannot be named.
+        verb: The operation, such as ``file read``: name of the span, and of the record when the action cannot be named.
         name: Builds the typed action; raises :class:`CanonicalizationError` when it cannot.
         asked: What was asked for as it came, with secrets taken out; recorded when it cannot be named.
     """
@@ -105,7 +105,7 @@ class Gate:
             PolicyDenied: The answer is no, whatever the reason.
             LedgerError: The act was done and its outcome could not be recorded.
         """
-        with self.telemetry.operation(f"sandbox {question.verb}", self._about(question.verb, session)) as span:
+        with self.telemetry.operation(question.verb, self._about(question.verb, session)) as span:
             action, decision, record = await self._admit(question, span, session)
             operation = Operation(span, record, session)
             # 4. Act, inside the span that carries the record's sequence number.
@@ -151,7 +151,7 @@ class Gate:
         ``event`` is recorded when the block succeeds. When it fails, an ``outcome`` is; when it was denied, nothing
         more is, because the decision already stands in the ledger.
         """
-        with self.telemetry.operation(f"sandbox {verb}", self._about(verb, session)) as span:
+        with self.telemetry.operation(verb, self._about(verb, session)) as span:
             operation = Operation(span, None, session)
             try:
                 yield operation

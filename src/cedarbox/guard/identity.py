@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -42,10 +42,12 @@ class RunIdentity:
     Attributes:
         id: 32 hexadecimal digits.
         gate: The gate that guards it.
+        offered: Tools of this side that were permitted to be offered: bundle digest, kind, name.
     """
 
     id: str
     gate: Gate
+    offered: set[tuple[str, str, str]] = field(default_factory=set)
 
 
 _CALLER: ContextVar[Caller] = ContextVar("cedarbox_caller", default=Caller())  # noqa: B039  # Caller is frozen

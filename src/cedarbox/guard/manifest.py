@@ -53,15 +53,15 @@ def _host_source(source: str, guest_path: str, *, writable: bool) -> Question:
         real = canonical_path(os.path.realpath(plain))
         return actions.mount(base, host_path=real, guest_path=guest_path, writable=writable, is_symlink=real != plain)
 
-    return Question("mount", name, source)
+    return Question("manifest mount", name, source)
 
 
 def _guest_path(path: str, operation: str) -> Question:
-    return Question("write", lambda base: actions.touch_file(base, path=path, operation=operation), path)
+    return Question("manifest write", lambda base: actions.touch_file(base, path=path, operation=operation), path)
 
 
 def _clone(host: str, repository: str) -> Question:
     def name(base: Base) -> Action:
         return actions.connect(base, canonical_host(host), port=443, proto="tls")
 
-    return Question("connect", name, f"https://{host}/{repository}")
+    return Question("manifest clone", name, f"https://{host}/{repository}")

@@ -22,12 +22,15 @@ from agents.tool import FunctionTool, Tool
 
 from cedarbox.errors import CanonicalizationError, UnsupportedToolError
 from cedarbox.guard.gate import Gate, Impossible, Question
+from cedarbox.guard.identity import current_run
 from cedarbox.guard.tools import tool_kind
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action, Base
 from cedarbox.policy.canonical import Address, Host, canonical_host
 
 __all__ = ["HARMLESS_EXTRAS", "GuardedModel"]
+
+_DECIDED_WHEN_CALLED = frozenset({"function", "mcp", "custom"})
 
 HARMLESS_EXTRAS = frozenset(
     {
@@ -130,12 +133,24 @@ class GuardedModel(Model):
 
     async def _admit(self, settings: ModelSettings, tools: list[Tool], options: Mapping[str, Any]) -> None:
         for tool in tools:
-            await self._gate.ask(_offer(tool))
+            await self._offer(tool)
         if (smuggled := _smuggled(settings, options)) is not None:
             raise await self._gate.refuse(smuggled)
         self._refuse_unsupported(settings, tools)
         for host in self._hosts():
             await self._gate.ask(self._use(host))
+
+    async def _offer(self, tool: Tool) -> None:
+        kind, run = tool_kind(tool), current_run()
+        # A tool of this side is decided again whenever it is called, so offering it is asked once in a run. A tool that
+        # runs at the vendor has no second place to ask.
+        key = (self._gate.engine.bundle.digest, kind, tool.name)
+        offered = run.offered if run is not None and kind in _DECIDED_WHEN_CALLED else set()
+        if key in offered:
+            return
+        name = tool.name
+        await self._gate.ask(Question("tool offer", lambda base: actions.invoke_tool(base, name=name, kind=kind), name))
+        offered.add(key)
 
     def _refuse_unsupported(self, settings: ModelSettings, tools: list[Tool]) -> None:
         if not isinstance(self._inner, OpenAIChatCompletionsModel):
@@ -170,12 +185,7 @@ class GuardedModel(Model):
             target: Host | Address | None = None if host is None else canonical_host(host)
             return actions.use_model(base, model=model, host=target)
 
-        return Question("use_model", name, model)
-
-
-def _offer(tool: Tool) -> Question:
-    kind = tool_kind(tool)
-    return Question("offer_tool", lambda base: actions.invoke_tool(base, name=tool.name, kind=kind), tool.name)
+        return Question("model use", name, model)
 
 
 def _smuggled(settings: ModelSettings, options: Mapping[str, Any]) -> Impossible | None:

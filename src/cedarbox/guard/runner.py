@@ -152,4 +152,4 @@ async def _guarded_custom_tool(*, agent: Agent[Any], call: Any, **options: Any) 
 
 def _invocation(tool: Any) -> Question:
     kind = tool_kind(tool)
-    return Question("invoke_tool", lambda base: actions.invoke_tool(base, name=tool.name, kind=kind), tool.name)
+    return Question("tool invoke", lambda base: actions.invoke_tool(base, name=tool.name, kind=kind), tool.name)

@@ -76,12 +76,12 @@ class GuardedSession(SandboxSession):
 
     async def start(self) -> None:
         """Start the sandbox; recorded, never denied: what it does was decided when it was created."""
-        async with self._gate.noted("start", session=self.session_id):
+        async with self._gate.noted("sandbox start", session=self.session_id):
             await super().start()
 
     async def stop(self) -> None:
         """Persist the workspace; recorded, never denied."""
-        async with self._gate.noted("stop", session=self.session_id) as operation:
+        async with self._gate.noted("sandbox stop", session=self.session_id) as operation:
             if self.state.snapshot.type != "noop":
                 operation.set("snapshot.type", self.state.snapshot.type)
                 operation.set("snapshot.id", self.state.snapshot.id)
@@ -89,7 +89,7 @@ class GuardedSession(SandboxSession):
 
     async def shutdown(self) -> None:
         """Tear the sandbox down; recorded, never denied."""
-        async with self._gate.noted("shutdown", session=self.session_id):
+        async with self._gate.noted("sandbox shutdown", session=self.session_id):
             await super().shutdown()
 
     async def _aclose_impl(self) -> None:
@@ -132,7 +132,7 @@ class GuardedSession(SandboxSession):
     ) -> PtyExecUpdate:
         """Start a command, on a terminal when ``tty``; exit code 126 and the reason when it is denied."""
         try:
-            async with self._command("open_terminal" if tty else "exec", command, shell, user, tty=tty) as operation:
+            async with self._command("terminal open" if tty else "exec", command, shell, user, tty=tty) as operation:
                 update = await super().pty_exec_start(
                     *command,
                     timeout=timeout,
@@ -165,7 +165,7 @@ class GuardedSession(SandboxSession):
         if not chars:
             return await forward()
         try:
-            async with self._operation("write_terminal", actions.write_terminal, session=self.session_id) as operation:
+            async with self._operation("terminal write", actions.write_terminal, session=self.session_id) as operation:
                 operation.set("stdin_bytes", len(chars.encode("utf-8", "surrogateescape")))
                 update = await forward()
                 _describe(update, operation)
@@ -239,17 +239,17 @@ class GuardedSession(SandboxSession):
 
     async def resolve_exposed_port(self, port: int) -> ExposedPortEndpoint:
         """Say where a published port of the guest is reached."""
-        async with self._operation("expose_port", actions.expose_port, port=port, public=False):
+        async with self._operation("port expose", actions.expose_port, port=port, public=False):
             return await super().resolve_exposed_port(port)
 
     async def persist_workspace(self) -> io.IOBase:
         """Hand the workspace out as an archive."""
-        async with self._operation("snapshot", actions.snapshot, session=self.session_id, kind="tar"):
+        async with self._operation("snapshot create", actions.snapshot, session=self.session_id, kind="tar"):
             return await super().persist_workspace()
 
     async def hydrate_workspace(self, data: io.IOBase) -> None:
         """Fill the workspace from an archive."""
-        async with self._operation("restore", actions.restore, snapshot_id=self.state.snapshot.id, kind="tar"):
+        async with self._operation("snapshot restore", actions.restore, snapshot_id=self.state.snapshot.id, kind="tar"):
             await super().hydrate_workspace(data)
 
     async def _apply_manifest(
@@ -326,7 +326,7 @@ class GuardedSession(SandboxSession):
         def name(base: Base) -> Action:
             return actions.touch_file(base, path=absolute, operation=operation, user=_user(user))
 
-        return Question(operation, name, absolute)
+        return Question(f"file {operation}", name, absolute)
 
     def _absolute(self, path: Path | str) -> str:
         text = path.as_posix() if isinstance(path, PurePath) else path

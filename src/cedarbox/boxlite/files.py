@@ -1,0 +1,118 @@
+"""Files between host and guest.
+
+Reading and writing go through commands in the guest: these reach every path, ``/tmp`` and ``/etc/hosts`` among them,
+follow links as the guest does, and run with the rights of the user they are for. BoxLite's own ``copy_out`` carries
+large files of root, because it is faster; it reaches no mounts (measured on BoxLite 0.10.8), and then the command
+does it. ``copy_in`` is not used: it replaces symbolic links and ignores the owner of what it overwrites.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import stat
+import tempfile
+from pathlib import Path
+from typing import IO, Final
+
+from . import api
+
+__all__ = [
+    "COPY_ABOVE",
+    "EXISTS",
+    "NOT_A_FILE",
+    "READ",
+    "SHORT",
+    "TOO_LARGE",
+    "WRITE",
+    "copied_out",
+    "measured",
+]
+
+COPY_ABOVE: Final = 256 * 1024
+"""Bytes above which a file of root is copied out by BoxLite instead of read by a command."""
+
+EXISTS: Final = 17
+NOT_A_FILE: Final = 45
+SHORT: Final = 46
+TOO_LARGE: Final = 43
+_PATH: Final = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin; export PATH"
+
+READ: Final = f"""{_PATH}
+[ ! -e "$1" ] || [ -f "$1" ] || exit {NOT_A_FILE}
+if [ "$2" != 0 ] && [ -r "$1" ] && [ "$(wc -c <"$1")" -gt "$2" ]; then readlink -f -- "$1" && exit {TOO_LARGE}; fi
+exec cat -- "$1"
+"""
+"""Prints the file $1, or its real path and code TOO_LARGE when it has more than $2 bytes; $2 = 0 always prints."""
+
+WRITE: Final = f"""{_PATH}
+t=$1 size=$2 new=$3
+d=$(dirname -- "$t"); mkdir -p -- "$d" || exit 1
+if [ "$new" = 1 ]; then
+  if [ -e "$t" ] || [ -L "$t" ]; then exit {EXISTS}; fi
+  if ! (set -C; : >"$t") 2>/dev/null; then [ -e "$t" ] || [ -L "$t" ] && exit {EXISTS}; exit 1; fi
+fi
+[ ! -d "$t" ] || exit {NOT_A_FILE}
+[ ! -e "$t" ] || [ -f "$t" ] || exit {NOT_A_FILE}
+if [ -L "$t" ]; then t=$(readlink -f -- "$t") && [ -n "$t" ] || exit 1; d=$(dirname -- "$t"); fi
+w=$d; [ -w "$d" ] || w=/tmp
+tmp=$(mktemp "$w/.cedarbox.XXXXXX") || exit 1
+drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
+trap 'drop 1' HUP INT TERM
+cat >"$tmp" || drop 1
+[ "$(wc -c <"$tmp")" -eq "$size" ] || drop {SHORT}
+if [ "$w" != "$d" ]; then cat <"$tmp" >"$t" || drop 1; rm -f -- "$tmp"; exit 0; fi
+if [ -e "$t" ]; then
+  [ -w "$t" ] || drop 1
+  chmod "$(stat -c %a -- "$t")" "$tmp" || drop 1
+  [ "$(id -u)" != 0 ] || chown "$(stat -c %u:%g -- "$t")" "$tmp" || drop 1
+else chmod "$(printf %o $((0666 & ~$(umask))))" "$tmp" || drop 1; fi
+mv -f -- "$tmp" "$t" || drop 1
+"""
+"""Writes $2 bytes of standard input to $1, beside it first and renamed then; $3 = 1 means that $1 must not exist."""
+
+
+def measured(stream: IO[bytes]) -> tuple[int, IO[bytes]]:
+    """Copy a payload to a file that deletes itself, so that its size is known and it cannot change.
+
+    Args:
+        stream: The payload, read in pieces of 1 MiB from where it stands.
+
+    Returns:
+        Its size in bytes, and the copy at its start. The caller closes it.
+    """
+    spool: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
+    try:
+        shutil.copyfileobj(stream, spool, 1024 * 1024)
+        size = spool.tell()
+        spool.seek(0)
+    except BaseException:
+        spool.close()
+        raise
+    return size, spool
+
+
+async def copied_out(box: api.Box, guest_path: str) -> IO[bytes]:
+    """Copy a file of the guest to a private file of the host that deletes itself.
+
+    Args:
+        box: The box.
+        guest_path: The real path of a plain file, outside every mount of the guest.
+
+    Returns:
+        The file, open for reading at its start. The caller closes it.
+
+    Raises:
+        BoxliteError: BoxLite cannot copy it.
+        OSError: What arrived is not a plain file.
+    """
+    directory = Path(tempfile.mkdtemp(prefix="cedarbox-"))  # mode 0700
+    try:
+        await box.copy_out(guest_path, str(directory / "file"))
+        handle = os.open(directory / "file", os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        if not stat.S_ISREG(os.fstat(handle).st_mode):
+            os.close(handle)
+            raise OSError("the guest's file is not a plain file")
+        return os.fdopen(handle, "rb")
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)

@@ -1,0 +1,426 @@
+"""Commands in the guest, byte for byte.
+
+BoxLite 0.10.8 hands out standard output and error as text in pieces of at most 1 KB, replaces what is not UTF-8, waits
+for background children that hold the streams, and leaves processes alone when a caller gives up (measured). So every
+command runs under a small ``sh`` script that
+
+* carries both streams in base64;
+* ends both streams with a marker that only this call knows, the exit code beside it: what comes later belongs to
+  background children and is thrown away while they live. ``#`` on standard error says that the command ended; when
+  children then keep the streams open, zeros are pushed through ``base64``, so that it lets go of what it holds;
+* gives the command a session of its own where the image has ``setsid``, so that ``kill 0`` does not reach the script;
+* puts an id into its environment, by which all its descendants are found and killed.
+
+The guest needs ``sh``, ``base64`` and ``tr`` (GNU coreutils and BusyBox have them), nothing else.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import binascii
+import secrets
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import IO, Final, Protocol
+
+from . import api
+from .waiting import finish
+
+__all__ = ["GuestFailure", "GuestOutput", "GuestRunner", "OutputTooLarge", "MAX_OUTPUT_BYTES", "MarkedStream"]
+
+MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
+"""Bytes of one stream that a command may write into memory; beyond, it is killed."""
+
+_INPUT_CHUNK: Final = 256 * 1024  # one send over 4 MB hangs (measured on BoxLite 0.10.8)
+_TOOL_SECONDS: Final = 30.0
+_START_SECONDS: Final = 60.0
+_LAST_WORDS_SECONDS: Final = 10.0
+_FLUSH_AFTER_SECONDS: Final = 1.0
+_FLUSHES: Final = 5
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
+
+# fd 3: pipe of standard output; 4: the real standard error; 5: pipe of standard error. Each stage closes what it does
+# not own, else it would wait for itself. The shells' own standard error is /dev/null: they would add "Killed" to it.
+# $1 marker, $2 whether the command gets the real standard input, $3 working directory.
+_RUN: Final = f"""
+m=$1 i=$2 c=$3; shift 3
+p=$PATH; PATH={_PATH}
+if ! command -v base64 >/dev/null; then printf '!\\n'; exit 98; fi
+b=$(command -v base64); PATH=$p
+s=; if command -v setsid >/dev/null; then s=setsid; fi
+main() {{ if ! cd "$c" 2>&5; then r=126; else
+if [ "$i" = 1 ]; then (exec $s "$@" 2>&5 4>&- 5>&-); else (exec $s "$@" 2>&5 4>&- 5>&-) </dev/null; fi; r=$?; fi
+printf '%s%s\\n' "$m" "$r"; printf '%s\\n' "$m" >&5; printf '#' >&4; }}
+exec 4>&2 2>/dev/null
+{{ {{ main "$@" 5>&1 >&3 3>&- | "$b" >&4 3>&- 4>&-; }} 3>&1 | "$b" 4>&-; }}
+"""
+
+# A base64 that waits holds at most one block of input and one buffer of output; 128 KiB push both out.
+_FLUSH: Final = f"""
+PATH={_PATH}; k="CEDARBOX_EXEC=$1"
+for p in /proc/[0-9]*; do {{ read -r c <"$p/comm"; }} 2>/dev/null || continue
+[ "$c" = base64 ] || continue
+case "
+$(tr '\\0' '\\n' 2>/dev/null <"$p/environ")
+" in *"
+$k
+"*) head -c 131072 /dev/zero >"$p/fd/0" & ;; esac; done; wait
+"""
+
+# Members: whoever has the id in its environment, and, until nothing is added, their children and sessions. SIGKILL,
+# and again until a round finds nobody: a fork can slip through one round.
+_KILL: Final = f"""
+PATH={_PATH}; n=0 k="CEDARBOX_EXEC=$1"
+while [ $n -lt 20 ]; do n=$((n+1)); set_=' '
+for p in /proc/[0-9]*; do case "
+$(tr '\\0' '\\n' 2>/dev/null <"$p/environ")
+" in *"
+$k
+"*) set_="$set_${{p#/proc/}} ";; esac; done
+more=1; while [ $more = 1 ]; do more=0
+for p in /proc/[0-9]*; do p=${{p#/proc/}}; case "$set_" in *" $p "*) continue;; esac
+{{ read -r l <"/proc/$p/stat"; }} 2>/dev/null || continue; set -- ${{l##*) }}
+case "$set_" in *" $2 "*|*" $4 "*) set_="$set_$p "; more=1;; esac; done; done
+alive=0
+for p in $set_; do {{ read -r l <"/proc/$p/stat"; }} 2>/dev/null || continue
+case "${{l##*) }}" in Z*) ;; *) kill -9 "$p" 2>/dev/null; alive=1;; esac; done
+[ $alive = 0 ] && exit 0
+done; exit 1
+"""
+
+
+class GuestFailure(Exception):
+    """The command could not be run, or its end is unknown.
+
+    Args:
+        reason: Why, in one line.
+    """
+
+    def __init__(self, reason: str) -> None:
+        self.reason = reason
+        super().__init__(reason)
+
+
+class OutputTooLarge(GuestFailure):
+    """The command wrote more than :data:`MAX_OUTPUT_BYTES` to one stream. It was killed."""
+
+
+@dataclass(frozen=True, slots=True)
+class GuestOutput:
+    """What a command left behind.
+
+    Attributes:
+        stdout: Its standard output; empty when it went to a sink.
+        stderr: Its standard error.
+        exit_code: Its exit code as ``sh`` reports it: 126 not executable, 127 not found, 128 + n for signal n.
+    """
+
+    stdout: bytes
+    stderr: bytes
+    exit_code: int
+
+
+class Sink(Protocol):
+    """Takes bytes as they come."""
+
+    def write(self, data: bytes, /) -> object:
+        """Take some bytes."""
+        ...
+
+
+class MarkedStream:
+    """Decodes one stream up to its marker.
+
+    Args:
+        marker: The marker, as bytes.
+        sink: Where the decoded bytes go; ``None`` collects at most :data:`MAX_OUTPUT_BYTES` in memory.
+    """
+
+    def __init__(self, marker: bytes, sink: Sink | None = None) -> None:
+        self._marker, self._sink = marker, sink
+        self._line = ""
+        self._held = bytearray()
+        self._total = 0
+        self.data = bytearray()
+        self.trailer: bytes | None = None
+        self.ended = False
+        self.received = 0
+
+    @property
+    def done(self) -> bool:
+        """Whether the marker and its line were seen."""
+        return self.trailer is not None
+
+    @property
+    def to_sink(self) -> bool:
+        """Whether the bytes go to a sink."""
+        return self._sink is not None
+
+    def rest(self) -> bytes:
+        """Return everything collected, when the stream ended without its marker."""
+        self._emit(self._held)
+        self._held = bytearray()
+        return bytes(self.data)
+
+    def feed(self, piece: str) -> None:
+        """Take a piece of the encoded stream.
+
+        Raises:
+            GuestFailure: A line is not base64.
+            OutputTooLarge: More was collected than fits.
+        """
+        if self.done:
+            return
+        self.received += len(piece)
+        if "#" in piece:
+            # One byte of the script's, anywhere between those of base64.
+            self.ended = True
+            piece = piece.replace("#", "")
+        *lines, self._line = (self._line + piece).split("\n")
+        decoded = bytearray()
+        for line in lines:
+            if line.startswith("!"):
+                raise GuestFailure("the image lacks base64")
+            try:
+                decoded += binascii.a2b_base64(line, strict_mode=True)
+            except binascii.Error:
+                raise GuestFailure(f"the guest sent a line that is not base64: {line[:80]!r}") from None
+        if decoded:
+            self._take(decoded)
+
+    def _take(self, decoded: bytearray) -> None:
+        held = self._held
+        start = max(0, len(held) - len(self._marker))
+        held += decoded
+        at = held.find(self._marker, start)
+        if at >= 0:
+            end = held.find(b"\n", at)
+            if end < 0:
+                return
+            self._emit(held[:at])
+            self.trailer = bytes(held[at + len(self._marker) : end])
+            self._held = bytearray()
+            return
+        keep = len(self._marker) + 8
+        if len(held) > keep:
+            self._emit(held[:-keep])
+            self._held = held[-keep:]
+
+    def _emit(self, data: bytearray) -> None:
+        self._total += len(data)
+        if self._sink is not None:
+            self._sink.write(bytes(data))
+            return
+        if self._total > MAX_OUTPUT_BYTES:
+            raise OutputTooLarge(f"the command wrote more than {MAX_OUTPUT_BYTES} bytes")
+        self.data += data
+
+
+class GuestRunner:
+    """Runs commands in one box.
+
+    Args:
+        box: The box; it must be started.
+    """
+
+    def __init__(self, box: api.Box) -> None:
+        self._box = box
+        self._lingering: set[asyncio.Task[None]] = set()
+
+    async def run(
+        self,
+        command: Sequence[str],
+        *,
+        env: Iterable[tuple[str, str]] = (),
+        cwd: str = "/",
+        user: str | None = None,
+        timeout_s: float | None = None,
+        stdin: IO[bytes] | None = None,
+        sink: Sink | None = None,
+    ) -> GuestOutput:
+        """Run a command and wait for it.
+
+        When this call times out or is cancelled, the command and all its descendants are killed before it returns.
+
+        Args:
+            command: Program and arguments.
+            env: Environment of the command, on top of the image's.
+            cwd: Its working directory; when it cannot be entered, the exit code is 126.
+            user: Name or number it runs as; ``None`` is root.
+            timeout_s: Seconds it may take; ``None`` is for ever.
+            stdin: What it reads, sent in pieces; ``None`` means nothing, ``/dev/null``.
+            sink: Takes standard output instead of memory.
+
+        Returns:
+            Its output and exit code.
+
+        Raises:
+            TimeoutError: It took too long. It was killed.
+            GuestFailure: It could not be run, or its end is unknown.
+            BoxliteError: BoxLite failed.
+        """
+        label, marker = secrets.token_hex(16), secrets.token_hex(16)
+        script = ["-c", _RUN, "sh", marker, "0" if stdin is None else "1", cwd, *command]
+        pairs = [*env, ("CEDARBOX_EXEC", label)]
+        starting = asyncio.ensure_future(_started(self._box, script, pairs, user))
+        try:
+            async with asyncio.timeout(timeout_s):
+                execution = await asyncio.shield(starting)
+                return await self._drained(execution, label, marker.encode(), user=user, stdin=stdin, sink=sink)
+        except BaseException:
+            failed = starting.done() and (starting.cancelled() or starting.exception() is not None)
+            if not failed:
+                await finish(self._kill(starting, label, user))
+            raise
+
+    async def close(self) -> None:
+        """Stop watching background children. Their processes are left alone; the box is about to stop."""
+        for task in tuple(self._lingering):
+            task.cancel()
+        await asyncio.gather(*self._lingering, return_exceptions=True)
+
+    async def _flush(self, over: asyncio.Event, progress: Callable[[], int], label: str, user: str | None) -> None:
+        """Once the command is over, push out what children that keep its streams open hold back."""
+        await over.wait()
+        seen, tries = -1, _FLUSHES
+        while tries:
+            await asyncio.sleep(_FLUSH_AFTER_SECONDS)
+            if (now := progress()) != seen:
+                seen = now
+                continue
+            tries -= 1
+            await self._tool(_FLUSH, label, user)
+        raise GuestFailure("background children keep the command's output from arriving")
+
+    async def _kill(self, starting: asyncio.Future[api.Execution], label: str, user: str | None) -> None:
+        async with asyncio.timeout(_START_SECONDS):
+            await asyncio.wait((starting,))
+        if starting.cancelled() or starting.exception() is not None:
+            return
+        # The same user: another user's environment is not readable without CAP_SYS_PTRACE, which the guest lacks.
+        await self._tool(_KILL, label, user)
+
+    async def _tool(self, script: str, label: str, user: str | None) -> None:
+        try:
+            async with asyncio.timeout(_TOOL_SECONDS):
+                execution = await self._box.exec("/bin/sh", ["-c", script, "sh", label], user=user)
+                await asyncio.gather(_discard(execution.stdout()), _discard(execution.stderr()), execution.wait())
+        except TimeoutError:
+            raise GuestFailure(f"the guest did not answer within {_TOOL_SECONDS:g} s") from None
+
+    async def _drained(
+        self,
+        execution: api.Execution,
+        label: str,
+        marker: bytes,
+        *,
+        user: str | None,
+        stdin: IO[bytes] | None,
+        sink: Sink | None,
+    ) -> GuestOutput:
+        out, err = MarkedStream(marker, sink), MarkedStream(marker)
+        both, over = asyncio.Event(), asyncio.Event()
+
+        def note() -> None:
+            if err.ended:
+                over.set()
+            if out.done and err.done:
+                both.set()
+
+        pumps = {
+            asyncio.create_task(_pump(execution.stdout(), out, note)),
+            asyncio.create_task(_pump(execution.stderr(), err, note)),
+            asyncio.create_task(_feed(execution.stdin(), stdin)),
+        }
+
+        def progress() -> int:
+            return out.received + err.received
+
+        marked = asyncio.create_task(both.wait())
+        flusher = asyncio.create_task(self._flush(over, progress, label, user))
+        waiting = {flusher, *pumps}
+        try:
+            # The flusher ends only with an error.
+            while not both.is_set() and waiting != {flusher}:
+                done, _ = await asyncio.wait({marked, *waiting}, return_when=asyncio.FIRST_COMPLETED)
+                for task in done & waiting:
+                    waiting.discard(task)
+                    task.result()
+            if not both.is_set():
+                return await _unmarked(execution, out, err)
+        except BaseException:
+            for task in pumps:
+                task.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+            raise
+        finally:
+            for helper in (marked, flusher):
+                helper.cancel()
+            await asyncio.gather(marked, flusher, return_exceptions=True)
+        rest = asyncio.create_task(_outlived(pumps, execution))
+        self._lingering.add(rest)
+        rest.add_done_callback(self._lingering.discard)
+        code = (out.trailer or b"").decode("ascii", "replace")
+        if not code.isdigit():
+            raise GuestFailure(f"the exit code {code[:20]!r} is not a number")
+        return GuestOutput(bytes(out.data), bytes(err.data), int(code))
+
+
+async def _unmarked(execution: api.Execution, out: MarkedStream, err: MarkedStream) -> GuestOutput:
+    """Make a result of a command whose script was killed, so that nobody could write the markers."""
+    try:
+        status = await asyncio.wait_for(execution.wait(), _LAST_WORDS_SECONDS)
+    except TimeoutError:
+        raise GuestFailure("the command's streams ended but it did not") from None
+    # A killed stage leaves status 0 of the last one; a killed script its signal. -1 is how the end of the guest itself
+    # shows (measured on BoxLite 0.10.8).
+    code = status.exit_code
+    if code == -1 or code > 0 or out.to_sink:
+        detail = f": {status.error_message}" if status.error_message else ""
+        raise GuestFailure(f"the command ended without its exit code (status {code}){detail}")
+    return GuestOutput(out.rest(), err.rest(), 128 - code if code else 137)
+
+
+async def _outlived(pumps: set[asyncio.Task[None]], execution: api.Execution) -> None:
+    """Read and drop what background children write after the command ended, so that they are not stalled."""
+    try:
+        await asyncio.gather(*pumps, return_exceptions=True)
+        await execution.wait()
+    except api.BoxliteError:
+        return
+    finally:
+        for task in pumps:
+            task.cancel()
+
+
+async def _started(box: api.Box, script: list[str], env: list[tuple[str, str]], user: str | None) -> api.Execution:
+    return await box.exec("/bin/sh", script, env, user=user, cwd="/")
+
+
+async def _pump(stream: AsyncIterator[str], into: MarkedStream, note: Callable[[], None]) -> None:
+    async for piece in stream:
+        into.feed(piece)
+        note()
+
+
+async def _feed(target: api.StandardInput, source: IO[bytes] | None) -> None:
+    try:
+        while source is not None and (chunk := await asyncio.to_thread(source.read, _INPUT_CHUNK)):
+            await target.send_input(chunk)
+    except api.BoxliteError:
+        # The command went away without reading everything; its exit code says what that means.
+        return
+    finally:
+        await _close(target)
+
+
+async def _close(target: api.StandardInput) -> None:
+    try:
+        await target.close()
+    except api.BoxliteError:
+        return
+
+
+async def _discard(stream: AsyncIterator[str]) -> None:
+    async for _ in stream:
+        pass

@@ -1,0 +1,199 @@
+"""The spans of this process: cedarbox's own operations, and the mirrored spans of the Agents SDK."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from opentelemetry.metrics import NoOpMeterProvider
+from opentelemetry.sdk.resources import Resource
+from opentelemetry.sdk.trace import SpanLimits, TracerProvider
+from opentelemetry.sdk.trace.sampling import ALWAYS_ON
+from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.util.types import AttributeValue
+
+from cedarbox.telemetry.attributes import ERROR_TYPE, SCHEMA_URL
+from cedarbox.telemetry.bridge import Bridge, Target
+from cedarbox.telemetry.redaction import redact
+from cedarbox.telemetry.scope import WantedIds, ambient, enter, leave
+from cedarbox.telemetry.spool import Spool, SpoolSource, prune
+from cedarbox.telemetry.tracing import sealed_bridge
+
+if TYPE_CHECKING:
+    from cedarbox.audit.shipper import Source
+
+__all__ = ["AttributeValue", "OperationSpan", "SpanKind", "Telemetry"]
+
+_MAX_TEXT: Final = 4096
+"""Longest text attribute, in characters; longer ones are cut by the OpenTelemetry SDK."""
+
+_LIMITS: Final = {"max_span_attributes": 128, "max_events": 128, "max_links": 128, "max_attribute_length": _MAX_TEXT}
+
+
+class _Provider(TracerProvider):
+    """A tracer provider of our own, that no environment variable can silence, sample or relabel.
+
+    Records in the ledger name the span they belong to. ``OTEL_SDK_DISABLED`` and ``OTEL_TRACES_SAMPLER`` are meant for
+    the program's telemetry; here they would cut that link without a word.
+    """
+
+    def __init__(self, resource: Mapping[str, str], ids: WantedIds) -> None:
+        super().__init__(
+            sampler=ALWAYS_ON,
+            resource=Resource(dict(resource)),
+            shutdown_on_exit=False,
+            id_generator=ids,
+            span_limits=SpanLimits(**_LIMITS),
+            meter_provider=NoOpMeterProvider(),
+        )
+        self._disabled = False
+
+
+class OperationSpan:
+    """A span of one operation while it runs.
+
+    Attributes:
+        trace_id: 32 hexadecimal digits.
+        span_id: 16 hexadecimal digits.
+    """
+
+    def __init__(self, span: Span) -> None:
+        context = span.get_span_context()
+        self.trace_id = f"{context.trace_id:032x}"
+        self.span_id = f"{context.span_id:016x}"
+        self.failed = False
+        self._span = span
+
+    def set(self, name: str, value: AttributeValue) -> None:
+        """Set an attribute; use the names of `cedarbox.telemetry.attributes`. Never put content into it."""
+        self._span.set_attribute(name, value)
+
+    def fail(self, error_type: str, description: str = "") -> None:
+        """Mark the operation as failed.
+
+        Args:
+            error_type: A class of low cardinality, such as ``policy_denied``, ``timeout`` or an exception's name.
+            description: A short text without content; secrets in it are hidden, and it is cut to 256 characters.
+        """
+        self.failed = True
+        self._span.set_attribute(ERROR_TYPE, error_type)
+        self._span.set_status(Status(StatusCode.ERROR, redact(description[:1024])[:256] or None))
+
+
+class Telemetry:
+    """Spans of this process. Without a directory nothing is kept, but spans have ids all the same.
+
+    Args:
+        directory: Where ended spans wait for the collector (see `cedarbox.telemetry.spool`); None keeps nothing.
+        service_name: The resource's ``service.name``.
+        resource: Further resource attributes; they win over ours.
+
+    Raises:
+        HostError: The directory cannot be used.
+    """
+
+    def __init__(
+        self, *, directory: Path | None, service_name: str = "cedarbox", resource: Mapping[str, str] | None = None
+    ) -> None:
+        self._spool = Spool(directory) if directory is not None else None
+        self._directory = directory
+        described = {"service.name": service_name, "telemetry.sdk.language": "python"}
+        if self._spool is not None:
+            described["service.instance.id"] = self._spool.path.stem.removeprefix("spans-")
+        ids = WantedIds()
+        self._provider = _Provider(described | dict(resource or {}), ids)
+        if self._spool is not None:
+            self._provider.add_span_processor(self._spool)
+        self._tracer = self._provider.get_tracer("cedarbox", schema_url=SCHEMA_URL)
+        self._target = Target(self._tracer, ids)
+        self._attached: list[Bridge] = []
+        self._lock = threading.Lock()
+
+    @contextmanager
+    def operation(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Iterator[OperationSpan]:
+        """Run a block inside a span, under the span that is current.
+
+        An exception sets ``error.type`` to its class name (``cancelled`` for a cancelled task, ``timeout`` for a
+        timeout; a class set by `OperationSpan.fail` before stays) and passes through. Its text is not kept.
+
+        Args:
+            name: Name of low cardinality, such as ``exec python3``.
+            attributes: Attributes known at the start.
+            kind: OpenTelemetry span kind.
+        """
+        span = self._tracer.start_span(name, context=ambient(), kind=kind, attributes=dict(attributes or {}))
+        operation = OperationSpan(span)
+        token = enter(span)
+        try:
+            yield operation
+        except BaseException as error:
+            if not operation.failed:
+                operation.fail(_error_class(error))
+            raise
+        finally:
+            leave(token)
+            span.end()
+
+    def source(self) -> Source:
+        """Return the spool as a source for the shipper: OTLP traces to ``/v1/traces``."""
+        return SpoolSource(self._directory)
+
+    @property
+    def dropped(self) -> int:
+        """How many spans could not be written since the start, for want of disk or because they ended too late."""
+        return self._spool.dropped if self._spool is not None else 0
+
+    def attach(self) -> None:
+        """Take the spans of Agents SDK runs that begin from now on; needs one `detach` for each call.
+
+        Of several attached in a process the latest gets the spans, so none is kept twice.
+
+        Raises:
+            SealError: The tracing of the Agents SDK cannot be sealed.
+        """
+        bridge = sealed_bridge()
+        with self._lock:
+            bridge.attach(self._target)
+            self._attached.append(bridge)
+
+    def detach(self) -> None:
+        """Undo one `attach`; does nothing when not attached."""
+        with self._lock:
+            if self._attached:
+                self._attached.pop().detach(self._target)
+
+    def prune(self, acknowledged: Callable[[str], int]) -> tuple[Path, ...]:
+        """Remove spool files of ended processes that the collector has acknowledged to the end.
+
+        Args:
+            acknowledged: Gives the acknowledged offset in bytes for a key of the shipper, ``spans/<file name>``; 0
+                when nothing was acknowledged. Call it before a shipper starts.
+
+        Returns:
+            The files that were removed.
+        """
+        return prune(self._directory, acknowledged) if self._directory is not None else ()
+
+    def close(self) -> None:
+        """Detach and close the spool. Spans that end later are dropped. Idempotent."""
+        while self._attached:
+            self.detach()
+        self._provider.shutdown()
+
+
+def _error_class(error: BaseException) -> str:
+    if isinstance(error, asyncio.CancelledError):
+        return "cancelled"
+    if isinstance(error, TimeoutError):
+        return "timeout"
+    return type(error).__qualname__

@@ -1,0 +1,25 @@
+"""Undoes what cedarbox puts in force for a whole process, so that tests do not depend on their order."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from agents.run import set_default_agent_runner
+from agents.run_internal import run_loop, tool_actions, tool_execution
+from tests.unit.guarded import Guarded
+
+_get_model = run_loop.get_model
+_invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]
+_execute = vars(tool_actions.CustomToolAction)["execute"]
+
+
+@pytest.fixture(autouse=True)
+def _alone() -> Iterator[None]:
+    yield
+    while Guarded.made:
+        Guarded.made.pop().client.close()
+    set_default_agent_runner(None)
+    run_loop.get_model = _get_model
+    setattr(tool_execution, "_invoke_function_tool_with_metadata", _invoke)  # noqa: B010  # private to the SDK
+    setattr(tool_actions.CustomToolAction, "execute", _execute)  # noqa: B010  # as above

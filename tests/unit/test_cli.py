@@ -1,0 +1,109 @@
+"""The command line: help, exit codes, and one clear line for whatever cannot be used."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from tests.unit.bundles import PERMIT_ALL, SHIPPED, write_bundle
+
+from cedarbox.audit import Entry, Ledger
+
+
+def cedarbox(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "cedarbox", *map(str, arguments)]
+    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
+
+
+def assert_one_line(done: subprocess.CompletedProcess[str], *said: str) -> None:
+    assert done.returncode == 2, done
+    lines = [line for line in done.stderr.splitlines() if line.strip()]
+    assert len(lines) == 1, done.stderr
+    assert all(text in lines[0] for text in said), lines[0]
+    assert "Traceback" not in done.stdout + done.stderr
+
+
+@pytest.mark.parametrize(
+    "command",
+    [["demo"], ["audit", "verify"], ["audit", "show"], ["collector", "serve"], ["collector", "show"]],
+    ids=" ".join,
+)
+def test_every_command_has_help_with_an_example(command: list[str]) -> None:
+    done = cedarbox(*command, "--help")
+    assert done.returncode == 0
+    assert f"Example: cedarbox {' '.join(command)}" in " ".join(done.stdout.split())
+
+
+def test_a_policy_with_a_syntax_error(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", "// fine\npermit (principal, action, resource) whn { true };")
+    done = cedarbox("demo", "--policies", bundle, "--image", "x", "--directory", tmp_path / "out")
+    assert_one_line(done, "policies.cedar:2", "whn")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_bundle(tmp_path: Path) -> None:
+    done = cedarbox("demo", "--policies", tmp_path / "nowhere", "--image", "x", "--directory", tmp_path / "out")
+    assert_one_line(done, "nowhere")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root reads every directory")
+def test_an_unreadable_bundle(tmp_path: Path) -> None:
+    bundle = write_bundle(tmp_path / "bundle", PERMIT_ALL)
+    bundle.chmod(0)
+    done = cedarbox("demo", "--policies", bundle, "--image", "x", "--directory", tmp_path / "out")
+    bundle.chmod(0o700)
+    assert_one_line(done, "bundle", "cannot read")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_bundle_that_is_a_file(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
+    done = cedarbox("demo", "--policies", tmp_path / "file", "--image", "x", "--directory", tmp_path / "out")
+    assert_one_line(done, "file", "cannot read")
+
+
+def test_an_image_that_does_not_exist(tmp_path: Path) -> None:
+    done = cedarbox(
+        "demo", "--policies", SHIPPED / "airgapped", "--rootfs", tmp_path / "none", "--directory", tmp_path / "out"
+    )
+    assert_one_line(done, "none")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_neither_image_nor_layout(tmp_path: Path) -> None:
+    done = cedarbox("demo", "--policies", SHIPPED / "airgapped", "--directory", tmp_path / "out")
+    assert_one_line(done, "image", "rootfs")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_directory_that_is_not_empty(tmp_path: Path) -> None:
+    (tmp_path / "kept").write_text("kept")
+    done = cedarbox("demo", "--policies", SHIPPED / "airgapped", "--image", "x", "--directory", tmp_path)
+    assert_one_line(done, "not empty")
+    assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_verify_and_show(tmp_path: Path) -> None:
+    with Ledger.open(tmp_path / "ledger") as ledger:
+        ledger.append(Entry(event="decision", action="exec", decision="deny", policies=("no",)))
+        stream = ledger.path
+    good = cedarbox("audit", "verify", tmp_path / "ledger")
+    assert good.returncode == 0
+    assert "the ledger verifies" in good.stdout
+    shown = cedarbox("audit", "show", tmp_path / "ledger", "--json")
+    events = [json.loads(line)["event"] for line in shown.stdout.splitlines()]
+    assert "decision" in events
+    stream.write_bytes(stream.read_bytes().replace(b'"deny"', b'"allow"'))
+    bad = cedarbox("audit", "verify", tmp_path / "ledger", "--json")
+    assert bad.returncode == 1
+    assert json.loads(bad.stdout)["ok"] is False
+
+
+def test_verify_without_a_ledger(tmp_path: Path) -> None:
+    assert_one_line(cedarbox("audit", "verify", tmp_path / "nowhere"), "nowhere")
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,76 @@
+"""The collector may die in the middle of a run: the run goes on, and the records arrive when it is back."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import httpx
+from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
+from agents.sandbox.snapshot import NoopSnapshotSpec
+from tests.unit.bundles import PERMIT_ALL, write_bundle
+
+from cedarbox import PolicySandboxClient
+from cedarbox.audit import read_records
+from cedarbox.collector.store import Store
+from cedarbox.settings import load_settings
+
+
+def collector(directory: Path, port: int) -> tuple[subprocess.Popen[str], str]:
+    command = [
+        sys.executable,
+        "-m",
+        "cedarbox",
+        "collector",
+        "serve",
+        "--directory",
+        str(directory),
+        "--port",
+        str(port),
+    ]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    return process, process.stdout.readline().split()[-1]
+
+
+def stop(process: subprocess.Popen[str], how: signal.Signals) -> None:
+    process.send_signal(how)
+    process.wait(timeout=30)
+    assert process.stdout is not None
+    process.stdout.close()
+
+
+async def test_a_killed_collector_loses_nothing_and_stops_nothing(tmp_path: Path) -> None:
+    first, url = collector(tmp_path / "store", 0)
+    settings = load_settings(
+        audit={"directory": tmp_path / "ledger", "signing_key": tmp_path / "ledger.key"},
+        otlp={"endpoint": url, "spans": tmp_path / "spans"},
+    )
+    client = PolicySandboxClient(
+        UnixLocalSandboxClient(), policies=write_bundle(tmp_path / "bundle", PERMIT_ALL), settings=settings
+    )
+    assert client.shipper is not None
+    session = await client.create(snapshot=NoopSnapshotSpec(), manifest=None, options=None)
+    async with session:
+        assert (await session.exec("echo before")).stdout == b"before\n"
+        assert client.shipper.flush(30)
+        stop(first, signal.SIGKILL)
+        assert (await session.exec("echo during")).stdout == b"during\n"
+        assert not client.shipper.flush(0.2)
+        second, again = collector(tmp_path / "store", httpx.URL(url).port or 0)
+        assert again == url
+        assert (await session.exec("echo after")).stdout == b"after\n"
+    await client.delete(session)
+    assert client.close(flush=60)
+    stop(second, signal.SIGTERM)
+
+    written = {f"{stream}/{record.seq}" for stream, record in read_records(tmp_path / "ledger")}
+    with Store(tmp_path / "store") as store:
+        rows = store.logs(limit=10_000)
+        assert len(rows) == len(written)
+        assert {row.record_id for row in rows} == written
+        assert not any(row.conflict for row in rows)
+        execs = [span for run in store.runs() for span in store.spans(run.trace_id) if span.name == "exec"]
+        assert len(execs) == 3
