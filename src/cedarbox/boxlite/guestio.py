@@ -41,9 +41,10 @@ _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 # fd 3: pipe of standard output; 4: the real standard error; 5: pipe of standard error. Each stage closes what it does
 # not own, else it would wait for itself. The shells' own standard error is /dev/null: they would add "Killed" to it.
-# $1 marker, $2 whether the command gets the real standard input, $3 working directory.
+# $1 and $2 halves of the marker, which is not in the arguments as a whole: a list of processes must not end the stream
+# that carries it; $3 whether the command gets the real standard input, $4 working directory.
 _RUN: Final = f"""
-m=$1 i=$2 c=$3; shift 3
+m=$1=$2 i=$3 c=$4; shift 4
 p=$PATH; PATH={_PATH}
 if ! command -v base64 >/dev/null; then printf '!\\n'; exit 98; fi
 b=$(command -v base64); PATH=$p
@@ -259,14 +260,16 @@ class GuestRunner:
             GuestFailure: It could not be run, or its end is unknown.
             BoxliteError: BoxLite failed.
         """
-        label, marker = secrets.token_hex(16), secrets.token_hex(16)
-        script = ["-c", _RUN, "sh", marker, "0" if stdin is None else "1", cwd, *command]
+        label, left, right = secrets.token_hex(16), secrets.token_hex(8), secrets.token_hex(8)
+        script = ["-c", _RUN, "sh", left, right, "0" if stdin is None else "1", cwd, *command]
         pairs = [*env, ("CEDARBOX_EXEC", label)]
         starting = asyncio.ensure_future(_started(self._box, script, pairs, user))
         try:
             async with asyncio.timeout(timeout_s):
                 execution = await asyncio.shield(starting)
-                return await self._drained(execution, label, marker.encode(), user=user, stdin=stdin, sink=sink)
+                return await self._drained(
+                    execution, label, f"{left}={right}".encode(), user=user, stdin=stdin, sink=sink
+                )
         except BaseException:
             failed = starting.done() and (starting.cancelled() or starting.exception() is not None)
             if not failed:
