@@ -95,7 +95,7 @@ def _show(console: Console, result: DemoResult) -> None:
     console.print(table)
     if result.collected is not None:
         with Store(result.collected) as store:
-            for run in store.runs():
+            for run in reversed(store.runs()):
                 console.print(render_trace(store, run.trace_id))
     report = result.report
     console.print(

@@ -34,6 +34,11 @@ _PATCH = """*** Begin Patch
 +    print("Fizz" * (n % 3 == 0) + "Buzz" * (n % 5 == 0) or n)
 *** End Patch
 """
+# The guest's kernel brings a dummy0 of its own, which is down and leads nowhere; what is up or has a device counts.
+_INTERFACES = (
+    'cd /sys/class/net && for i in *; do if [ -e "$i/device" ] || [ "$(cat "$i/operstate")" != down ]; then '
+    'echo "$i"; fi; done'
+)
 _TASK = "Write fizzbuzz.py, which prints FizzBuzz from 1 to 15, run it with python3, and tell me what it printed."
 # RFC 5737 §3: an address for documentation that is never routed, in case the guest has a network after all.
 _CALL_OUT = """python3 -c 'import socket; socket.create_connection(("203.0.113.7", 443), 5)' 2>&1 | tail -n 1"""
@@ -99,7 +104,7 @@ async def _work(world: World) -> Sequence[Seen]:
 
 async def _escape(world: World) -> Sequence[Seen]:
     steps: list[Any] = [
-        _shell("interfaces", "ls /sys/class/net"),
+        _shell("interfaces", _INTERFACES),
         _shell("call-out", _CALL_OUT),
         _shell("link", "ln -s /etc/shadow chart.png"),
         [function_call("view_image", {"path": "chart.png"}, call_id="view")],
@@ -108,7 +113,7 @@ async def _escape(world: World) -> Sequence[Seen]:
     agent = SandboxAgent(name="prowler", model=ScriptedModel(steps), capabilities=[Shell(), Filesystem()])
     interfaces, call, _, image = await _outputs(agent, "Look around.", world)
     alone = _printed(interfaces) == "lo"
-    seen = f"interfaces: {_printed(interfaces)}"
+    seen = f"interfaces that are up or have a card: {_printed(interfaces)}"
     return [
         Seen("call out over the network from inside", True, alone and "unreachable" in call, seen),
         Seen("read /etc/shadow through the workspace", True, "unable to read" in image, _printed(image)),
