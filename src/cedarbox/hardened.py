@@ -16,11 +16,12 @@ from cedarbox.audit import Entry, JsonValue, Ledger
 from cedarbox.audit.place import Place
 from cedarbox.audit.shipper import LedgerSource, Shipper
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
-from cedarbox.errors import ConfigurationError
+from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.settings import Settings, load_settings
 from cedarbox.telemetry.spans import Telemetry
+from cedarbox.telemetry.tracing import is_sealed
 
 __all__ = ["PolicySandboxClient", "harden"]
 
@@ -42,6 +43,7 @@ class PolicySandboxClient(GuardedClient):
         BundleError: The bundle cannot be used. Nothing was made then, no ledger either.
         ConfigurationError: The principal is not declared in the bundle.
         LedgerError: The ledger cannot be opened.
+        SealError: The SDK's tracing is not sealed.
     """
 
     def __init__(
@@ -52,6 +54,8 @@ class PolicySandboxClient(GuardedClient):
         principal: str | None = None,
         settings: Settings | None = None,
     ) -> None:
+        if not is_sealed():
+            raise SealError("the seal on the SDK's tracing was undone", hint="find what replaced the trace provider")
         settings = settings or load_settings()
         bundle = (
             policies if isinstance(policies, PolicyBundle) else PolicyBundle.load(policies or settings.policy.bundle)
@@ -155,5 +159,9 @@ def _boxlite_options(settings: Settings, image: str | None, rootfs: Path | str |
     layout = rootfs or (given.rootfs if image is None else None)
     reference = None if layout else image or given.image
     return BoxLiteSandboxClientOptions(
-        image=reference, rootfs=str(layout) if layout else None, cpus=given.cpus, memory_mib=given.memory_mib
+        image=reference,
+        rootfs=str(layout) if layout else None,
+        cpus=given.cpus,
+        memory_mib=given.memory_mib,
+        boot_timeout_s=given.boot_timeout_s,
     )

@@ -67,12 +67,14 @@ class SandboxSettings(_Section):
         rootfs: Local OCI layout; wins over ``image``.
         cpus: Virtual processors.
         memory_mib: Memory in MiB.
+        boot_timeout_s: Longest boot, in seconds. The first boot of an image also unpacks it.
     """
 
     image: str | None = None
     rootfs: Path | None = None
     cpus: Annotated[int, Field(ge=1)] = 1
     memory_mib: Annotated[int, Field(ge=128)] = 1024
+    boot_timeout_s: Annotated[float, Field(gt=0)] = 60.0
 
 
 class Settings(BaseSettings):

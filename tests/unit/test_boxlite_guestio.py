@@ -14,14 +14,15 @@ from hypothesis import strategies as st
 from cedarbox.boxlite import archive, files, guestio
 from cedarbox.boxlite.guestio import GuestFailure, MarkedStream, OutputTooLarge
 
-MARKER = "0123456789abcdef0123456789abcdef"
+LEFT, RIGHT = "0123456789abcdef", "fedcba9876543210"
+MARKER = f"{LEFT}={RIGHT}"
 
 
 def carried(*command: str, cwd: str = "/", stdin: bytes | None = None) -> tuple[bytes, bytes, bytes | None]:
     """Run a command under the script; return both streams and the exit code's text."""
     flag = "0" if stdin is None else "1"
     done = subprocess.run(
-        ["/bin/sh", "-c", guestio._RUN, "sh", MARKER, flag, cwd, *command],
+        ["/bin/sh", "-c", guestio._RUN, "sh", LEFT, RIGHT, flag, cwd, *command],
         input=stdin or b"",
         capture_output=True,
         check=False,
@@ -60,6 +61,13 @@ def test_exit_codes(command: tuple[str, ...], code: bytes) -> None:
 
 def test_a_signal_adds_nothing_to_standard_error() -> None:
     assert carried("sh", "-c", "kill -9 $$")[1] == b""
+
+
+def test_the_script_s_own_arguments_do_not_end_the_stream() -> None:
+    out, _, code = carried("sh", "-c", "cat /proc/[0-9]*/cmdline; tr '\\0' ' ' </proc/$PPID/cmdline; env; echo end")
+    assert LEFT.encode() in out
+    assert out.endswith(b"end\n")
+    assert code == b"0"
 
 
 def test_arguments_arrive_exactly() -> None:

@@ -261,6 +261,7 @@ class GuestRunner:
             BoxliteError: BoxLite failed.
         """
         label, left, right = secrets.token_hex(16), secrets.token_hex(8), secrets.token_hex(8)
+        marker = f"{left}={right}".encode()
         script = ["-c", _RUN, "sh", left, right, "0" if stdin is None else "1", cwd, *command]
         pairs = [*env, ("CEDARBOX_EXEC", label)]
         starting = asyncio.ensure_future(_started(self._box, script, pairs, user))
