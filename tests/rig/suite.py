@@ -1,0 +1,121 @@
+"""What ``make test`` runs: the checks of the source, the tests on this host, the tests that boot boxes."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import xml.etree.ElementTree as ET
+from collections import Counter
+from pathlib import Path
+
+from tests.rig.cache import CHECKOUT
+from tests.rig.place import choose
+from tests.rig.trouble import RigError, run_program, say
+
+__all__ = ["lint", "main", "tally"]
+
+_MICROVM = "tests/microvm"
+_MICROVM_LIMIT_SECONDS = 3600
+
+_CHECKS = (
+    ("ruff", "check", "."),
+    ("ruff", "format", "--check", "."),
+    ("mypy",),
+    ("lint-imports",),
+)
+
+
+def lint() -> list[str]:
+    """Runs every check of the source.
+
+    Returns:
+        The checks that found something, as they were called.
+    """
+    failed = []
+    for check in _CHECKS:
+        say(" ".join(check))
+        if subprocess.run([_tool(check[0]), *check[1:]], cwd=CHECKOUT, env=_clean(), check=False).returncode:
+            failed.append(" ".join(check))
+    return failed
+
+
+def tally(report: Path) -> Counter[str]:
+    """Reads a JUnit report of pytest.
+
+    Args:
+        report: The file that pytest wrote with ``--junit-xml``.
+
+    Returns:
+        Numbers of tests: ``passed``, ``failed`` (errors too), ``skipped`` (expected failures too).
+
+    Raises:
+        RigError: The report is missing or cannot be read: that run did not finish.
+    """
+    try:
+        suites = list(ET.parse(report).getroot().iter("testsuite"))
+    except (OSError, ET.ParseError) as error:
+        raise RigError(f"{report.name}: no usable report ({error}); that run of pytest did not finish") from error
+    total: Counter[str] = Counter()
+    for suite in suites:
+        tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
+        failed = int(suite.get("failures", 0)) + int(suite.get("errors", 0))
+        total.update(passed=tests - failed - skipped, failed=failed, skipped=skipped)
+    return total
+
+
+def _tool(name: str) -> str:
+    return str(Path(sys.executable).parent / name)
+
+
+def _clean() -> dict[str, str]:
+    return {name: value for name, value in os.environ.items() if name != "PYTHONPATH"}
+
+
+def _test() -> int:
+    failures = lint()
+    total: Counter[str] = Counter()
+    with tempfile.TemporaryDirectory(prefix="cedarbox-test-") as directory:
+        output = Path(directory)
+        reports = (output / "host.xml", output / "microvm.xml")
+        say("pytest on this host")
+        command = [sys.executable, "-m", "pytest", "tests", f"--ignore={_MICROVM}", f"--junit-xml={reports[0]}"]
+        if subprocess.run(command, cwd=CHECKOUT, env=_clean(), check=False).returncode:
+            failures.append("pytest on this host")
+        # Whatever goes wrong with the machine, the result of the other tests is still told.
+        try:
+            place = choose()
+            say(f"pytest {_MICROVM}")
+            arguments = ["-m", "pytest", _MICROVM, f"--junit-xml={{output}}/{reports[1].name}"]
+            if place.run(arguments, output=output, timeout=_MICROVM_LIMIT_SECONDS):
+                failures.append(f"pytest {_MICROVM}")
+        except RigError as error:
+            print(error.detail, file=sys.stderr)
+            failures.append(f"pytest {_MICROVM}: {error}")
+        for report in reports:
+            try:
+                total.update(tally(report))
+            except RigError as error:
+                failures.append(str(error))
+    for failure in failures:
+        say(f"failed: {failure}")
+    print(f"{total['passed']} passed, {total['failed']} failed, {total['skipped']} skipped", flush=True)
+    return 1 if failures or total["failed"] or not total["passed"] else 0
+
+
+def main() -> int:
+    """Runs everything, or the checks of the source alone."""
+    parser = argparse.ArgumentParser(prog="tests.rig.suite", description="Run the checks and tests of cedarbox.")
+    parser.add_argument("what", choices=["lint", "test"])
+    if parser.parse_args().what == "test":
+        return _test()
+    failures = lint()
+    for failure in failures:
+        say(f"failed: {failure}")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    run_program(main)
