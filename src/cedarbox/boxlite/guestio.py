@@ -268,9 +268,7 @@ class GuestRunner:
         try:
             async with asyncio.timeout(timeout_s):
                 execution = await asyncio.shield(starting)
-                return await self._drained(
-                    execution, label, f"{left}={right}".encode(), user=user, stdin=stdin, sink=sink
-                )
+                return await self._drained(execution, label, marker, user=user, stdin=stdin, sink=sink)
         except BaseException:
             failed = starting.done() and (starting.cancelled() or starting.exception() is not None)
             if not failed:

@@ -19,6 +19,7 @@ __all__ = ["Machine"]
 # Stays, gives its children back to the kernel when they end, and leaves at once when it is told to: the image's own
 # command may end by itself, and a PID 1 without a handler ignores SIGTERM.
 _MAIN = ("/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done")
+_SETTLE_SECONDS = 60.0
 _STOP_SECONDS = 60.0
 _REMOVE_SECONDS = 60.0
 
@@ -74,6 +75,8 @@ class Machine:
     async def up(self) -> api.Box:
         """Boot it within ``boot_timeout_s``; make it first when there is none.
 
+        When that fails or is cancelled, this returns only after the half-made microVM is gone: up to a minute later.
+
         Returns:
             A handle on the running microVM.
 
@@ -87,21 +90,41 @@ class Machine:
         seconds = self._state.boot_timeout_s
         name = f"cedarbox-{secrets.token_hex(16)}"
         making = self._box is None
+        booting = asyncio.ensure_future(self._booted(self._box, name))
         try:
             async with asyncio.timeout(seconds):
-                if self._box is None:
-                    self._box = await self._runtime.create(self._options(), name)
-                await self._box.start()
+                self._box = await asyncio.shield(booting)
         except BaseException as error:
-            if making:
-                self._box = None
-                await finish(remove_by_name(self._runtime, name))
+            self._box = None
+            await finish(self._unmade(booting, name if making else ""))
             raise _boot_error(error, seconds) from error
         if making:
             self.made_here = True
             self._state.box_id = self._box.id
             self._state.workspace_root_ready = False
         return self._box
+
+    async def _booted(self, box: api.Box | None, name: str) -> api.Box:
+        if box is None:
+            box = await self._runtime.create(self._options(), name)
+        await box.start()
+        return box
+
+    async def _unmade(self, booting: asyncio.Future[api.Box], name: str) -> None:
+        """Clean up after a boot that failed or was given up.
+
+        The boot is left to settle first: BoxLite goes on making the disk of a start that was cancelled, and would
+        leave its directory behind a removal (measured on BoxLite 0.10.8).
+        """
+        await asyncio.wait((booting,), timeout=_SETTLE_SECONDS)
+        if not booting.done():
+            booting.cancel()
+            await asyncio.wait((booting,), timeout=_SETTLE_SECONDS)
+        if name:
+            await remove_by_name(self._runtime, name)
+        elif booting.done() and not booting.cancelled() and booting.exception() is None:
+            async with asyncio.timeout(_STOP_SECONDS):
+                await booting.result().stop()
 
     async def down(self) -> None:
         """Stop it; its disk stays. Nothing happens when it does not run."""
