@@ -20,6 +20,10 @@ __all__ = ["Machine"]
 # command may end by itself, and a PID 1 without a handler ignores SIGTERM.
 _MAIN = ("/bin/sh", "-c", "trap 'exit 0' TERM INT; while :; do sleep 3600 & wait $!; done")
 _SETTLE_SECONDS = 60.0
+_NO_BOOT_HINT = (
+    "either this host is overloaded, or its KVM cannot boot a BoxLite guest, as where virtualisation is nested; "
+    "make demo tells which"
+)
 _STOP_SECONDS = 60.0
 _REMOVE_SECONDS = 60.0
 
@@ -229,5 +233,6 @@ def _boot_error(error: BaseException, seconds: float) -> BaseException:
     if isinstance(error, api.ImagePullError):
         return ImageError(f"BoxLite cannot get the image: {error}", hint="check the reference and the registry")
     if isinstance(error, api.BoxliteError):
-        return HostError(f"BoxLite could not start the microVM: {error}", hint="check that KVM works: cedarbox doctor")
+        said = " ".join(str(error).split()).rstrip(".")
+        return HostError(f"BoxLite could not start the microVM ({said})", hint=_NO_BOOT_HINT)
     return error
