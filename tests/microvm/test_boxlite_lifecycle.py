@@ -24,6 +24,7 @@ __all__ = ["client", "home"]
 
 
 async def test_the_whole_life(client: BoxLiteSandboxClient, home: Path, oci_layout: Path, tmp_path: Path) -> None:
+    before = leftovers(home)
     manifest = Manifest(entries={"given.txt": File(content=b"given")}, environment=Environment(value={"WHO": "me"}))
     session = await client.create(
         options=options(oci_layout), manifest=manifest, snapshot=LocalSnapshotSpec(base_path=tmp_path)
@@ -52,7 +53,7 @@ async def test_the_whole_life(client: BoxLiteSandboxClient, home: Path, oci_layo
     await session.shutdown()
     saved = client.serialize_session_state(session.state)
     await client.delete(session)
-    assert leftovers(home) == []
+    assert leftovers(home) == before
     session = await client.resume(client.deserialize_session_state(saved))
     await session.start()
     assert state_of(session).box_id not in ("", first)
@@ -61,34 +62,37 @@ async def test_the_whole_life(client: BoxLiteSandboxClient, home: Path, oci_layo
     names = (await session.exec("ls /sys/class/net")).stdout.split()
     assert set(names) <= {b"lo", b"dummy0"}
     await client.delete(session)
-    assert leftovers(home) == []
+    assert leftovers(home) == before
     await client.delete(session)
 
 
 async def test_a_cancelled_start_leaves_nothing(client: BoxLiteSandboxClient, home: Path, oci_layout: Path) -> None:
+    before = leftovers(home)
     session = await client.create(options=options(oci_layout))
     task = asyncio.create_task(session.start())
-    while not leftovers(home):  # noqa: ASYNC110 - it is another process
+    while leftovers(home) == before:  # noqa: ASYNC110 - it is another process
         await asyncio.sleep(0.05)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task
-    assert leftovers(home) == []
+    assert leftovers(home) == before
     assert state_of(session).box_id == ""
 
 
 async def test_a_start_that_takes_too_long_leaves_nothing(
     client: BoxLiteSandboxClient, home: Path, oci_layout: Path
 ) -> None:
+    before = leftovers(home)
     session = await client.create(options=options(oci_layout, boot_timeout_s=1))
     with pytest.raises(HostError, match="did not start within 1 s"):
         await session.start()
-    assert leftovers(home) == []
+    assert leftovers(home) == before
 
 
 async def test_a_swapped_layer_is_not_booted(
     client: BoxLiteSandboxClient, home: Path, oci_layout: Path, tmp_path: Path
 ) -> None:
+    before = leftovers(home)
     layout = tmp_path / "oci"
     shutil.copytree(oci_layout, layout)
     layer = max((layout / "blobs" / "sha256").iterdir(), key=lambda path: path.stat().st_size)
@@ -99,10 +103,11 @@ async def test_a_swapped_layer_is_not_booted(
     session = await client.create(options=options(layout))
     with pytest.raises(ImageError, match="not what its digest says"):
         await session.start()
-    assert leftovers(home) == []
+    assert leftovers(home) == before
 
 
 async def test_images_that_do_not_exist(client: BoxLiteSandboxClient, home: Path, tmp_path: Path) -> None:
+    before = leftovers(home)
     session = await client.create(options=options(tmp_path / "missing"))
     with pytest.raises(ImageError, match="No such file"):
         await session.start()
@@ -110,10 +115,11 @@ async def test_images_that_do_not_exist(client: BoxLiteSandboxClient, home: Path
     with pytest.raises((ImageError, HostError)) as caught:
         await session.start()
     assert "\n" not in str(caught.value)
-    assert leftovers(home) == []
+    assert leftovers(home) == before
 
 
 async def test_an_agent_runs_in_a_box(client: BoxLiteSandboxClient, home: Path, oci_layout: Path) -> None:
+    before = leftovers(home)
     command = "uname -s; ls /sys/class/net"
     model = ScriptedModel(
         [
@@ -129,4 +135,4 @@ async def test_an_agent_runs_in_a_box(client: BoxLiteSandboxClient, home: Path, 
     assert len(outputs) == 1
     assert "Linux" in outputs[0]
     assert "eth0" not in outputs[0]
-    assert leftovers(home) == []
+    assert leftovers(home) == before

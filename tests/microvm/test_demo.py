@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import http.server
 import json
 import os
 import subprocess
 import sys
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+
+import pytest
 
 from cedarbox import verify_ledger
 
@@ -33,6 +38,51 @@ def sendto(self, *arguments):
 socket.socket.connect, socket.socket.connect_ex = connect, connect_ex
 socket.getaddrinfo, socket.socket.sendto = getaddrinfo, sendto
 """
+
+
+WRITE_AND_RUN = (
+    'printf \'for n in range(1, 16): print("Fizz" * (n % 3 == 0) + "Buzz" * (n % 5 == 0) or n)\' > fizzbuzz.py'
+    " && python3 fizzbuzz.py"
+)
+
+
+class ChatCompletions(http.server.BaseHTTPRequestHandler):
+    """As much of the Chat Completions protocol as an agent's two turns need."""
+
+    def do_POST(self) -> None:
+        asked = json.loads(self.rfile.read(int(self.headers["content-length"])))
+        worked = any(message["role"] == "tool" for message in asked["messages"])
+        arguments = json.dumps({"cmd": WRITE_AND_RUN, "yield_time_ms": 60_000})
+        call = {"id": "c1", "type": "function", "function": {"name": "exec_command", "arguments": arguments}}
+        message = {"role": "assistant", "content": "Done."} if worked else {"role": "assistant", "tool_calls": [call]}
+        answer = {
+            "id": "a",
+            "object": "chat.completion",
+            "created": 1,
+            "model": asked["model"],
+            "choices": [{"index": 0, "finish_reason": "stop" if worked else "tool_calls", "message": message}],
+            "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
+        }
+        body = json.dumps(answer).encode()
+        self.send_response(200)
+        self.send_header("content-type", "application/json")
+        self.send_header("content-length", str(len(body)))
+        self.end_headers()
+        self.wfile.write(body)
+
+    def log_message(self, *_: object) -> None:
+        return
+
+
+@pytest.fixture
+def model_url() -> Iterator[str]:
+    """A model server on loopback."""
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), ChatCompletions) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        yield f"http://127.0.0.1:{server.server_port}/v1"
+        server.shutdown()
+        thread.join()
 
 
 def demo(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
@@ -67,6 +117,17 @@ def test_the_demo_succeeds_and_talks_to_nobody_but_the_collector(tmp_path: Path,
     assert all("127.0.0.1" in line for line in lines), sorted(set(lines))
     assert verify_ledger(out / "ledger").ok
     assert not (out / "boxlite").exists()
+
+
+def test_a_model_server_on_this_host_does_the_work(tmp_path: Path, oci_layout: Path, model_url: str) -> None:
+    arguments = ["--rootfs", str(oci_layout), "--directory", str(tmp_path / "out"), "--json"]
+    done = demo(tmp_path, *arguments, "--model-url", model_url, "--model", "local-model")
+    assert done.returncode == 0, done.stderr[-3000:]
+    models = [
+        r for r in json.loads(done.stdout)["decisions"] if r["action"] == "useModel" and "127.0.0.1" in r["resource"]
+    ]
+    assert {tuple(r["policies"]) for r in models} == {("airgap-local-model",)}
+    assert all("127.0.0.1" in line for line in (tmp_path / "connections").read_text().splitlines())
 
 
 def test_a_layer_that_was_swapped_is_refused_and_leaves_nothing(tmp_path: Path, oci_layout: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import os
 import shutil
 from hashlib import sha256
@@ -394,3 +395,14 @@ def test_a_note_may_carry_the_signature_of_a_witness(victim: Victim) -> None:
     note = sign_note(Checkpoint(origin, 5, b"r" * 32), key)
     seen = note + "— witness.corp.example AAAAAAAA\n".encode()
     assert open_note(seen, origin, key.public_key()) == Checkpoint(origin, 5, b"r" * 32)
+
+
+def test_a_stream_whose_writer_is_just_closing_it_is_no_finding(victim: Victim) -> None:
+    notes = list(iter_notes(victim.notes.read_bytes()))
+    victim.notes.write_bytes(b"".join(note + b"\n" for note in notes[:-1]))
+    with victim.first.open("rb") as stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        report = verify_ledger(victim.directory, public_key=victim.trusted)
+    assert report.ok
+    assert [note.kind for note in report.notes] == ["open"]
+    assert victim.finding()[0] == "unsealed"

@@ -24,6 +24,7 @@ from cedarbox.errors import LedgerError
 __all__ = [
     "CHECKPOINTS",
     "STREAM",
+    "is_held",
     "is_stream_id",
     "last_line",
     "new_stream_id",
@@ -77,6 +78,18 @@ def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
         os.close(descriptor)
         raise OSError(0, "it is not a regular file", str(path))
     return os.fdopen(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "rb+")
+
+
+def is_held(path: Path) -> bool:
+    """Whether a writer holds the stream now. False when it cannot be opened."""
+    try:
+        with open_regular(path) as file:
+            fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def write_all(descriptor: int, data: bytes) -> None:

@@ -11,15 +11,15 @@ checkpoints, or of the shipped records, elsewhere.
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.checkpoint import Checkpoint, iter_notes, open_note, origin_of
-from cedarbox.audit.files import CHECKPOINTS, STREAM, is_stream_id, open_regular, stream_files
+from cedarbox.audit.files import CHECKPOINTS, STREAM, is_held, is_stream_id, open_regular, stream_files
 from cedarbox.audit.keys import find_public_key, load_public_key
 from cedarbox.audit.record import MAX_LINE_BYTES, Record, parse_line
 from cedarbox.audit.walk import Claim, Finding, Walk
@@ -107,9 +107,7 @@ def verify_ledger(directory: Path | str, *, public_key: Path | str | None = None
             by = claimed[0].by
             findings.append(Finding("deleted", stream, None, None, f"the stream that {by} names is gone"))
     for path in paths:
-        walk = Walk(path, place, claims.get(path.stem, ()))
-        _read_checkpoints(path, key, walk)
-        walk.run()
+        walk = _walked(path, place, key, claims.get(path.stem, ()))
         findings += walk.findings
         notes += walk.notes
         records += walk.size
@@ -127,6 +125,30 @@ def verify_ledger(directory: Path | str, *, public_key: Path | str | None = None
         str(key_path),
         "beside" if public_key is None else "given",
     )
+
+
+def _walked(path: Path, place: Path, key: Ed25519PublicKey, claims: Sequence[Claim]) -> Walk:
+    walk = _walk_once(path, place, key, claims)
+    if not _unsealed(walk):
+        return walk
+    # Its writer may be between ledger.closed and the checkpoint over it. When nobody holds the stream, both are there.
+    held = is_held(path)
+    walk = _walk_once(path, place, key, claims)
+    if held:
+        walk.notes += [replace(finding, kind="open") for finding in _unsealed(walk)]
+        walk.findings[:] = [finding for finding in walk.findings if finding.kind != "unsealed"]
+    return walk
+
+
+def _walk_once(path: Path, place: Path, key: Ed25519PublicKey, claims: Sequence[Claim]) -> Walk:
+    walk = Walk(path, place, claims)
+    _read_checkpoints(path, key, walk)
+    walk.run()
+    return walk
+
+
+def _unsealed(walk: Walk) -> list[Finding]:
+    return [finding for finding in walk.findings if finding.kind == "unsealed"]
 
 
 def read_records(directory: Path | str) -> Iterator[tuple[str, Record]]:

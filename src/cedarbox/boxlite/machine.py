@@ -109,9 +109,18 @@ class Machine:
         return self._box
 
     async def _booted(self, box: api.Box | None, name: str) -> api.Box:
-        if box is None:
+        if box is not None:
+            await box.start()
+            return box
+        box = await self._runtime.create(self._options(), name)
+        try:
+            await box.start()
+        except api.EngineError:
+            # On a loaded host one boot in some dozens ends like this, and the next one works (seen on BoxLite 0.10.8 in
+            # the emulated machine). It is the same time limit for both.
+            await remove_by_name(self._runtime, name)
             box = await self._runtime.create(self._options(), name)
-        await box.start()
+            await box.start()
         return box
 
     async def _unmade(self, booting: asyncio.Future[api.Box], name: str) -> None:
