@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cedarbox.boxlite import archive, files, guestio
+from cedarbox.boxlite import archive, files, guestio, scripts
 from cedarbox.boxlite.guestio import GuestFailure, MarkedStream, OutputTooLarge
 
 LEFT, RIGHT = "0123456789abcdef", "fedcba9876543210"
@@ -22,7 +22,7 @@ def carried(*command: str, cwd: str = "/", stdin: bytes | None = None) -> tuple[
     """Run a command under the script; return both streams and the exit code's text."""
     flag = "0" if stdin is None else "1"
     done = subprocess.run(
-        ["/bin/sh", "-c", guestio._RUN, "sh", LEFT, RIGHT, flag, cwd, *command],
+        ["/bin/sh", "-c", scripts.RUN, "sh", LEFT, RIGHT, flag, cwd, *command],
         input=stdin or b"",
         capture_output=True,
         check=False,

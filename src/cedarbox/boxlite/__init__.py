@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from .client import BoxLiteSandboxClient
-from .host import check_kvm
-from .images import LayoutVerifier, VerifiedImage
-from .options import BoxLiteSandboxClientOptions
-from .session import BoxLiteSandboxSession
-from .state import BoxLiteSandboxSessionState
+from cedarbox.boxlite.client import BoxLiteSandboxClient
+from cedarbox.boxlite.host import check_kvm
+from cedarbox.boxlite.images import LayoutVerifier, VerifiedImage
+from cedarbox.boxlite.options import BoxLiteSandboxClientOptions
+from cedarbox.boxlite.session import BoxLiteSandboxSession
+from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 
 __all__ = [
     "BoxLiteSandboxClient",

@@ -15,15 +15,15 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
 from agents.sandbox.snapshot import SnapshotBase, SnapshotSpec, resolve_snapshot
 
-from ..errors import ConfigurationError
-from . import api
-from .describe import described
-from .host import default_home, opened
-from .images import LayoutVerifier, pinned_digest
-from .machine import Machine, reattached
-from .options import BoxLiteSandboxClientOptions, check_environment_key, check_root
-from .session import BoxLiteSandboxSession
-from .state import BoxLiteSandboxSessionState
+from cedarbox.boxlite import api
+from cedarbox.boxlite.describe import described
+from cedarbox.boxlite.host import default_home, opened
+from cedarbox.boxlite.images import LayoutVerifier, pinned_digest
+from cedarbox.boxlite.machine import Machine, reattached
+from cedarbox.boxlite.options import BoxLiteSandboxClientOptions, check_environment_key, check_root
+from cedarbox.boxlite.session import BoxLiteSandboxSession
+from cedarbox.boxlite.state import BoxLiteSandboxSessionState
+from cedarbox.errors import ConfigurationError
 
 __all__ = ["BoxLiteSandboxClient"]
 

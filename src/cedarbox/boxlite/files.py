@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 from typing import IO, Final
 
-from . import api
+from cedarbox.boxlite import api
 
 __all__ = [
     "COPY_ABOVE",

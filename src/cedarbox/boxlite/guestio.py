@@ -23,8 +23,8 @@ from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import IO, Final, Protocol
 
-from . import api
-from .waiting import finish
+from cedarbox.boxlite import api, scripts
+from cedarbox.boxlite.waiting import finish
 
 __all__ = ["GuestFailure", "GuestOutput", "GuestRunner", "OutputTooLarge", "MAX_OUTPUT_BYTES", "MarkedStream"]
 
@@ -37,57 +37,6 @@ _START_SECONDS: Final = 60.0
 _LAST_WORDS_SECONDS: Final = 10.0
 _FLUSH_AFTER_SECONDS: Final = 1.0
 _FLUSHES: Final = 5
-_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-
-# fd 3: pipe of standard output; 4: the real standard error; 5: pipe of standard error. Each stage closes what it does
-# not own, else it would wait for itself. The shells' own standard error is /dev/null: they would add "Killed" to it.
-# $1 and $2 halves of the marker, which is not in the arguments as a whole: a list of processes must not end the stream
-# that carries it; $3 whether the command gets the real standard input, $4 working directory.
-_RUN: Final = f"""
-m=$1=$2 i=$3 c=$4; shift 4
-p=$PATH; PATH={_PATH}
-if ! command -v base64 >/dev/null; then printf '!\\n'; exit 98; fi
-b=$(command -v base64); PATH=$p
-s=; if command -v setsid >/dev/null; then s=setsid; fi
-main() {{ if ! cd "$c" 2>&5; then r=126; else
-if [ "$i" = 1 ]; then (exec $s "$@" 2>&5 4>&- 5>&-); else (exec $s "$@" 2>&5 4>&- 5>&-) </dev/null; fi; r=$?; fi
-printf '%s%s\\n' "$m" "$r"; printf '%s\\n' "$m" >&5; printf '#' >&4; }}
-exec 4>&2 2>/dev/null
-{{ {{ main "$@" 5>&1 >&3 3>&- | "$b" >&4 3>&- 4>&-; }} 3>&1 | "$b" 4>&-; }}
-"""
-
-# A base64 that waits holds at most one block of input and one buffer of output; 128 KiB push both out.
-_FLUSH: Final = f"""
-PATH={_PATH}; k="CEDARBOX_EXEC=$1"
-for p in /proc/[0-9]*; do {{ read -r c <"$p/comm"; }} 2>/dev/null || continue
-[ "$c" = base64 ] || continue
-case "
-$(tr '\\0' '\\n' 2>/dev/null <"$p/environ")
-" in *"
-$k
-"*) head -c 131072 /dev/zero >"$p/fd/0" & ;; esac; done; wait
-"""
-
-# Members: whoever has the id in its environment, and, until nothing is added, their children and sessions. SIGKILL,
-# and again until a round finds nobody: a fork can slip through one round.
-_KILL: Final = f"""
-PATH={_PATH}; n=0 k="CEDARBOX_EXEC=$1"
-while [ $n -lt 20 ]; do n=$((n+1)); set_=' '
-for p in /proc/[0-9]*; do case "
-$(tr '\\0' '\\n' 2>/dev/null <"$p/environ")
-" in *"
-$k
-"*) set_="$set_${{p#/proc/}} ";; esac; done
-more=1; while [ $more = 1 ]; do more=0
-for p in /proc/[0-9]*; do p=${{p#/proc/}}; case "$set_" in *" $p "*) continue;; esac
-{{ read -r l <"/proc/$p/stat"; }} 2>/dev/null || continue; set -- ${{l##*) }}
-case "$set_" in *" $2 "*|*" $4 "*) set_="$set_$p "; more=1;; esac; done; done
-alive=0
-for p in $set_; do {{ read -r l <"/proc/$p/stat"; }} 2>/dev/null || continue
-case "${{l##*) }}" in Z*) ;; *) kill -9 "$p" 2>/dev/null; alive=1;; esac; done
-[ $alive = 0 ] && exit 0
-done; exit 1
-"""
 
 
 class GuestFailure(Exception):
@@ -262,7 +211,7 @@ class GuestRunner:
         """
         label, left, right = secrets.token_hex(16), secrets.token_hex(8), secrets.token_hex(8)
         marker = f"{left}={right}".encode()
-        script = ["-c", _RUN, "sh", left, right, "0" if stdin is None else "1", cwd, *command]
+        script = ["-c", scripts.RUN, "sh", left, right, "0" if stdin is None else "1", cwd, *command]
         pairs = [*env, ("CEDARBOX_EXEC", label)]
         starting = asyncio.ensure_future(_started(self._box, script, pairs, user))
         try:
@@ -291,7 +240,7 @@ class GuestRunner:
                 seen = now
                 continue
             tries -= 1
-            await self._tool(_FLUSH, label, user)
+            await self._tool(scripts.FLUSH, label, user)
         raise GuestFailure("background children keep the command's output from arriving")
 
     async def _kill(self, starting: asyncio.Future[api.Execution], label: str, user: str | None) -> None:
@@ -300,7 +249,7 @@ class GuestRunner:
         if starting.cancelled() or starting.exception() is not None:
             return
         # The same user: another user's environment is not readable without CAP_SYS_PTRACE, which the guest lacks.
-        await self._tool(_KILL, label, user)
+        await self._tool(scripts.KILL, label, user)
 
     async def _tool(self, script: str, label: str, user: str | None) -> None:
         try:

@@ -7,8 +7,8 @@ import stat
 import sys
 from pathlib import Path
 
-from ..errors import HostError
-from . import api
+from cedarbox.boxlite import api
+from cedarbox.errors import HostError
 
 __all__ = ["check_kvm", "default_home", "opened"]
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
-from ..errors import ImageError
+from cedarbox.errors import ImageError
 
 __all__ = ["LayoutVerifier", "VerifiedImage", "pinned_digest"]
 

@@ -6,13 +6,13 @@ import asyncio
 import secrets
 from pathlib import Path
 
-from ..errors import CedarboxError, HostError, ImageError
-from . import api
-from .host import check_kvm
-from .images import LayoutVerifier
-from .network import network_spec
-from .state import BoxLiteSandboxSessionState
-from .waiting import finish
+from cedarbox.boxlite import api
+from cedarbox.boxlite.host import check_kvm
+from cedarbox.boxlite.images import LayoutVerifier
+from cedarbox.boxlite.network import network_spec
+from cedarbox.boxlite.state import BoxLiteSandboxSessionState
+from cedarbox.boxlite.waiting import finish
+from cedarbox.errors import CedarboxError, HostError, ImageError
 
 __all__ = ["Machine"]
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import ipaddress
 import re
 
-from ..errors import ConfigurationError
-from . import api
+from cedarbox.boxlite import api
+from cedarbox.errors import ConfigurationError
 
 __all__ = ["check_egress", "check_ports", "egress_entry", "network_spec"]
 

@@ -14,8 +14,8 @@ from typing import Any, Literal, Self
 from agents.sandbox.session.sandbox_client import BaseSandboxClientOptions
 from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
-from ..errors import ConfigurationError, ImageError
-from .network import check_egress, check_ports
+from cedarbox.boxlite.network import check_egress, check_ports
+from cedarbox.errors import ConfigurationError, ImageError
 
 __all__ = ["BoxLiteSandboxClientOptions", "check_environment_key", "check_root", "checked"]
 

@@ -24,12 +24,12 @@ from agents.sandbox.session.workspace_payloads import coerce_write_payload
 from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 from agents.sandbox.util.tar_utils import UnsafeTarMemberError, strip_tar_member_prefix
 
-from . import api, archive, files
-from .guestio import GuestFailure, GuestOutput, GuestRunner
-from .machine import Machine
-from .options import check_environment_key
-from .state import BoxLiteSandboxSessionState
-from .waiting import finish
+from cedarbox.boxlite import api, archive, files
+from cedarbox.boxlite.guestio import GuestFailure, GuestOutput, GuestRunner
+from cedarbox.boxlite.machine import Machine
+from cedarbox.boxlite.options import check_environment_key
+from cedarbox.boxlite.state import BoxLiteSandboxSessionState
+from cedarbox.boxlite.waiting import finish
 
 __all__ = ["BoxLiteSandboxSession"]
 

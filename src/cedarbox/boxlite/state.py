@@ -7,7 +7,7 @@ from typing import Any, Literal, Self
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
 from pydantic import model_validator
 
-from .options import checked
+from cedarbox.boxlite.options import checked
 
 __all__ = ["BoxLiteSandboxSessionState"]
 
