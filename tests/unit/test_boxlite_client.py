@@ -56,7 +56,7 @@ async def test_the_state_carries_everything_and_survives_json(client: BoxLiteSan
         image=f"mirror.corp.example/a@{DIGEST}",
         cpus=3,
         memory_mib=777,
-        workspace_root="/work/here",
+        workspace_root="/srv/here",
         egress_allowlist=("A.example",),
         auto_remove=False,
         boot_timeout_s=77,
@@ -69,7 +69,7 @@ async def test_the_state_carries_everything_and_survives_json(client: BoxLiteSan
     assert isinstance(again, BoxLiteSandboxSessionState)
     assert again == state
     assert type(SandboxSessionState.parse(payload)) is BoxLiteSandboxSessionState
-    assert (again.image_digest, again.egress_allowlist, again.manifest.root) == (DIGEST, ("a.example",), "/work/here")
+    assert (again.image_digest, again.egress_allowlist, again.manifest.root) == (DIGEST, ("a.example",), "/srv/here")
     for name in ("image", "cpus", "memory_mib", "auto_remove", "boot_timeout_s", "disk_size_gb", "exposed_ports"):
         assert getattr(again, name) == getattr(options, name)
 
