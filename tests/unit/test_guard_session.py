@@ -294,3 +294,45 @@ def test_a_coroutine_that_the_sdk_adds_is_refused() -> None:
 def test_every_gated_coroutine_is_overridden() -> None:
     assert {name for name in GATED if name not in vars(GuardedSession)} == set()
     assert not GATED & PASSED
+
+
+@pytest.mark.parametrize("isolated", [True, False])
+@pytest.mark.parametrize(
+    "path", ["folder/new", "folder/new/deep", "through/new/deep/er", "secret/../folder/x", "dangling", "./secret/x"]
+)
+async def test_a_link_does_not_lend_its_name_to_what_is_not_there_yet(
+    tmp_path: Path, isolated: bool, path: str
+) -> None:
+    unguarded = UnixLocalSandboxClient()
+    session = await unguarded.create(snapshot=NoopSnapshotSpec(), manifest=Manifest(), options=None)
+    root = Path(session.state.manifest.root)
+    guarded = Guarded(tmp_path, forbid("writeFile", f'resource in Sandbox::GuestPath::"{root}/secret"'))
+    wrapped = GuardedSession.wrap(session, guarded.client.gate, isolated=isolated)
+    async with session:
+        (root / "secret").mkdir()
+        (root / "folder").symlink_to(root / "secret")
+        (root / "through").symlink_to("folder")
+        (root / "dangling").symlink_to("secret/later")
+        with pytest.raises(PolicyDenied):
+            await wrapped.write(Path(path), io.BytesIO(b"x"))
+        assert list((root / "secret").iterdir()) == []
+        await wrapped.mkdir("open/and/new", parents=True)
+        await wrapped.write(Path("open/and/new/file"), io.BytesIO(b"x"))
+        assert (root / "open/and/new/file").read_bytes() == b"x"
+    await unguarded.delete(session)
+
+
+async def test_a_link_that_leads_nowhere_that_can_be_told_is_denied(tmp_path: Path) -> None:
+    guarded = Guarded(tmp_path)
+    unguarded = UnixLocalSandboxClient()
+    session = await unguarded.create(snapshot=NoopSnapshotSpec(), manifest=Manifest(), options=None)
+    wrapped = GuardedSession.wrap(session, guarded.client.gate, isolated=True)
+    async with session:
+        root = Path(session.state.manifest.root)
+        (root / "loop").symlink_to("loop")
+        (root / "line\nbreak").mkdir()
+        (root / "odd").symlink_to("line\nbreak")
+        for path in ("loop", "odd/file"):
+            with pytest.raises(PolicyDenied):
+                await wrapped.write(Path(path), io.BytesIO(b"x"))
+    await unguarded.delete(session)

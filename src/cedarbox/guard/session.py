@@ -10,6 +10,7 @@ from __future__ import annotations
 import io
 import os
 import posixpath
+import shlex
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path, PurePath
@@ -22,7 +23,7 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
 from cedarbox.errors import CanonicalizationError, PolicyDenied
-from cedarbox.guard.gate import Gate, Operation, Question
+from cedarbox.guard.gate import Gate, Impossible, Operation, Question
 from cedarbox.guard.identity import applying_decided_manifest, is_decided
 from cedarbox.guard.manifest import questions
 from cedarbox.policy import actions
@@ -34,6 +35,13 @@ __all__ = ["DENIED_EXIT_CODE", "GuardedSession"]
 
 DENIED_EXIT_CODE = 126
 """POSIX: a command was found but may not be executed."""
+
+# The nearest part of an absolute path that exists, its links followed, and the rest as it stands. BusyBox has no
+# `readlink -m`. The dot keeps a line feed at the end of a name from being cut off with the command's own.
+_REAL_PATH = (
+    'rest=; while [ "$p" != / ] && [ ! -e "$p" ] && [ ! -L "$p" ]; do rest=/${p##*/}$rest; p=${p%/*}; p=${p:-/}; done; '
+    'real=$(readlink -f -- "$p" && echo .) || exit 1; real=${real%??}; real=${real%/}$rest; printf "%s\\n" "${real:-/}"'
+)
 
 
 class GuardedSession(SandboxSession):
@@ -315,10 +323,13 @@ class GuardedSession(SandboxSession):
     async def _real_path(self, path: str) -> str:
         if not self._isolated:
             return _real_path_on_host(path)
-        result = await self._inner.exec("readlink", "-f", "--", path, shell=False)
-        lines = result.stdout.decode("utf-8", "surrogateescape").splitlines()
-        # What does not exist yet has no links in it; a directory that is missing is the backend's error to report.
-        return lines[0] if result.exit_code == 0 and len(lines) == 1 else path
+        result = await self._inner.exec("sh", "-c", f"p={shlex.quote(path)} {_REAL_PATH}", shell=False)
+        real = result.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
+        try:
+            return canonical_path(real if result.exit_code == 0 else "")
+        except CanonicalizationError:
+            untold = Impossible("file resolve", path, "where this path leads cannot be told")
+            raise await self._gate.refuse(untold, session=self.session_id) from None
 
     def _touch(self, operation: str, path: Path | str, user: str | User | None) -> Question:
         absolute = self._absolute(path)
