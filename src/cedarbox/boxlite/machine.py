@@ -79,7 +79,7 @@ class Machine:
     async def up(self) -> api.Box:
         """Boot it within ``boot_timeout_s``; make it first when there is none.
 
-        When that fails or is cancelled, this returns only after the half-made microVM is gone: up to a minute later.
+        When that fails or is cancelled, this returns only after the half-made microVM is gone: up to three minutes later.
 
         Returns:
             A handle on the running microVM.
@@ -109,15 +109,22 @@ class Machine:
         return self._box
 
     async def _booted(self, box: api.Box | None, name: str) -> api.Box:
+        # On a loaded host one boot in some dozens fails inside BoxLite, which gives a guest 30 s to be ready, and the
+        # next one works (seen on BoxLite 0.10.8 in the emulated machine). Both tries share one time limit.
         if box is not None:
-            await box.start()
+            try:
+                await box.start()
+            except api.EngineError:
+                found = await reattached(self._runtime, self._state)
+                if found is None:
+                    raise
+                box = found
+                await box.start()
             return box
         box = await self._runtime.create(self._options(), name)
         try:
             await box.start()
         except api.EngineError:
-            # On a loaded host one boot in some dozens ends like this, and the next one works (seen on BoxLite 0.10.8 in
-            # the emulated machine). It is the same time limit for both.
             await remove_by_name(self._runtime, name)
             box = await self._runtime.create(self._options(), name)
             await box.start()
@@ -126,8 +133,8 @@ class Machine:
     async def _unmade(self, booting: asyncio.Future[api.Box], name: str) -> None:
         """Clean up after a boot that failed or was given up.
 
-        The boot is left to settle first: BoxLite goes on making the disk of a start that was cancelled, and would
-        leave its directory behind a removal (measured on BoxLite 0.10.8).
+        The boot is left to settle first: after a start that was cancelled early, a removal left the box's directory
+        behind (seen on BoxLite 0.10.8).
         """
         await asyncio.wait((booting,), timeout=_SETTLE_SECONDS)
         if not booting.done():
