@@ -113,7 +113,7 @@ async def _escape(world: World) -> Sequence[Seen]:
     agent = SandboxAgent(name="prowler", model=ScriptedModel(steps), capabilities=[Shell(), Filesystem()])
     interfaces, call, _, image = await _outputs(agent, "Look around.", world)
     alone = _printed(interfaces) == "lo"
-    seen = f"interfaces that are up or have a card: {_printed(interfaces)}"
+    seen = f"interfaces up or with a card: {_printed(interfaces)}; {_printed(call)}"
     return [
         Seen("call out over the network from inside", True, alone and "unreachable" in call, seen),
         Seen("read /etc/shadow through the workspace", True, "unable to read" in image, _printed(image)),
