@@ -79,7 +79,7 @@ class Machine:
     async def up(self) -> api.Box:
         """Boot it within ``boot_timeout_s``; make it first when there is none.
 
-        When that fails or is cancelled, this returns only after the half-made microVM is gone: up to three minutes later.
+        When that fails or is cancelled, this returns only after the half-made microVM is gone: within three minutes.
 
         Returns:
             A handle on the running microVM.
