@@ -17,7 +17,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Check and show the ledger.", no_args_is_help=True)
 
-Directory = Annotated[Path, typer.Argument(help="Directory of the ledger.")]
+Directory = Annotated[Path, typer.Argument(readable=False, help="Directory of the ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
@@ -26,7 +26,8 @@ def verify(
     directory: Directory = Path(".cedarbox/ledger"),
     *,
     public_key: Annotated[
-        Path | None, typer.Option(help="Key that the checkpoints must be signed with, from outside the ledger.")
+        Path | None,
+        typer.Option(readable=False, help="Key that the checkpoints must be signed with, from outside the ledger."),
     ] = None,
     as_json: AsJson = False,
 ) -> None:

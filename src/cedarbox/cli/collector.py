@@ -18,7 +18,7 @@ __all__ = ["app"]
 
 app = typer.Typer(help="Receive spans and records by OTLP, and show them.", no_args_is_help=True)
 
-Directory = Annotated[Path, typer.Option(help="Where spans and records are kept.")]
+Directory = Annotated[Path, typer.Option(readable=False, help="Where spans and records are kept.")]
 _DEFAULT = Path(".cedarbox/collector")
 
 

@@ -28,10 +28,12 @@ _SHOWN_DIGITS = 12
 
 def demo(
     *,
-    rootfs: Annotated[Path | None, typer.Option(help="Local OCI layout to boot.")] = None,
+    rootfs: Annotated[Path | None, typer.Option(readable=False, help="Local OCI layout to boot.")] = None,
     image: Annotated[str | None, typer.Option(help="Image reference to boot instead.")] = None,
-    policies: Annotated[Path, typer.Option(help="Policy bundle.")] = Path("policies/airgapped"),
-    directory: Annotated[Path, typer.Option(help="Where ledger, spans and store are put.")] = Path(".cedarbox/demo"),
+    policies: Annotated[Path, typer.Option(readable=False, help="Policy bundle.")] = Path("policies/airgapped"),
+    directory: Annotated[Path, typer.Option(readable=False, help="Where ledger, spans and store are put.")] = Path(
+        ".cedarbox/demo"
+    ),
     endpoint: Annotated[str | None, typer.Option(help="OTLP/HTTP collector; an embedded one when not given.")] = None,
     model_url: Annotated[
         str | None, typer.Option(help="OpenAI-compatible model server; scripted when not given.")
