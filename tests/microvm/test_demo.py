@@ -40,10 +40,8 @@ socket.getaddrinfo, socket.socket.sendto = getaddrinfo, sendto
 """
 
 
-WRITE_AND_RUN = (
-    'printf \'for n in range(1, 16): print("Fizz" * (n % 3 == 0) + "Buzz" * (n % 5 == 0) or n)\' > fizzbuzz.py'
-    " && python3 fizzbuzz.py"
-)
+PROGRAM = 'for n in range(1, 16): print("Fizz" * (n % 3 == 0) + "Buzz" * (n % 5 == 0) or n)'
+WRITE_AND_RUN = f"echo '{PROGRAM}' > fizzbuzz.py && python3 fizzbuzz.py"
 
 
 class ChatCompletions(http.server.BaseHTTPRequestHandler):
