@@ -147,3 +147,24 @@ def test_the_digest_covers_every_file_that_decides(tmp_path: Path) -> None:
 def test_the_digest_does_not_depend_on_the_place(tmp_path: Path) -> None:
     first = PolicyBundle.load(write_bundle(tmp_path / "a", PERMIT_ALL))
     assert PolicyBundle.load(write_bundle(tmp_path / "b", PERMIT_ALL)).digest == first.digest
+
+
+@pytest.mark.parametrize(
+    "condition",
+    ["(" * 5000 + "true" + ")" * 5000, "[" * 5000 + "]" * 5000, " && ".join(["true"] * 20_000), "if true then " * 5000],
+    ids=["brackets", "sets", "chain", "conditionals"],
+)
+def test_a_policy_that_would_crash_the_parser_is_refused_before_it_sees_it(tmp_path: Path, condition: str) -> None:
+    with pytest.raises(BundleError, match=r"policies\.cedar:2: .*(deep|operators)"):
+        PolicyBundle.load(write_bundle(tmp_path, f"\npermit (principal, action, resource) when {{ {condition} }};"))
+
+
+@pytest.mark.parametrize("entities", ["[" * 100_000, "[1" + "0" * 5000 + "]"], ids=["deep", "long number"])
+def test_json_that_exhausts_the_reader_is_refused(tmp_path: Path, entities: str) -> None:
+    with pytest.raises(BundleError, match="not JSON that can be read"):
+        PolicyBundle.load(write_bundle(tmp_path, PERMIT_ALL, entities=entities))
+
+
+def test_a_path_with_a_nul_is_refused() -> None:
+    with pytest.raises(BundleError, match="NUL"):
+        PolicyBundle.load("a\0b")

@@ -25,7 +25,7 @@ import cedarpy
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.actions import ACTION_GROUPS, NAMESPACE
-from cedarbox.policy.source import Statement, locate, statements
+from cedarbox.policy.source import Statement, excess, locate, statements
 
 __all__ = ["SCHEMA_VERSION", "Policy", "PolicyBundle", "schema_text"]
 
@@ -122,6 +122,8 @@ def _read_all(root: Path) -> dict[str, bytes]:
     # A link could change between review and load, or lead out of the bundle, so only regular files count.
     try:
         entries = sorted(root.iterdir())
+    except ValueError:
+        raise BundleError("a path with a NUL", path=Path("(bundle)"), hint="check the path") from None
     except OSError as error:
         missing = isinstance(error, FileNotFoundError)
         hint = "check the path, or make a bundle there" if missing else "it must be a directory that this user can read"
@@ -186,6 +188,8 @@ def _policies(root: Path, name: str, data: bytes) -> list[tuple[Policy, Statemen
     path = root / name
     parsed = []
     for number, statement in enumerate(statements(_text(path, data)), start=1):
+        if too_deep := excess(statement):
+            raise BundleError(too_deep, path=path, line=statement.line, hint="split the policy")
         try:
             document = json.loads(cedarpy.policies_to_json_str(statement.text))
         except ValueError as error:
@@ -262,6 +266,8 @@ def _entities(root: Path, data: bytes) -> tuple[Mapping[str, Any], ...]:
         items = json.loads(_text(path, data))
     except json.JSONDecodeError as error:
         raise BundleError(f"not JSON: {error.msg}", path=path, line=error.lineno, column=error.colno) from None
+    except (RecursionError, ValueError):
+        raise BundleError("not JSON that can be read: too deep, or a number too long", path=path) from None
     if not isinstance(items, list):
         raise BundleError("expected a list of entities", path=path)
     for number, item in enumerate(items, start=1):

@@ -10,7 +10,10 @@ import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-__all__ = ["Statement", "locate", "statements"]
+__all__ = ["Statement", "excess", "locate", "statements"]
+
+_MAX_DEPTH = 64
+_MAX_OPERATORS = 1000
 
 _TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\\n]|\\.)*"|[A-Za-z_][A-Za-z0-9_]*|\d+|::|&&|\|\||[=!<>]=|\s+|.', re.DOTALL)
 _QUOTED_IN_MESSAGE = re.compile(r"`([^`]+)`|'([^']+)'|: ([A-Za-z_]\w*)$")
@@ -45,6 +48,24 @@ def statements(text: str) -> Iterator[Statement]:
 def _statement(text: str, start: int, end: int) -> Statement:
     line_start = text.rfind("\n", 0, start) + 1
     return Statement(text[start:end], text.count("\n", 0, start) + 1, start - line_start + 1)
+
+
+def excess(statement: Statement) -> str:
+    """Return why a statement is too deep for the parser, or nothing.
+
+    cedarpy 4.12.2 parses recursively and takes the whole process down with it: 1,000 brackets inside each other or a
+    chain of 20,000 operators are a segmentation fault (measured), so the limits stand well below.
+    """
+    depth = deepest = operators = conditionals = 0
+    for match in _TOKEN.finditer(statement.text):
+        piece = match.group()
+        depth += (piece in {"(", "[", "{"}) - (piece in {")", "]", "}"})
+        deepest = max(deepest, depth)
+        operators += piece in {"&&", "||", "+", "-", "*"}
+        conditionals += piece == "if"
+    if max(deepest, conditionals) > _MAX_DEPTH:
+        return f"brackets or conditionals are more than {_MAX_DEPTH} deep"
+    return f"more than {_MAX_OPERATORS} operators in one policy" if operators > _MAX_OPERATORS else ""
 
 
 def locate(statement: Statement, message: str) -> tuple[int, int]:
