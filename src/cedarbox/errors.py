@@ -31,7 +31,8 @@ class CedarboxError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        self.message = " ".join(message.split())
+        # Text of a guest or a model may hold unpaired surrogates, which no stream could print.
+        self.message = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
         self.hint = " ".join(hint.split())
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
 

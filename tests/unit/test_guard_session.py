@@ -336,3 +336,25 @@ async def test_a_link_that_leads_nowhere_that_can_be_told_is_denied(tmp_path: Pa
             with pytest.raises(PolicyDenied):
                 await wrapped.write(Path(path), io.BytesIO(b"x"))
     await unguarded.delete(session)
+
+
+@pytest.mark.parametrize("command", ["echo \udcff", "echo \0"], ids=["not Unicode", "NUL"])
+async def test_a_command_without_a_form_is_denied_and_the_denial_recorded(tmp_path: Path, command: str) -> None:
+    guarded = Guarded(tmp_path)
+    async with session_of(guarded) as session:
+        result = await session.exec(command)
+    assert result.exit_code == 126
+    assert b"no single form" in result.stderr
+    assert [action for action, _ in guarded.denied()] == ["exec"]
+
+
+async def test_text_of_a_model_cannot_keep_a_decision_out_of_the_ledger(tmp_path: Path) -> None:
+    guarded = Guarded(tmp_path)
+    async with session_of(guarded) as session:
+        assert (await session.exec("true " + "x" * 100_000)).exit_code == 0
+        with pytest.raises(PolicyDenied):
+            await session.read(Path("a\udcff"))
+    summaries = [str(r.entry.attrs["summary"]) for r in guarded.records("decision") if r.entry.action == "exec"]
+    assert len(summaries) == 1
+    assert "100005 characters, sha256:" in summaries[0]
+    assert [resource for action, resource in guarded.denied() if action == "file read"]

@@ -22,9 +22,13 @@ from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action, Base
 from cedarbox.telemetry import attributes
+from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.spans import OperationSpan, Telemetry
 
 __all__ = ["Gate", "Impossible", "Operation", "Question"]
+
+_MAX_TEXT = 4096
+"""Longest text of a record, in characters; of longer ones it holds the beginning, the length and the digest."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +239,7 @@ class Gate:
         except LedgerError as error:
             # Denied all the same; the reason has to say that the ledger does not show it.
             reason = f"{reason} (and this denial cannot be recorded: {error.message})"
-        return PolicyDenied(denied.verb, denied.resource, reason=reason, policies=policies, seq=seq)
+        return PolicyDenied(denied.verb, _recordable(denied.resource), reason=reason, policies=policies, seq=seq)
 
     def _outcome(self, action: Action, decision: Decision, operation: Operation) -> Entry:
         of = operation.decision.seq if operation.decision is not None else None
@@ -265,12 +269,29 @@ class Gate:
             trace_id=span.trace_id,
             span_id=span.span_id,
             principal=self.principal,
-            tool=caller.tool,
-            call_id=caller.call_id,
+            tool=_recordable(caller.tool),
+            call_id=_recordable(caller.call_id),
             bundle=self.engine.bundle.digest,
-            **fields,
+            **{name: _recordable(value) for name, value in fields.items()},
         )
 
     def _about(self, verb: str, session: str | None) -> dict[str, str]:
         known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
         return known | ({attributes.SANDBOX_SESSION_ID: session} if session else {})
+
+
+def _recordable(value: Any) -> Any:
+    """Bring text that a model chose into a form that the ledger takes: valid Unicode, of bounded length.
+
+    A record must never fail for the text in it, or whoever chooses the text could keep a denial out of the ledger.
+    """
+    if isinstance(value, str):
+        text = value.encode("utf-8", "backslashreplace").decode()
+        if len(text) <= _MAX_TEXT:
+            return text
+        return f"{text[:_MAX_TEXT]}… ({len(text)} characters, {digest(text.encode())})"
+    if isinstance(value, tuple):
+        return tuple(_recordable(item) for item in value)
+    if isinstance(value, dict):
+        return {name: _recordable(item) for name, item in value.items()}
+    return value

@@ -133,7 +133,7 @@ async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments:
     with within(caller=Caller(agent, function_tool.name, context.tool_call_id)):
         try:
             async with _gate().operation(_invocation(function_tool)) as operation:
-                operation.set("arguments_digest", digest(arguments.encode()))
+                operation.set("arguments_digest", digest(arguments.encode("utf-8", "surrogatepass")))
                 return await _invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
         except PolicyDenied as denial:
             return _FunctionToolInvocationResult(str(denial))
@@ -146,7 +146,7 @@ async def _guarded_custom_tool(*, agent: Agent[Any], call: Any, **options: Any) 
     )
     with within(caller=Caller(agent.name, tool.name, call_id)):
         async with _gate().operation(_invocation(tool)) as operation:
-            operation.set("arguments_digest", digest(str(text).encode()))
+            operation.set("arguments_digest", digest(str(text).encode("utf-8", "surrogatepass")))
             return await _execute_custom_tool(agent=agent, call=call, **options)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
+from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.canonical import Address, Host, ancestors, canonical_path, ip_class
 
 __all__ = [
@@ -261,7 +262,12 @@ def execute(
         user: The guest user; None for the backend's default.
         summary: The command line with its secrets taken out, for the ledger.
         terminal: A terminal is opened for it.
+
+    Raises:
+        CanonicalizationError: A word holds a NUL or an unpaired surrogate.
     """
+    if any(char == "\0" or 0xD800 <= ord(char) <= 0xDFFF for word in command for char in word):
+        raise CanonicalizationError("a command with a NUL, or that is not Unicode, has no single form")
     executable = "sh" if shell else next(iter(command), "")
     context = _context(base, commandLine=" ".join(command), shell=shell) | _present(user=user)
     return Action("openTerminal" if terminal else "exec", Entity("Executable", executable), context, summary)
