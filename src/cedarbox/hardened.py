@@ -16,6 +16,8 @@ from cedarbox.audit import Entry, JsonValue, Ledger
 from cedarbox.audit.place import Place
 from cedarbox.audit.shipper import LedgerSource, Shipper
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
+from cedarbox.boxlite.image_lock import LOCK_FILE
+from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
 from cedarbox.policy import PolicyBundle, PolicyEngine
@@ -128,7 +130,7 @@ def harden(
 
     Args:
         policies: A policy bundle, or its directory.
-        image: Image reference of the microVM.
+        image: Image of the microVM: a name of the image store, or a reference to pull.
         rootfs: Local OCI layout to boot instead of ``image``.
         principal: The agent as ``entities.json`` declares it.
         client: Another sandbox client to guard; a BoxLite one when None.
@@ -143,7 +145,8 @@ def harden(
     """
     settings = settings or load_settings()
     if client is None:
-        client = BoxLiteSandboxClient()
+        store = ImageStore(settings.sandbox.store, lock=settings.sandbox.lock or LOCK_FILE)
+        client = BoxLiteSandboxClient(images=store, registries=settings.logins())
         options = options or _boxlite_options(settings, image, rootfs)
     elif image is not None or rootfs is not None:
         raise ConfigurationError("image and rootfs are for BoxLite", hint="pass the options of the client you give")

@@ -5,14 +5,25 @@ from __future__ import annotations
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from cedarbox.errors import ConfigurationError
 
-__all__ = ["AuditSettings", "OtlpSettings", "PolicySettings", "SandboxSettings", "Settings", "load_settings"]
+if TYPE_CHECKING:
+    from cedarbox.boxlite.registry import Registry
+
+__all__ = [
+    "AuditSettings",
+    "OtlpSettings",
+    "PolicySettings",
+    "RegistrySettings",
+    "SandboxSettings",
+    "Settings",
+    "load_settings",
+]
 
 _FILE = Path("cedarbox.toml")
 
@@ -68,6 +79,8 @@ class SandboxSettings(_Section):
         cpus: Virtual processors.
         memory_mib: Memory in MiB.
         boot_timeout_s: Longest boot, in seconds. The first boot of an image also unpacks it.
+        store: Image store; None for the one of this user.
+        lock: Lock file of images; None for ``cedarbox.images.lock`` in the working directory, which may be missing.
     """
 
     image: str | None = None
@@ -75,6 +88,24 @@ class SandboxSettings(_Section):
     cpus: Annotated[int, Field(ge=1)] = 1
     memory_mib: Annotated[int, Field(ge=128)] = 1024
     boot_timeout_s: Annotated[float, Field(gt=0)] = 60.0
+    store: Path | None = None
+    lock: Path | None = None
+
+
+class RegistrySettings(_Section):
+    """A registry that needs a login or speaks plain HTTP: ``[registries."registry.corp.example:5000"]``.
+
+    Attributes:
+        username: The account; None for no login.
+        password_env: The environment variable that holds the password.
+        password_file: The file that holds the password.
+        transport: ``https``, or ``http``; a login over http is for loopback only.
+    """
+
+    username: str | None = None
+    password_env: str | None = None
+    password_file: Path | None = None
+    transport: Literal["https", "http"] = "https"
 
 
 class Settings(BaseSettings):
@@ -92,6 +123,18 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     otlp: OtlpSettings = OtlpSettings()
     sandbox: SandboxSettings = SandboxSettings()
+    registries: dict[str, RegistrySettings] = Field(default_factory=dict)
+
+    def logins(self) -> tuple[Registry, ...]:
+        """Return the registries for a client; no password is read by this.
+
+        Raises:
+            ConfigurationError: A host or a login cannot be used.
+        """
+        # Late, because commands that boot nothing read settings too and must not load BoxLite.
+        from cedarbox.boxlite.registry import Registry
+
+        return tuple(Registry(host, **dict(given)) for host, given in self.registries.items())
 
 
 def load_settings(path: Path | None = None, **overrides: Mapping[str, Any]) -> Settings:

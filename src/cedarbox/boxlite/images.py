@@ -11,25 +11,25 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-import re
 import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NoReturn
 
+from cedarbox.boxlite.checks import Checks, identity_of
+from cedarbox.boxlite.references import DIGEST
 from cedarbox.errors import ImageError
 
-__all__ = ["LayoutVerifier", "VerifiedImage", "pinned_digest"]
+__all__ = ["INDEX_TYPES", "MANIFEST_TYPES", "LayoutVerifier", "VerifiedImage"]
 
-_DIGEST = re.compile(r"sha256:([0-9a-f]{64})")
 _HINT = "make the layout anew from a source you trust"
 # Documents are small; a layout that says otherwise is not read into memory.
 _MAX_DOCUMENT = 4 * 1024 * 1024
 _CHUNK = 1024 * 1024
-_INDEX_TYPES = frozenset(
+INDEX_TYPES = frozenset(
     ("application/vnd.oci.image.index.v1+json", "application/vnd.docker.distribution.manifest.list.v2+json")
 )
-_MANIFEST_TYPES = frozenset(
+MANIFEST_TYPES = frozenset(
     ("application/vnd.oci.image.manifest.v1+json", "application/vnd.docker.distribution.manifest.v2+json")
 )
 
@@ -43,12 +43,14 @@ class VerifiedImage:
         digest: ``sha256:...`` of the image manifest.
         blobs: How many blobs were checked: manifest, configuration and layers.
         size: Their bytes together.
+        layers: ``sha256:...`` of the layers as they are stored, lowest first.
     """
 
     path: Path
     digest: str
     blobs: int
     size: int
+    layers: tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,11 +68,11 @@ class _Descriptor:
 class LayoutVerifier:
     """Verifies OCI layouts and remembers blobs that have not changed since.
 
-    A blob is hashed again unless its device, inode, size, mtime and ctime (ns) are those of an earlier good check by
-    this object. The kernel sets ctime; an owner who rewrites a blob in place cannot put it back.
+    Attributes:
+        checks: What was hashed before; a blob that it knows by its identity is not hashed again.
     """
 
-    _known: dict[tuple[int, int, int, int, int], str] = field(default_factory=dict)
+    checks: Checks = field(default_factory=Checks)
 
     def verify(self, layout: Path) -> VerifiedImage:
         """Check a layout: its form, and every digest and size from index to layers.
@@ -110,7 +112,9 @@ class LayoutVerifier:
         checked = [manifest, _descriptor(root, content.get("config")), *(_descriptor(root, layer) for layer in layers)]
         for descriptor in checked[1:]:
             self._check(root, descriptor)
-        return VerifiedImage(root, manifest.digest, len(checked), sum(item.size for item in checked))
+        self.checks.save()
+        size = sum(item.size for item in checked)
+        return VerifiedImage(root, manifest.digest, len(checked), size, tuple(item.digest for item in checked[2:]))
 
     def _manifests(self, root: Path, index: dict[str, Any], *, depth: int) -> list[_Descriptor]:
         entries = index.get("manifests")
@@ -119,11 +123,11 @@ class LayoutVerifier:
         found: list[_Descriptor] = []
         for entry in entries:
             descriptor = _descriptor(root, entry)
-            if descriptor.media_type in _INDEX_TYPES:
+            if descriptor.media_type in INDEX_TYPES:
                 if depth >= 2:
                     _fail(root, "its indexes are nested too deeply")
                 found += self._manifests(root, self._json(root, descriptor), depth=depth + 1)
-            elif descriptor.media_type in _MANIFEST_TYPES:
+            elif descriptor.media_type in MANIFEST_TYPES:
                 found.append(descriptor)
             else:
                 _fail(root, f"its index names the unknown media type {descriptor.media_type!r}")
@@ -149,25 +153,15 @@ class LayoutVerifier:
                 _fail(root, f"the blob {descriptor.digest} is not a plain file")
             if before.st_size != descriptor.size:
                 _fail(root, f"the blob {descriptor.digest} has {before.st_size} bytes, not {descriptor.size}")
-            identity = _identity(before)
-            if self._known.get(identity) == descriptor.hexadecimal:
+            if self.checks.known(before) == descriptor.hexadecimal:
                 return
             actual = hashlib.sha256()
             while chunk := stream.read(_CHUNK):
                 actual.update(chunk)
-            if actual.hexdigest() != descriptor.hexadecimal or _identity(os.fstat(stream.fileno())) != identity:
+            after = os.fstat(stream.fileno())
+            if actual.hexdigest() != descriptor.hexadecimal or identity_of(after) != identity_of(before):
                 _fail(root, f"the blob {descriptor.digest} is not what its digest says (sha256:{actual.hexdigest()})")
-        self._known[identity] = descriptor.hexadecimal
-
-
-def pinned_digest(reference: str) -> str | None:
-    """Return the ``sha256:...`` that an image reference is pinned to, or ``None`` when it is not pinned."""
-    _, at, digest = reference.partition("@")
-    return digest if at and _DIGEST.fullmatch(digest) else None
-
-
-def _identity(status: os.stat_result) -> tuple[int, int, int, int, int]:
-    return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+        self.checks.remember(before, descriptor.hexadecimal)
 
 
 def _blob_path(root: Path, descriptor: _Descriptor) -> Path:
@@ -182,7 +176,7 @@ def _descriptor(root: Path, value: object) -> _Descriptor:
     if not isinstance(value, dict):
         _fail(root, "a descriptor is not an object")
     media_type, digest, size = value.get("mediaType"), value.get("digest"), value.get("size")
-    if not isinstance(digest, str) or not _DIGEST.fullmatch(digest):
+    if not isinstance(digest, str) or not DIGEST.fullmatch(digest):
         _fail(root, f"the digest {digest!r} is not of the form sha256:<64 hex>")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0 or not isinstance(media_type, str):
         _fail(root, f"the descriptor of {digest} lacks a size or media type")
