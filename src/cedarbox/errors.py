@@ -18,6 +18,7 @@ __all__ = [
     "LedgerError",
     "PolicyDenied",
     "SealError",
+    "SnapshotError",
     "UnsupportedToolError",
 ]
 
@@ -74,6 +75,10 @@ class HostError(CedarboxError):
 
 class ImageError(CedarboxError):
     """An image or OCI layout is missing, malformed, or does not match its digests."""
+
+
+class SnapshotError(CedarboxError):
+    """A snapshot is missing, is of another sandbox's making, or does not hold what its digest says."""
 
 
 class LedgerError(CedarboxError):
