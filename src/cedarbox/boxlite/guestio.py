@@ -24,9 +24,18 @@ from dataclasses import dataclass
 from typing import IO, Final, Protocol
 
 from cedarbox.boxlite import api, scripts
+from cedarbox.boxlite.failures import meaning
 from cedarbox.boxlite.waiting import finish
 
-__all__ = ["GuestFailure", "GuestOutput", "GuestRunner", "OutputTooLarge", "MAX_OUTPUT_BYTES", "MarkedStream"]
+__all__ = [
+    "MAX_OUTPUT_BYTES",
+    "GuestFailure",
+    "GuestOutput",
+    "GuestRunner",
+    "Launched",
+    "MarkedStream",
+    "OutputTooLarge",
+]
 
 MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
 """Bytes of one stream that a command may write into memory; beyond, it is killed."""
@@ -68,6 +77,19 @@ class GuestOutput:
     stdout: bytes
     stderr: bytes
     exit_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class Launched:
+    """A process that was started and is not waited for.
+
+    Attributes:
+        execution: BoxLite's handle on it.
+        label: The id in its environment, by which its descendants are found.
+    """
+
+    execution: api.Execution
+    label: str
 
 
 class Sink(Protocol):
@@ -219,13 +241,59 @@ class GuestRunner:
                 execution = await asyncio.shield(starting)
                 return await self._drained(execution, label, marker, user=user, stdin=stdin, sink=sink)
         except BaseException:
-            failed = starting.done() and (starting.cancelled() or starting.exception() is not None)
-            if not failed:
-                await finish(self._kill(starting, label, user))
+            await finish(self._kill(starting, label, user))
             raise
 
+    async def launch(
+        self, command: Sequence[str], *, env: Iterable[tuple[str, str]], cwd: str, user: str | None, tty: bool
+    ) -> Launched:
+        """Start a process whose streams the caller reads as they come. It runs under :data:`scripts.OPEN`.
+
+        When this call is cancelled, the process is killed before it returns.
+
+        Args:
+            command: Program and arguments.
+            env: Environment of the command, on top of the image's.
+            cwd: Its working directory; when it cannot be entered, the exit code is 126.
+            user: Name or number it runs as; ``None`` is root.
+            tty: Give it a terminal, with one merged stream.
+
+        Raises:
+            BoxliteError: It could not be started.
+        """
+        label = secrets.token_hex(16)
+        script = ["-c", scripts.OPEN, "sh", cwd, "1" if tty else "0", *command]
+        starting = asyncio.ensure_future(
+            _started(self._box, script, [*env, ("CEDARBOX_EXEC", label)], user, tty=tty)
+        )
+        try:
+            return Launched(await asyncio.shield(starting), label)
+        except BaseException:
+            await finish(self._kill(starting, label, user))
+            raise
+
+    async def kill(self, labels: Iterable[str], pids: Iterable[int], user: str | None) -> None:
+        """Kill processes and all their descendants.
+
+        Args:
+            labels: Ids as :attr:`Launched.label` has them.
+            pids: Pids of processes in the guest that are known to run.
+            user: The user they run as: another user's environment, where the ids are, is not readable without
+                CAP_SYS_PTRACE, which the guest lacks.
+
+        Raises:
+            GuestFailure: The guest did not answer.
+            BoxliteError: BoxLite failed.
+        """
+        await self._tool(scripts.KILL, user, " ".join(labels), " ".join(map(str, pids)))
+
+    def watch(self, task: asyncio.Task[None]) -> None:
+        """Keep a task that reads the streams of a process. It is cancelled by :meth:`close`."""
+        self._lingering.add(task)
+        task.add_done_callback(self._lingering.discard)
+
     async def close(self) -> None:
-        """Stop watching background children. Their processes are left alone; the box is about to stop."""
+        """Stop reading the streams of processes. They are left alone; the box is about to stop."""
         for task in tuple(self._lingering):
             task.cancel()
         await asyncio.gather(*self._lingering, return_exceptions=True)
@@ -240,21 +308,23 @@ class GuestRunner:
                 seen = now
                 continue
             tries -= 1
-            await self._tool(scripts.FLUSH, label, user)
+            await self._tool(scripts.FLUSH, user, label)
         raise GuestFailure("background children keep the command's output from arriving")
 
     async def _kill(self, starting: asyncio.Future[api.Execution], label: str, user: str | None) -> None:
         async with asyncio.timeout(_START_SECONDS):
             await asyncio.wait((starting,))
-        if starting.cancelled() or starting.exception() is not None:
+        if starting.cancelled():
             return
-        # The same user: another user's environment is not readable without CAP_SYS_PTRACE, which the guest lacks.
-        await self._tool(scripts.KILL, label, user)
+        # An error may be the loss of the answer, with the process running all the same.
+        if (error := starting.exception()) is not None and meaning(error).not_started:
+            return
+        await self.kill((label,), (), user)
 
-    async def _tool(self, script: str, label: str, user: str | None) -> None:
+    async def _tool(self, script: str, user: str | None, *arguments: str) -> None:
         try:
             async with asyncio.timeout(_TOOL_SECONDS):
-                execution = await self._box.exec("/bin/sh", ["-c", script, "sh", label], user=user)
+                execution = await self._box.exec("/bin/sh", ["-c", script, "sh", *arguments], user=user)
                 await asyncio.gather(_discard(execution.stdout()), _discard(execution.stderr()), execution.wait())
         except TimeoutError:
             raise GuestFailure(f"the guest did not answer within {_TOOL_SECONDS:g} s") from None
@@ -308,9 +378,7 @@ class GuestRunner:
             for helper in (marked, flusher):
                 helper.cancel()
             await asyncio.gather(marked, flusher, return_exceptions=True)
-        rest = asyncio.create_task(_outlived(pumps, execution))
-        self._lingering.add(rest)
-        rest.add_done_callback(self._lingering.discard)
+        self.watch(asyncio.create_task(_outlived(pumps, execution)))
         code = (out.trailer or b"").decode("ascii", "replace")
         if not code.isdigit():
             raise GuestFailure(f"the exit code {code[:20]!r} is not a number")
@@ -344,8 +412,10 @@ async def _outlived(pumps: set[asyncio.Task[None]], execution: api.Execution) ->
             task.cancel()
 
 
-async def _started(box: api.Box, script: list[str], env: list[tuple[str, str]], user: str | None) -> api.Execution:
-    return await box.exec("/bin/sh", script, env, user=user, cwd="/")
+async def _started(
+    box: api.Box, script: list[str], env: list[tuple[str, str]], user: str | None, *, tty: bool = False
+) -> api.Execution:
+    return await box.exec("/bin/sh", script, env, tty=tty, user=user, cwd="/")
 
 
 async def _pump(stream: AsyncIterator[str], into: MarkedStream, note: Callable[[], None]) -> None:

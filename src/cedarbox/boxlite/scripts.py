@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Final
 
-__all__ = ["FLUSH", "KILL", "RUN"]
+__all__ = ["FLUSH", "KILL", "OPEN", "RUN"]
 
 _PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -25,6 +25,15 @@ exec 4>&2 2>/dev/null
 {{ {{ main "$@" 5>&1 >&3 3>&- | "$b" >&4 3>&- 4>&-; }} 3>&1 | "$b" 4>&-; }}
 """
 
+# The first line of output is the pid, for the time when it has to be killed: a command can take the id out of its own
+# environment. $1 working directory, $2 whether there is a terminal. A command without one reads nothing.
+OPEN: Final = """
+c=$1 t=$2; shift 2; echo $$
+cd "$c" || exit 126
+if [ "$t" = 1 ]; then : "${TERM:=xterm}"; export TERM; exec "$@"; fi
+exec "$@" </dev/null
+"""
+
 # A base64 that waits holds at most one block of input and one buffer of output; 128 KiB push both out.
 FLUSH: Final = f"""
 PATH={_PATH}; k="CEDARBOX_EXEC=$1"
@@ -37,16 +46,16 @@ $k
 "*) head -c 131072 /dev/zero >"$p/fd/0" & ;; esac; done; wait
 """
 
-# Members: whoever has the id in its environment, and, until nothing is added, their children and sessions. SIGKILL,
-# and again until a round finds nobody: a fork can slip through one round.
+# $1 ids and $2 pids, each a list of words. Members: whoever has an id in its environment, the pids, and, until nothing
+# is added, their children and sessions. SIGKILL, and again until a round finds nobody: a fork can slip through one.
 KILL: Final = f"""
-PATH={_PATH}; n=0 k="CEDARBOX_EXEC=$1"
-while [ $n -lt 20 ]; do n=$((n+1)); set_=' '
-for p in /proc/[0-9]*; do case "
+PATH={_PATH}; n=0 ids=$1 pids=$2
+while [ $n -lt 20 ]; do n=$((n+1)); set_=" $pids "
+for p in /proc/[0-9]*; do e="
 $(tr '\\0' '\\n' 2>/dev/null <"$p/environ")
-" in *"
-$k
-"*) set_="$set_${{p#/proc/}} ";; esac; done
+"; for k in $ids; do case "$e" in *"
+CEDARBOX_EXEC=$k
+"*) set_="$set_${{p#/proc/}} "; break;; esac; done; done
 more=1; while [ $more = 1 ]; do more=0
 for p in /proc/[0-9]*; do p=${{p#/proc/}}; case "$set_" in *" $p "*) continue;; esac
 {{ read -r l <"/proc/$p/stat"; }} 2>/dev/null || continue; set -- ${{l##*) }}

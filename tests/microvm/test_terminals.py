@@ -1,0 +1,157 @@
+"""Processes of a real guest that outlive the call which started them, with and without a terminal."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from agents.sandbox.errors import ExecTransportError, PtySessionNotFoundError
+from agents.sandbox.session.pty_types import PtyExecUpdate
+from agents.sandbox.session.sandbox_session import SandboxSession
+
+from cedarbox.boxlite import BoxLiteSandboxSession
+
+
+async def begin(session: SandboxSession, script: str, *, tty: bool = False, seconds: float = 30, **more: Any) -> Any:
+    """Start a command and return the first answer."""
+    return await session.pty_exec_start("sh", "-c", script, shell=False, tty=tty, yield_time_s=seconds, **more)
+
+
+async def until(session: SandboxSession, update: PtyExecUpdate, *, chars: str = "") -> tuple[bytes, int | None]:
+    """Poll a process to its end; return all its output from here on and its exit code."""
+    output = b""
+    end = time.monotonic() + 120
+    while update.process_id is not None:
+        assert time.monotonic() < end, output
+        update = await session.pty_write_stdin(session_id=update.process_id, chars=chars, yield_time_s=30)
+        chars = ""
+        output += update.output
+    return output, update.exit_code
+
+
+async def sleeping(session: SandboxSession, seconds: int) -> bytes:
+    """The sleeps of this length that run in the guest."""
+    listing = f"for p in /proc/[0-9]*; do tr '\\0' ' ' <$p/cmdline 2>/dev/null | grep -x 'sleep {seconds} '; done; true"
+    return (await session.exec(listing)).stdout
+
+
+async def test_a_command_that_ends_in_time_has_an_exit_code_and_no_number(session: SandboxSession) -> None:
+    assert session.supports_pty()
+    update = await begin(session, "echo out; echo err >&2; pwd; test -t 0 || echo no terminal; cat; exit 7")
+    assert (update.process_id, update.exit_code) == (None, 7)
+    assert sorted(update.output.split(b"\n")) == sorted([b"out", b"err", b"/workspace", b"no terminal", b""])
+    assert (await begin(session, "kill -9 $$")).exit_code == 137
+    gone = await session.pty_exec_start("/nonexistent", shell=False)
+    assert (gone.process_id, gone.exit_code) == (None, 127)
+    assert (await begin(session, "id -un; echo $HOME", user="agent")).output == b"agent\n/home/agent\n"
+    with pytest.raises(ExecTransportError):
+        await begin(session, "id", user="nobody-here")
+
+
+async def test_a_terminal_is_one(session: SandboxSession) -> None:
+    update = await begin(session, "tty; stty size; test -t 0 -a -t 1 -a -t 2 && echo terminal; exit 3", tty=True)
+    lines = update.output.replace(b"\r", b"").splitlines()
+    assert lines[0].startswith(b"/dev/pts/")
+    assert lines[1:] == [b"24 80", b"terminal"]
+    assert (update.process_id, update.exit_code) == (None, 3)
+
+
+async def test_typing_resizing_and_control_c(session: SandboxSession) -> None:
+    script = (
+        "trap 'stty size' WINCH; trap 'echo interrupted' INT; while read -r line; do echo \"<$line>\"; done; echo end"
+    )
+    update = await begin(session, script, tty=True, seconds=2)
+    number = update.process_id
+    assert number is not None
+    assert 1000 <= number < 100_000
+    assert update.exit_code is None
+    answer = await session.pty_write_stdin(session_id=number, chars="grüße 😀\n", yield_time_s=4)
+    assert "<grüße 😀>".encode() in answer.output
+    assert answer.process_id == number
+    inner = session._inner
+    assert isinstance(inner, BoxLiteSandboxSession)
+    await inner.pty_resize(number, rows=40, cols=132)
+    sized = await session.pty_write_stdin(session_id=number, chars="\n", yield_time_s=4)
+    assert b"40 132" in sized.output
+    for rows in (0, 70_000):
+        with pytest.raises(ValueError, match="cannot have"):
+            await inner.pty_resize(number, rows=rows, cols=80)
+    stopped = await session.pty_write_stdin(session_id=number, chars="\x03", yield_time_s=4)
+    assert b"interrupted" in stopped.output
+    output, code = await until(session, stopped, chars="\x04")
+    assert (b"end" in output, code) == (True, 0)
+    with pytest.raises(PtySessionNotFoundError):
+        await session.pty_write_stdin(session_id=number, chars="")
+
+
+async def test_control_c_ends_what_does_not_catch_it(session: SandboxSession) -> None:
+    update = await begin(session, "sleep 4341", tty=True, seconds=1)
+    _, code = await until(session, update, chars="\x03")
+    assert code == 130
+    assert await sleeping(session, 4341) == b""
+
+
+async def test_a_long_command_survives_the_call_and_is_polled(session: SandboxSession) -> None:
+    update = await begin(session, "for i in 1 2 3; do echo $i; sleep 4; done; exit 5", seconds=0.25)
+    assert update.exit_code is None
+    first = update.output
+    with pytest.raises(RuntimeError, match=r"^stdin is not available for this process$"):
+        await session.pty_write_stdin(session_id=update.process_id, chars="x")
+    output, code = await until(session, update)
+    assert (first + output, code) == (b"1\n2\n3\n", 5)
+
+
+async def test_output_that_nobody_reads_does_not_stall_the_process(session: SandboxSession) -> None:
+    update = await begin(session, "head -c 30000000 /dev/zero | tr '\\0' x; echo; echo done >&2", seconds=0.25)
+    await asyncio.sleep(60)
+    output, code = await until(session, update)
+    assert code == 0
+    whole = update.output + output
+    # Held are the first and the last 4 MiB; the middle is counted.
+    assert b"bytes of output were dropped here: nobody read them]" in whole
+    assert b"done\n" in whole[-100:]
+    assert whole.count(b"x") > 4_000_000
+
+
+async def test_characters_are_not_split_and_bytes_do_not_break_it(session: SandboxSession) -> None:
+    update = await begin(session, "printf '\\303'; sleep 1; printf '\\244'; printf '\\377\\000|'; exit 0")
+    assert update.output.startswith("ä".encode())
+    assert update.output.endswith(b"|")
+    update = await begin(session, "python3 -c \"print('ä€😀' * 5000)\"")
+    assert update.output.decode() == "ä€😀" * 5000 + "\n"
+
+
+async def test_a_background_child_does_not_hold_the_call(session: SandboxSession) -> None:
+    update = await begin(session, "echo before; sleep 4342 & echo after")
+    assert (update.output, update.exit_code) == (b"before\nafter\n", 0)
+
+
+async def test_cancelling_and_terminating_kill_descendants(session: SandboxSession) -> None:
+    tree = "trap '' TERM INT HUP; (setsid sh -c 'sleep 4343; :' &); sleep 4343 & sleep 4343; :"
+    task = asyncio.create_task(begin(session, tree, seconds=30))
+    while (await sleeping(session, 4343)).count(b"4343") < 3:  # noqa: ASYNC110 - it is in the guest
+        await asyncio.sleep(0.2)
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert await sleeping(session, 4343) == b""
+    updates = [await begin(session, tree.replace("4343", "4344"), tty=tty, seconds=1) for tty in (True, False)]
+    assert all(update.process_id is not None for update in updates)
+    await session.pty_terminate_all()
+    assert await sleeping(session, 4344) == b""
+    with pytest.raises(PtySessionNotFoundError):
+        await session.pty_write_stdin(session_id=updates[0].process_id, chars="")
+
+
+async def test_at_most_64_are_held_and_the_oldest_go(session: SandboxSession) -> None:
+    first = await begin(session, "sleep 4345", seconds=0.25)
+    for _ in range(8):
+        await asyncio.gather(*(begin(session, "sleep 4346", seconds=0.25) for _ in range(8)))
+    assert await sleeping(session, 4345) == b""
+    with pytest.raises(PtySessionNotFoundError):
+        await session.pty_write_stdin(session_id=first.process_id, chars="")
+    assert (await sleeping(session, 4346)).count(b"4346") == 64
+    await session.pty_terminate_all()
+    assert await sleeping(session, 4346) == b""
