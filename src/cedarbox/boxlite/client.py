@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -16,18 +16,31 @@ from agents.sandbox.session.sandbox_session_state import SandboxSessionState
 from agents.sandbox.snapshot import SnapshotBase, SnapshotSpec, resolve_snapshot
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.checks import Checks
 from cedarbox.boxlite.describe import described
+from cedarbox.boxlite.disks import DiskDigests
+from cedarbox.boxlite.environment import check_environment
+from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import default_home, opened
-from cedarbox.boxlite.images import LayoutVerifier, pinned_digest
+from cedarbox.boxlite.image_disks import ImageDisks
+from cedarbox.boxlite.image_store import ImageStore
+from cedarbox.boxlite.image_supply import ImageSupply
+from cedarbox.boxlite.images import LayoutVerifier
 from cedarbox.boxlite.machine import Machine, reattached
-from cedarbox.boxlite.options import BoxLiteSandboxClientOptions, check_environment_key, check_root
+from cedarbox.boxlite.mounts import outside_home, pinned
+from cedarbox.boxlite.options import BoxLiteSandboxClientOptions, check_root
+from cedarbox.boxlite.references import parse_reference
+from cedarbox.boxlite.registry import Registry
+from cedarbox.boxlite.remote import check_remote, is_remote
 from cedarbox.boxlite.session import BoxLiteSandboxSession
+from cedarbox.boxlite.snapshots import SnapshotStore
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.errors import ConfigurationError
 
 __all__ = ["BoxLiteSandboxClient"]
 
 _DEFAULT_ROOT = "/workspace"
+_CHECKS = "cedarbox-checks.json"
 
 
 class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
@@ -36,8 +49,11 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
     BoxLite lets one runtime at a time own a home directory. The runtime is opened when it is first needed.
 
     Args:
-        runtime: A ``boxlite.Boxlite`` to use; the caller shuts it down.
+        runtime: A ``boxlite.Boxlite`` to use, local or ``Boxlite.rest(...)``; the caller shuts it down. What a remote
+            one cannot do is refused before anything is sent.
         home: The home of a runtime of this client's own; default ``~/.local/state/cedarbox/boxlite``, mode 0700.
+        images: Where images are found by name, and kept when they were pulled; default the store of this user.
+        registries: Registries that need a login or speak plain HTTP.
         instrumentation: The SDK's event sinks for sessions.
         dependencies: The SDK's session dependencies.
 
@@ -54,6 +70,8 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
         *,
         runtime: object | None = None,
         home: Path | None = None,
+        images: ImageStore | None = None,
+        registries: Sequence[Registry] = (),
         instrumentation: Instrumentation | None = None,
         dependencies: Dependencies | None = None,
     ) -> None:
@@ -61,10 +79,19 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             raise ConfigurationError("runtime and home exclude each other", hint="give one of them")
         self._runtime = cast("api.Runtime | None", runtime)
         self._owns_runtime = runtime is None
+        self._remote = self._runtime is not None and is_remote(self._runtime)
         self._home = default_home() if home is None else Path(home).expanduser()
         self._instrumentation = instrumentation if instrumentation is not None else Instrumentation()
         self._dependencies = dependencies
-        self._verifier = LayoutVerifier()
+        own = self._home if self._owns_runtime else None
+        self._digests = DiskDigests()
+        self._images = ImageSupply(
+            ImageStore() if images is None else images,
+            LayoutVerifier(Checks(None if own is None else own / _CHECKS)),
+            registries=registries,
+            disks=None if own is None else ImageDisks(own, self._digests),
+        )
+        self._snapshots: Snapshots | None = None
 
     async def create(
         self,
@@ -91,9 +118,13 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             raise ConfigurationError(
                 f"the options are of type {type(options).__name__}", hint="give BoxLiteSandboxClientOptions"
             )
+        if self._remote:
+            check_remote(options)
         manifest = _rooted(manifest, options.workspace_root)
         self._validate_manifest_for_create(manifest)
         _check_manifest(manifest)
+        if self._owns_runtime:
+            outside_home(map(pinned, options.mounts), self._home)
         session_id = uuid.uuid4()
         state = BoxLiteSandboxSessionState(
             session_id=session_id,
@@ -102,7 +133,7 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             exposed_ports=options.exposed_ports,
             image=options.image,
             rootfs=_absolute(options.rootfs),
-            image_digest=None if options.image is None else pinned_digest(options.image),
+            image_digest=self._digest_of(options.image),
             cpus=options.cpus,
             memory_mib=options.memory_mib,
             disk_size_gb=options.disk_size_gb,
@@ -110,6 +141,8 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             egress_allowlist=options.egress_allowlist,
             auto_remove=options.auto_remove,
             boot_timeout_s=options.boot_timeout_s,
+            workspace_persistence=options.workspace_persistence,
+            mounts=tuple(pinned(mount) for mount in options.mounts),
         )
         return self._session(state, None)
 
@@ -129,10 +162,14 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
         """
         if not isinstance(state, BoxLiteSandboxSessionState):
             raise TypeError("BoxLiteSandboxClient.resume expects a BoxLiteSandboxSessionState")
+        if self._remote:
+            check_remote(state)
         state.assert_path_grants_rebound()
         self._validate_manifest_for_create(state.manifest)
         _check_manifest(state.manifest)
-        box = await reattached(self._open(), state)
+        if self._owns_runtime:
+            outside_home(state.mounts, self._home)
+        box = await reattached(self._open(), state, self.snapshots)
         if box is None:
             state.box_id = ""
             state.workspace_root_ready = False
@@ -188,27 +225,49 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             source: Options, or the state of a session.
 
         Returns:
-            image, digest, repository, isolation, egress, ports, public_ports, vcpus, memory_mib and disk_gb.
+            image, digest, repository, isolation, egress, ports, public_ports, vcpus, memory_mib, disk_gb, mounts and
+            snapshots.
 
         Raises:
             ConfigurationError: It is neither options nor a state of BoxLite.
             ImageError: The layout is missing or does not match its digests.
         """
-        return described(source, self._verifier)
+        return described(source, self._images, native=self._owns_runtime, remote=self._remote)
+
+    @property
+    def snapshots(self) -> Snapshots | None:
+        """The native snapshots of the BoxLite home; ``None`` when the home is not this client's own.
+
+        Raises:
+            HostError: The BoxLite home cannot be used.
+        """
+        if self._snapshots is None and self._owns_runtime:
+            self._snapshots = Snapshots(self._open(), SnapshotStore(self._home, self._digests))
+        return self._snapshots
 
     async def close(self) -> None:
         """Stop the microVMs of a runtime of this client's own and release its home. Sessions must not be used after."""
+        self._snapshots = None
         runtime, self._runtime = self._runtime, None if self._owns_runtime else self._runtime
         if self._owns_runtime and runtime is not None:
             await runtime.shutdown()
 
+    def _digest_of(self, image: str | None) -> str | None:
+        if image is None:
+            return None
+        # The store of this machine says nothing about what a server has under a name.
+        return parse_reference(image).digest if self._remote else self._images.digest_of(image)
+
     def _open(self) -> api.Runtime:
         if self._runtime is None:
             self._runtime = opened(self._home)
+            self._images.opened()
         return self._runtime
 
     def _session(self, state: BoxLiteSandboxSessionState, box: api.Box | None) -> SandboxSession:
-        inner = BoxLiteSandboxSession(state, Machine(self._open(), state, self._verifier, box))
+        inner = BoxLiteSandboxSession(
+            state, Machine(self._open(), state, None if self._remote else self._images, self.snapshots, box)
+        )
         inner._set_start_state_preserved(box is not None)
         return self._wrap_session(inner, instrumentation=self._instrumentation)
 
@@ -231,8 +290,7 @@ def _rooted(manifest: Manifest | None, root: str) -> Manifest:
 
 def _check_manifest(manifest: Manifest) -> None:
     check_root(manifest.root)
-    for key in manifest.environment.value:
-        check_environment_key(key, where="manifest environment")
+    check_environment(manifest.environment)
     for grant in manifest.extra_path_grants:
         if grant.host_path is not None:
             raise ConfigurationError(

@@ -3,18 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import secrets
-from pathlib import Path
+from collections.abc import Coroutine
+from typing import Any
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.finding import REMOVE_SECONDS, exactly, remove_by_name
+from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import check_kvm
-from cedarbox.boxlite.images import LayoutVerifier
+from cedarbox.boxlite.image_supply import ImageSupply
+from cedarbox.boxlite.images import VerifiedImage
+from cedarbox.boxlite.isolation import isolated
+from cedarbox.boxlite.mounts import mark, recheck
 from cedarbox.boxlite.network import network_spec
+from cedarbox.boxlite.snapshots import SnapshotInfo
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
-from cedarbox.errors import CedarboxError, HostError, ImageError
+from cedarbox.errors import CedarboxError, HostError, ImageError, SnapshotError
 
-__all__ = ["Machine"]
+__all__ = ["Machine", "reattached"]
 
 # Stays, gives its children back to the kernel when they end, and leaves at once when it is told to: the image's own
 # command may end by itself, and a PID 1 without a handler ignores SIGTERM.
@@ -24,8 +32,12 @@ _NO_BOOT_HINT = (
     "either this host is overloaded, or its KVM cannot boot a BoxLite guest, as where virtualisation is nested; "
     "make demo tells which"
 )
+_NO_SERVER_HINT = "check the server's address, its credential and the image"
 _STOP_SECONDS = 60.0
-_REMOVE_SECONDS = 60.0
+_ANSWER_SECONDS = 10.0
+_NOTICE_SECONDS = 10.0
+_LOOK_SECONDS = 0.2
+_KILLED = 137  # 128 + SIGKILL
 
 
 class Machine:
@@ -34,7 +46,8 @@ class Machine:
     Args:
         runtime: The BoxLite runtime.
         state: The session's state; ``box_id`` and ``image_digest`` are kept up to date in it.
-        verifier: Checks local layouts.
+        images: Finds and verifies the image; ``None`` for a remote runtime, whose server finds it.
+        snapshots: The native snapshots of the BoxLite home; ``None`` where there can be none.
         box: The microVM, when it was found again.
     """
 
@@ -42,11 +55,13 @@ class Machine:
         self,
         runtime: api.Runtime,
         state: BoxLiteSandboxSessionState,
-        verifier: LayoutVerifier,
+        images: ImageSupply | None,
+        snapshots: Snapshots | None = None,
         box: api.Box | None = None,
     ) -> None:
-        self._runtime, self._state, self._verifier, self._box = runtime, state, verifier, box
-        self._found = box is not None
+        self._runtime, self._state, self._images, self._box = runtime, state, images, box
+        self._image: VerifiedImage | None = None
+        self.snapshots = snapshots
         self.made_here = False
 
     @property
@@ -60,6 +75,11 @@ class Machine:
             raise HostError("the sandbox has no microVM", hint="start the session first")
         return self._box
 
+    @property
+    def remote(self) -> bool:
+        """Whether it runs on somebody's server."""
+        return self._images is None
+
     async def running(self) -> bool:
         """Return whether it runs, from BoxLite's own records. No answer means no."""
         if self._box is None:
@@ -69,17 +89,47 @@ class Machine:
         except api.BoxliteError:
             return False
 
+    async def death(self) -> str | None:
+        """Tell how the microVM ended, after something in it went wrong.
+
+        BoxLite says *running* for up to some seconds after the guest has died (measured on BoxLite 0.10.8), so a guest
+        that takes no command is watched until BoxLite has noticed.
+
+        Returns:
+            How it ended, in a few words; ``None`` when it runs commands, or when there is no microVM.
+        """
+        box = self._box
+        if box is None or await _answers(box):
+            return None
+        for _ in range(round(_NOTICE_SECONDS / _LOOK_SECONDS)):
+            try:
+                state = (await box.info()).state
+            except api.BoxliteError:
+                break
+            if not state.running:
+                code = state.exit_code
+                if code is None:
+                    return "its process on the host ended"
+                oom = ", as when memory runs out" if code == _KILLED else ""
+                return f"its main process {'was killed' if code == _KILLED else 'ended'} (exit code {code}){oom}"
+            await asyncio.sleep(_LOOK_SECONDS)
+        return "it takes no commands any more"
+
     async def published_ports(self) -> list[api.PublishedPort]:
         """Return the ports that are bound on the host; empty when BoxLite does not say."""
         try:
-            return (await self.box.info()).network.published_ports or []
+            network = (await self.box.info()).network
         except api.BoxliteError:
             return []
+        return (network.published_ports or []) if network is not None else []
 
-    async def up(self) -> api.Box:
+    async def up(self, origin: SnapshotInfo | None = None) -> api.Box:
         """Boot it within ``boot_timeout_s``; make it first when there is none.
 
         When that fails or is cancelled, this returns only after the half-made microVM is gone: within three minutes.
+
+        Args:
+            origin: The snapshot that it has to start from. A microVM that holds anything else is replaced.
 
         Returns:
             A handle on the running microVM.
@@ -87,46 +137,116 @@ class Machine:
         Raises:
             HostError: No microVM can be started here, or it took too long.
             ImageError: The image cannot be used. The microVM is not booted then.
+            SnapshotError: The snapshot cannot be used. The microVM is not booted then.
         """
+        if self._images is None:
+            return await self._up(origin)
         check_kvm()
-        await self._verify_image()
-        self._box = await reattached(self._runtime, self._state)
+        self._image = await self._images.ready(self._state)
+        async with self._images.booting(self._image):
+            return await self._up(origin)
+
+    async def _up(self, origin: SnapshotInfo | None) -> api.Box:
+        self._box = await reattached(self._runtime, self._state, self.snapshots)
+        if origin is not None:
+            await self._only(origin)
         seconds = self._state.boot_timeout_s
-        name = f"cedarbox-{secrets.token_hex(16)}"
+        name = self._new_name()
         making = self._box is None
-        booting = asyncio.ensure_future(self._booted(self._box, name))
+        recheck(self._state.mounts)
+        boot: Coroutine[Any, Any, api.Box] = self._booted(self._box, name, origin)
+        if not self.remote:
+            card = bool(self._state.egress_allowlist)
+            boot = isolated(boot, network_card=card, mounts=self._state.mounts)
+        booting = asyncio.ensure_future(boot)
         try:
             async with asyncio.timeout(seconds):
                 self._box = await asyncio.shield(booting)
         except BaseException as error:
             self._box = None
             await finish(self._unmade(booting, name if making else ""))
-            raise _boot_error(error, seconds) from error
+            raise _boot_error(error, seconds, remote=self.remote) from error
         if making:
             self.made_here = True
             self._state.box_id = self._box.id
+            self._state.snapshot_parent = origin.id if origin is not None else ""
             self._state.workspace_root_ready = False
         return self._box
 
-    async def _booted(self, box: api.Box | None, name: str) -> api.Box:
+    async def _only(self, origin: SnapshotInfo) -> None:
+        """Give up the microVM that was found unless it is a clone of a snapshot in which nothing ran since."""
+        if self._box is None or self.snapshots is None:
+            return
+        stopped = not await self.running()
+        if not stopped or not await self.snapshots.holds(origin, self._box.id):
+            await self.remove()
+
+    async def freeze(self) -> SnapshotInfo:
+        """Make a native snapshot. The microVM is stopped then, and the next :meth:`up` boots a clone of the snapshot.
+
+        Returns:
+            The snapshot.
+
+        Raises:
+            SnapshotError: It cannot be taken; what the microVM held is still the session's.
+            HostError: The microVM does not run, so what it holds may be incomplete.
+            BoxliteError: BoxLite failed; what the microVM held is still the session's.
+        """
+        if self.snapshots is None:
+            raise HostError("this sandbox cannot have native snapshots", hint="set workspace_persistence to tar")
+        box = self.box
+        if not await self.running():
+            raise HostError("the microVM does not run, so a snapshot of it would not be whole", hint="resume it first")
+        self._box = None
+        info, clone = await self.snapshots.take(box, self._state, self._new_name())
+        self._state.box_id = clone.id
+        self._state.snapshot_parent = info.id
+        return info
+
+    async def take_back(self, info: SnapshotInfo) -> None:
+        """Undo :meth:`freeze`, when nobody could keep the reference.
+
+        Args:
+            info: What it returned.
+
+        Raises:
+            BoxliteError: BoxLite failed. The snapshot stays then.
+        """
+        if self.snapshots is not None:
+            await self.snapshots.take_back(info, self._state.box_id)
+            self._state.box_id = info.box_id
+            self._state.snapshot_parent = info.parent
+
+    def _new_name(self) -> str:
+        mark_of = _network_mark(self._state) if self.remote else mark(self._state.mounts)
+        return f"cedarbox-{secrets.token_hex(16)}{mark_of}"
+
+    async def _made(self, name: str, origin: SnapshotInfo | None) -> api.Box:
+        if origin is None:
+            return await self._runtime.create(self._options(), name)
+        if self.snapshots is None:
+            raise SnapshotError("this sandbox cannot start from a native snapshot", hint="use the client that took it")
+        return await self.snapshots.start_from(origin, self._state, name)
+
+    async def _booted(self, box: api.Box | None, name: str, origin: SnapshotInfo | None) -> api.Box:
         # On a loaded host one boot in some dozens fails inside BoxLite, which gives a guest 30 s to be ready, and the
         # next one works (seen on BoxLite 0.10.8 in the emulated machine). Both tries share one time limit.
         if box is not None:
             try:
                 await box.start()
             except api.EngineError:
-                found = await reattached(self._runtime, self._state)
+                found = await reattached(self._runtime, self._state, self.snapshots)
                 if found is None:
                     raise
                 box = found
                 await box.start()
             return box
-        box = await self._runtime.create(self._options(), name)
+        box = await self._made(name, origin)
         try:
             await box.start()
         except api.EngineError:
             await remove_by_name(self._runtime, name)
-            box = await self._runtime.create(self._options(), name)
+            box = await self._made(name, origin)
             await box.start()
         return box
 
@@ -167,78 +287,89 @@ class Machine:
         if not box_id:
             return
         try:
-            async with asyncio.timeout(_REMOVE_SECONDS):
+            async with asyncio.timeout(REMOVE_SECONDS):
                 await self._runtime.remove(box_id, force=True)
         except api.MissingError:
             pass
         except TimeoutError:
-            raise HostError(f"the microVM {box_id} was not removed within {_REMOVE_SECONDS:.0f} s") from None
+            raise HostError(f"the microVM {box_id} was not removed within {REMOVE_SECONDS:.0f} s") from None
         self._state.box_id = ""
         self._state.workspace_root_ready = False
-
-    async def _verify_image(self) -> None:
-        if self._state.rootfs is None:
-            return
-        image = await asyncio.to_thread(self._verifier.verify, Path(self._state.rootfs))
-        if self._state.image_digest not in (None, image.digest):
-            raise ImageError(
-                f"{image.path} holds {image.digest} now, and the session was made from {self._state.image_digest}",
-                hint="put the old layout back, or start a new session",
-            )
-        self._state.image_digest = image.digest
 
     def _options(self) -> object:
         state = self._state
         return api.box_options(
-            image=state.image,
-            rootfs=None if state.rootfs is None else str(Path(state.rootfs).expanduser().resolve()),
+            image=None if self._image is not None else state.image,
+            rootfs=None if self._image is None else str(self._image.path),
             cpus=state.cpus,
             memory_mib=state.memory_mib,
             disk_size_gb=state.disk_size_gb,
             network=network_spec(state.egress_allowlist),
             ports=state.exposed_ports,
             entrypoint=_MAIN,
+            volumes=[(mount.real, mount.guest) for mount in state.mounts if mount.read_only],
+            remote=self.remote,
         )
 
 
-async def reattached(runtime: api.Runtime, state: BoxLiteSandboxSessionState) -> api.Box | None:
+async def reattached(
+    runtime: api.Runtime, state: BoxLiteSandboxSessionState, snapshots: Snapshots | None
+) -> api.Box | None:
     """Find the microVM of a state again, running or stopped.
 
-    BoxLite finds by prefix and an empty id matches all (measured on BoxLite 0.10.8), so the id is compared; and a
-    microVM whose processors, memory or network are not those of the state is not taken.
+    A microVM whose processors, memory, network or mounts are not those of the state is not taken, nor one that holds
+    a snapshot.
 
     Args:
         runtime: The BoxLite runtime.
         state: The session's state.
+        snapshots: The snapshots of the home, when it can have any.
 
     Returns:
         A handle on it, or ``None``.
+
+    Raises:
+        SnapshotError: It cannot be told which boxes hold snapshots.
     """
-    if not state.box_id:
+    if snapshots is not None and state.box_id in await asyncio.to_thread(snapshots.store.holders):
         return None
     try:
-        box = await runtime.get(state.box_id)
-        if box is None or box.id != state.box_id:
+        box = await exactly(runtime, state.box_id)
+        if box is None:
             return None
         info = await box.info()
     except api.BoxliteError:
         return None
-    outbound = info.network.outbound
-    has = (info.cpus, info.memory_mib, outbound and outbound.mode, tuple(outbound.allow_net) if outbound else None)
     egress = state.egress_allowlist
-    wants = (state.cpus, state.memory_mib, "enabled" if egress else "disabled", egress)
-    return box if has == wants else None
+    if info.network is None:
+        # A server does not tell the network (measured on BoxLite 0.10.8). Its own name tells what it was made with.
+        same_network = (info.name or "").endswith(_network_mark(state))
+    else:
+        outbound = info.network.outbound
+        has_network = (outbound.mode, tuple(outbound.allow_net)) if outbound is not None else None
+        same_network = has_network == ("enabled" if egress else "disabled", egress)
+    same_size = (info.cpus, info.memory_mib) == (state.cpus, state.memory_mib)
+    if info.network is None:
+        return box if same_network and same_size else None
+    same_mounts = (info.name or "").partition("-m")[2] == mark(state.mounts).removeprefix("-m")
+    return box if same_network and same_size and same_mounts else None
 
 
-async def remove_by_name(runtime: api.Runtime, name: str) -> None:
-    """Remove the microVM of exactly this name, when there is one."""
-    async with asyncio.timeout(_REMOVE_SECONDS):
-        for info in await runtime.list_info():
-            if info.name == name:
-                await runtime.remove(info.id, force=True)
+def _network_mark(state: BoxLiteSandboxSessionState) -> str:
+    """Return the end of a remote microVM's name, which tells the network that it was made with."""
+    return f"-n{hashlib.sha256(' '.join(state.egress_allowlist).encode()).hexdigest()[:32]}"
 
 
-def _boot_error(error: BaseException, seconds: float) -> BaseException:
+async def _answers(box: api.Box) -> bool:
+    try:
+        async with asyncio.timeout(_ANSWER_SECONDS):
+            execution = await box.exec("/bin/sh", ["-c", ":"])
+            return (await execution.wait()).exit_code == 0
+    except (api.BoxliteError, TimeoutError):
+        return False
+
+
+def _boot_error(error: BaseException, seconds: float, *, remote: bool) -> BaseException:
     if isinstance(error, CedarboxError):
         return error
     if isinstance(error, TimeoutError):
@@ -250,5 +381,7 @@ def _boot_error(error: BaseException, seconds: float) -> BaseException:
         return ImageError(f"BoxLite cannot get the image: {error}", hint="check the reference and the registry")
     if isinstance(error, api.BoxliteError):
         said = " ".join(str(error).split()).rstrip(".")
-        return HostError(f"BoxLite could not start the microVM ({said})", hint=_NO_BOOT_HINT)
+        return HostError(
+            f"BoxLite could not start the microVM ({said})", hint=_NO_SERVER_HINT if remote else _NO_BOOT_HINT
+        )
     return error
