@@ -8,7 +8,7 @@ from cedarbox.telemetry.tracing import seal
 seal()
 
 from cedarbox.audit import Ledger, verify_ledger  # noqa: E402  # the seal comes before anything that could be traced
-from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions  # noqa: E402
+from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions, Mount, SecretEnv  # noqa: E402
 from cedarbox.errors import (  # noqa: E402
     BundleError,
     CanonicalizationError,
@@ -19,8 +19,10 @@ from cedarbox.errors import (  # noqa: E402
     LedgerError,
     PolicyDenied,
     SealError,
+    SnapshotError,
     UnsupportedToolError,
 )
+from cedarbox.forks import fork  # noqa: E402
 from cedarbox.hardened import PolicySandboxClient, harden  # noqa: E402
 from cedarbox.policy import Decision, PolicyBundle, PolicyEngine  # noqa: E402
 from cedarbox.settings import Settings  # noqa: E402
@@ -37,13 +39,17 @@ __all__ = [
     "ImageError",
     "Ledger",
     "LedgerError",
+    "Mount",
     "PolicyBundle",
     "PolicyDenied",
     "PolicyEngine",
     "PolicySandboxClient",
     "SealError",
+    "SecretEnv",
     "Settings",
+    "SnapshotError",
     "UnsupportedToolError",
+    "fork",
     "harden",
     "verify_ledger",
 ]

@@ -192,14 +192,14 @@ def tar(*members: tuple[str, bytes, str]) -> io.BytesIO:
 )
 def test_archives_that_leave_the_workspace_are_refused(members: list[tuple[str, bytes, str]]) -> None:
     with pytest.raises(UnsafeTarMemberError):
-        spooled_archive(tar(*members))
+        spooled_archive(b"", tar(*members))
 
 
 def test_a_plain_archive_passes() -> None:
-    with spooled_archive(tar(("a", tarfile.DIRTYPE, ""), ("a/b", tarfile.REGTYPE, ""))) as spool:
+    with spooled_archive(b"", tar(("a", tarfile.DIRTYPE, ""), ("a/b", tarfile.REGTYPE, ""))) as spool:
         assert spool.tell() == 0
 
 
 def test_what_is_not_an_archive() -> None:
     with pytest.raises(tarfile.TarError):
-        spooled_archive(io.BytesIO(b"no archive" * 100))
+        spooled_archive(b"", io.BytesIO(b"no archive" * 100))

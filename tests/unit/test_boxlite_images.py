@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from cedarbox.boxlite import LayoutVerifier
-from cedarbox.boxlite.images import pinned_digest
+from cedarbox.boxlite.references import parse_reference
 from cedarbox.errors import ImageError
 
 MANIFEST = "application/vnd.oci.image.manifest.v1+json"
@@ -194,7 +194,18 @@ def test_not_a_layout(tmp_path: Path) -> None:
     refused(tmp_path / "image.tar", "is not an OCI layout")
 
 
-def test_pinned_references() -> None:
+def test_references() -> None:
     digest = "sha256:" + "0" * 64
-    assert pinned_digest(f"mirror.corp.example/a@{digest}") == digest
-    assert pinned_digest("python:3.12-slim") is None
+    for text, name, pinned in (
+        ("python", "docker.io/library/python:latest", None),
+        ("agents/base:1", "docker.io/agents/base:1", None),
+        (f"mirror.corp.example/a@{digest}", "mirror.corp.example/a", digest),
+        (f"localhost/a:1@{digest}", "localhost/a:1", digest),
+        ("127.0.0.1:5000/a/b:c", "127.0.0.1:5000/a/b:c", None),
+    ):
+        reference = parse_reference(text)
+        assert (reference.name, reference.digest) == (name, pinned)
+        assert parse_reference(str(reference)) == reference
+    for text in ("", "A", "a b", "a:", "a@sha256:x", "/a", "a//b", "https://a/b", "a:b:c", "x" * 600, "Abc/d"):
+        with pytest.raises(ImageError, match="is not an image reference"):
+            parse_reference(text)

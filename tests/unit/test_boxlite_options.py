@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cedarbox.boxlite import BoxLiteSandboxClientOptions, api, network
-from cedarbox.boxlite.options import check_environment_key
+from cedarbox.boxlite.environment import check_environment_key
 from cedarbox.errors import CedarboxError, ConfigurationError, ImageError
 
 DIGEST = "sha256:" + "a" * 64

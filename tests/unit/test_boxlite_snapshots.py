@@ -240,7 +240,8 @@ def test_references_and_other_data_are_told_apart(sha256: str, other: bytes) -> 
     except ValueError:
         return  # an unpaired surrogate
     assert SnapshotReference.decoded(encoded) == reference
-    assert SnapshotReference.decoded(other) is None
+    if not other.startswith(b"CEDARBOX_BOXLITE_SNAPSHOT_V1\n"):
+        assert SnapshotReference.decoded(other) is None
     with pytest.raises(SnapshotError):
         SnapshotReference.decoded(encoded + b" ")
     with pytest.raises(SnapshotError):

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from cedarbox.boxlite.client import BoxLiteSandboxClient
+from cedarbox.boxlite.environment import SecretEnv
 from cedarbox.boxlite.host import check_kvm
+from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.boxlite.images import LayoutVerifier, VerifiedImage
+from cedarbox.boxlite.mounts import Mount
 from cedarbox.boxlite.options import BoxLiteSandboxClientOptions
+from cedarbox.boxlite.registry import Registry
 from cedarbox.boxlite.session import BoxLiteSandboxSession
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 
@@ -14,7 +18,11 @@ __all__ = [
     "BoxLiteSandboxClientOptions",
     "BoxLiteSandboxSession",
     "BoxLiteSandboxSessionState",
+    "ImageStore",
     "LayoutVerifier",
+    "Mount",
+    "Registry",
+    "SecretEnv",
     "VerifiedImage",
     "check_kvm",
 ]

@@ -46,14 +46,15 @@ def excludes(root_name: str, skipped: Iterable[PurePath]) -> list[str]:
     return [f"--exclude={root_name}/{name}" for name in names if name not in ("", ".")]
 
 
-def spooled_archive(data: IO[bytes]) -> IO[bytes]:
+def spooled_archive(head: bytes, data: IO[bytes]) -> IO[bytes]:
     """Copy an archive to a file that deletes itself, and check it before anything is unpacked.
 
     Refused are absolute names, ``..``, links that leave the root, hard links, devices, pipes and duplicate names (the
     SDK's own validator).
 
     Args:
-        data: The archive.
+        head: The bytes of the archive that were read already.
+        data: The rest of it.
 
     Returns:
         The copy at its start. The caller closes it.
@@ -65,6 +66,7 @@ def spooled_archive(data: IO[bytes]) -> IO[bytes]:
     """
     spool: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - the caller closes it
     try:
+        spool.write(head)
         while chunk := data.read(1024 * 1024):
             spool.write(chunk)
         spool.seek(0)

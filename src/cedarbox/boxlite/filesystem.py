@@ -26,7 +26,8 @@ class FileSession(CommandSession):
         return (RESOLVE_WORKSPACE_PATH_HELPER,)
 
     def _current_runtime_helper_cache_key(self) -> object | None:
-        return self.state.box_id
+        # A boot empties the guest's /tmp, where the SDK keeps its helpers.
+        return self._runner
 
     async def _validate_path_access(self, path: Path | str, *, for_write: bool = False) -> Path:
         return await self._validate_remote_path_access(path, for_write=for_write)

@@ -42,10 +42,15 @@ def inherited_settings(state: BoxLiteSandboxSessionState) -> dict[str, str]:
     Returns:
         JSON text by name.
     """
-    dumped = state.model_dump(mode="json", include={"cpus", "memory_mib", "disk_size_gb", "egress_allowlist"})
-    dumped["ports"] = sorted(state.exposed_ports)
-    dumped["mounts"] = mark(state.mounts)
-    return {name: json.dumps(value) for name, value in sorted(dumped.items())}
+    values: dict[str, object] = {
+        "cpus": state.cpus,
+        "disk_size_gb": state.disk_size_gb,
+        "egress_allowlist": list(state.egress_allowlist),
+        "memory_mib": state.memory_mib,
+        "mounts": mark(state.mounts),
+        "ports": sorted(state.exposed_ports),
+    }
+    return {name: json.dumps(value) for name, value in values.items()}
 
 
 @dataclass(slots=True)

@@ -7,7 +7,9 @@ from typing import Any, Literal, Self
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
 from pydantic import model_validator
 
-from cedarbox.boxlite.options import checked
+from cedarbox.boxlite.environment import check_environment
+from cedarbox.boxlite.mounts import Mount, PinnedMount, check_pinned
+from cedarbox.boxlite.options import BoxLiteSandboxClientOptions, checked
 
 __all__ = ["BoxLiteSandboxSessionState"]
 
@@ -30,6 +32,10 @@ class BoxLiteSandboxSessionState(SandboxSessionState):
         egress_allowlist: What the guest may reach; empty means no network card.
         auto_remove: Whether deleting the session removes the microVM's disk.
         boot_timeout_s: Seconds that a boot may take.
+        workspace_persistence: How the workspace is saved: ``auto``, ``native`` or ``tar``.
+        snapshot_parent: Id of the native snapshot that the microVM was started from; empty when that was the image.
+        mounts: Directories of the host that the guest is given, as they were found when the session was made.
+        policy_bundle: Digest of the policy bundle in force; empty when nothing guards the session.
     """
 
     type: Literal["boxlite"] = "boxlite"
@@ -44,11 +50,24 @@ class BoxLiteSandboxSessionState(SandboxSessionState):
     egress_allowlist: tuple[str, ...]
     auto_remove: bool
     boot_timeout_s: float
+    workspace_persistence: Literal["auto", "native", "tar"] = "auto"
+    snapshot_parent: str = ""
+    mounts: tuple[PinnedMount, ...] = ()
+    policy_bundle: str = ""
+
+    def options(self) -> BoxLiteSandboxClientOptions:
+        """Return the options with which an equal session is made."""
+        names = set(BoxLiteSandboxClientOptions.model_fields) - {"type", "mounts"}
+        mounts = tuple(Mount(mount.host, mount.guest, mount.read_only) for mount in self.mounts)
+        return BoxLiteSandboxClientOptions(mounts=mounts, **{name: getattr(self, name) for name in names})
 
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = ("image", "rootfs", "cpus", "memory_mib", "disk_size_gb", "workspace_root", "egress_allowlist")
-        checked({name: getattr(self, name) for name in (*names, "auto_remove", "boot_timeout_s", "exposed_ports")})
+        more = ("auto_remove", "boot_timeout_s", "exposed_ports", "workspace_persistence")
+        checked({name: getattr(self, name) for name in (*names, *more)})
+        check_pinned(self.mounts, root=self.workspace_root)
+        check_environment(self.manifest.environment)
         return self
 
     def _sanitize_persisted_provider_identity(self, data: dict[str, Any], *, mount_authority_redacted: bool) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 from agents.sandbox.manifest import Manifest
@@ -55,7 +56,9 @@ class GuardedClient(BaseSandboxClient[Any]):
             options = BaseSandboxClientOptions.parse(dict(options))
         async with self.gate.noted("sandbox create", session=None, event="sandbox.created") as operation:
             facts = await self._facts(options)
-            await self.gate.ask_all(_questions("create", facts, manifest, snapshot))
+            # A session that is made with a snapshot that exists starts from it.
+            restores = isinstance(snapshot, SnapshotBase) and await self._restorable(snapshot)
+            await self.gate.ask_all(_questions("create", facts, manifest, snapshot, restores=restores))
             session = await self.inner.create(snapshot=snapshot, manifest=manifest, options=options)
             operation.session = str(session.state.session_id)
             operation.facts.update(_record_of(facts))
@@ -70,7 +73,7 @@ class GuardedClient(BaseSandboxClient[Any]):
         session_id = str(state.session_id)
         async with self.gate.noted("sandbox resume", session=session_id, event="sandbox.resumed") as operation:
             facts = await self._facts(state)
-            asked = _questions("resume", facts, state.manifest, state.snapshot)
+            asked = _questions("resume", facts, state.manifest, state.snapshot, restores=True)
             await self.gate.ask_all(asked, session=session_id)
             session = await self.inner.resume(state)
             operation.facts.update(_record_of(facts))
@@ -100,6 +103,12 @@ class GuardedClient(BaseSandboxClient[Any]):
             await self.gate.refuse(Impossible("create", 'Image::"unknown"', error.message))
             raise
 
+    async def _restorable(self, snapshot: SnapshotBase) -> bool:
+        try:
+            return await snapshot.restorable()
+        except Exception:  # noqa: BLE001 - what cannot be told is asked about
+            return True
+
     async def _guarded(self, session: SandboxSession, facts: SandboxFacts) -> SandboxSession:
         state = session.state
         if facts.digest is not None and getattr(state, "image_digest", facts.digest) is None:
@@ -109,11 +118,23 @@ class GuardedClient(BaseSandboxClient[Any]):
             await self.inner.delete(session)
             reason = f"the image changed while it was being decided: {facts.digest} became {actual}"
             raise await self.gate.refuse(Impossible("create", f'Image::"{actual}"', reason))
-        return GuardedSession.wrap(session, self.gate, isolated=facts.isolation != "none")
+        if facts.mounts and (found := (await self._facts(state)).mounts) != facts.mounts:
+            await self.inner.delete(session)
+            reason = f"the mounts changed while they were being decided: {facts.mounts} became {found}"
+            raise await self.gate.refuse(Impossible("create", "the mounts", reason))
+        if hasattr(state, "policy_bundle"):
+            # Its snapshots tell which policies it ran under.
+            state.policy_bundle = self.gate.engine.bundle.digest
+        return GuardedSession.wrap(session, self.gate, isolated=facts.isolation != "none", snapshots=facts.snapshots)
 
 
 def _questions(
-    verb: str, facts: SandboxFacts, manifest: Manifest | None, snapshot: SnapshotSpec | SnapshotBase | None
+    verb: str,
+    facts: SandboxFacts,
+    manifest: Manifest | None,
+    snapshot: SnapshotSpec | SnapshotBase | None,
+    *,
+    restores: bool,
 ) -> Iterator[Question | Impossible]:
     yield from facts.questions(verb)
     if manifest is not None:
@@ -121,9 +142,10 @@ def _questions(
     # The backend persists on its own when it stops, so saving is decided here, where it can still be refused.
     if snapshot is not None and snapshot.type != _NO_SNAPSHOT:
         name = str(getattr(snapshot, "id", "new"))
-        yield Question("snapshot create", lambda base: actions.snapshot(base, session=name, kind="tar"), name)
-        if verb == "resume":
-            yield Question("snapshot restore", lambda base: actions.restore(base, snapshot_id=name, kind="tar"), name)
+        for kind in facts.snapshots:
+            yield Question("snapshot create", partial(actions.snapshot, session=name, kind=kind), name)
+            if restores:
+                yield Question("snapshot restore", partial(actions.restore, snapshot_id=name, kind=kind), name)
 
 
 def _record_of(facts: SandboxFacts) -> dict[str, JsonValue]:
@@ -135,4 +157,7 @@ def _record_of(facts: SandboxFacts) -> dict[str, JsonValue]:
         "vcpus": facts.vcpus,
         "memory_mib": facts.memory_mib,
         "disk_gb": facts.disk_gb,
+        "mounts": [
+            f"{real} at {guest}, {'writable' if write else 'read-only'}" for _, real, guest, write in facts.mounts
+        ],
     }

@@ -17,9 +17,9 @@ from cedarbox.errors import CanonicalizationError
 from cedarbox.guard.gate import Impossible, Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action, Base
-from cedarbox.policy.canonical import Host, canonical_host
+from cedarbox.policy.canonical import Host, canonical_host, canonical_path
 
-__all__ = ["Describes", "SandboxFacts", "facts_of"]
+__all__ = ["Describes", "SandboxFacts", "facts_of", "mounting"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +37,8 @@ class SandboxFacts:
         vcpus: Virtual processors, when the backend says.
         memory_mib: Memory in MiB, when the backend says.
         disk_gb: Disk in GB, when the backend says.
+        mounts: Directories of the host that it is given: path as configured, real path, path in the guest, writable.
+        snapshots: The forms in which it may save a workspace: ``tar``, ``native`` or both.
     """
 
     image: str
@@ -49,6 +51,8 @@ class SandboxFacts:
     vcpus: int | None = None
     memory_mib: int | None = None
     disk_gb: int | None = None
+    mounts: tuple[tuple[str, str, str, bool], ...] = ()
+    snapshots: tuple[Literal["tar", "native"], ...] = ("tar",)
 
     def questions(self, verb: str) -> Iterator[Question | Impossible]:
         """Yield everything that has to be asked before this sandbox may be made; what it opens first, itself last.
@@ -70,6 +74,8 @@ class SandboxFacts:
             yield Question("egress resolve", lambda base: actions.resolve(base, None), "any name")
         for port in self.ports:
             yield Question("port expose", self._exposing(port), str(port))
+        for host, real, guest, writable in self.mounts:
+            yield Question("mount", mounting(host, real, guest, writable=writable), f"{host} at {guest}")
         yield Question(f"sandbox {verb}", self._making(verb), self.image)
 
     def _making(self, verb: str) -> Callable[[Base], Action]:
@@ -91,6 +97,25 @@ class SandboxFacts:
 
     def _exposing(self, port: int) -> Callable[[Base], Action]:
         return lambda base: actions.expose_port(base, port=port, public=self.public_ports)
+
+
+def mounting(host: str, real: str, guest: str, *, writable: bool) -> Callable[[Base], Action]:
+    """Name the action of giving a directory of the host to a guest.
+
+    Args:
+        host: Its path as configured.
+        real: Its path without symbolic links.
+        guest: Its path in the guest.
+        writable: The guest may change it.
+    """
+
+    def name(base: Base) -> Action:
+        if canonical_path(real) != real:
+            raise CanonicalizationError(f"the path {real!r} has more than one spelling, so no rule could name it")
+        is_symlink = canonical_path(host) != real
+        return actions.mount(base, host_path=real, guest_path=guest, writable=writable, is_symlink=is_symlink)
+
+    return name
 
 
 def _named_host(entry: str, port: int, proto: str) -> Callable[[Base], Action]:

@@ -8,13 +8,11 @@ may not stop would be worse than one that may.
 from __future__ import annotations
 
 import io
-import os
 import posixpath
-import shlex
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path, PurePath
-from typing import Any, Self
+from typing import Any, Literal, Self
 
 from agents.sandbox.files import FileEntry
 from agents.sandbox.materialization import MaterializationResult
@@ -23,6 +21,9 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
 from cedarbox.errors import CanonicalizationError, PolicyDenied
+from cedarbox.guard.answers import DENIED_EXIT_CODE, denied_update, described
+from cedarbox.guard.backend import KeepsSnapshots, WritesBack, real_path_in_guest, real_path_on_host
+from cedarbox.guard.facts import mounting
 from cedarbox.guard.gate import Gate, Impossible, Operation, Question
 from cedarbox.guard.identity import applying_decided_manifest, is_decided
 from cedarbox.guard.manifest import questions
@@ -31,17 +32,7 @@ from cedarbox.policy.actions import Action, Base
 from cedarbox.policy.canonical import canonical_path
 from cedarbox.telemetry.redaction import redact
 
-__all__ = ["DENIED_EXIT_CODE", "GuardedSession"]
-
-DENIED_EXIT_CODE = 126
-"""POSIX: a command was found but may not be executed."""
-
-# The nearest part of an absolute path that exists, its links followed, and the rest as it stands. BusyBox has no
-# `readlink -m`. The dot keeps a line feed at the end of a name from being cut off with the command's own.
-_REAL_PATH = (
-    'rest=; while [ "$p" != / ] && [ ! -e "$p" ] && [ ! -L "$p" ]; do rest=/${p##*/}$rest; p=${p%/*}; p=${p:-/}; done; '
-    'real=$(readlink -f -- "$p" && echo .) || exit 1; real=${real%??}; real=${real%/}$rest; printf "%s\\n" "${real:-/}"'
-)
+__all__ = ["GuardedSession"]
 
 
 class GuardedSession(SandboxSession):
@@ -54,22 +45,33 @@ class GuardedSession(SandboxSession):
     _provider: SandboxSession
     _gate: Gate
     _isolated: bool
+    _snapshots: Sequence[Literal["tar", "native"]]
 
     @classmethod
-    def wrap(cls, provider: SandboxSession, gate: Gate, *, isolated: bool) -> Self:
+    def wrap(
+        cls,
+        provider: SandboxSession,
+        gate: Gate,
+        *,
+        isolated: bool,
+        snapshots: Sequence[Literal["tar", "native"]] = ("tar",),
+    ) -> Self:
         """Guard a session that a client has made.
 
         Args:
             provider: What the client's ``create`` or ``resume`` returned.
             gate: The gate of the guarded client.
             isolated: The sandbox has a file system of its own.
+            snapshots: The forms in which the backend may save the workspace.
         """
         # SandboxSession.__init__ would bind the sinks and dependencies of the inner session a second time.
         self = cls.__new__(cls)
         self._inner = provider._inner
         self._instrumentation = provider._instrumentation
         self._seq = 0
-        self._provider, self._gate, self._isolated = provider, gate, isolated
+        self._provider, self._gate, self._isolated, self._snapshots = provider, gate, isolated, snapshots
+        if isinstance(self._inner, WritesBack):
+            self._inner.permission = self._writing_back
         return self
 
     @property
@@ -84,8 +86,13 @@ class GuardedSession(SandboxSession):
 
     async def start(self) -> None:
         """Start the sandbox; recorded, never denied: what it does was decided when it was created."""
-        async with self._gate.noted("sandbox start", session=self.session_id):
+        async with self._gate.noted("sandbox start", session=self.session_id) as operation:
             await super().start()
+            # Known only now for an image that nothing pinned: it was pulled by the start.
+            if (digest := getattr(self.state, "image_digest", None)) is not None:
+                operation.facts["image_digest"] = digest
+        if (facts := self._snapshot_facts("restored")) is not None:
+            await self._note_snapshot("snapshot restore", "snapshot.restored", facts)
 
     async def stop(self) -> None:
         """Persist the workspace; recorded, never denied."""
@@ -94,6 +101,8 @@ class GuardedSession(SandboxSession):
                 operation.set("snapshot.type", self.state.snapshot.type)
                 operation.set("snapshot.id", self.state.snapshot.id)
             await super().stop()
+        if self.state.snapshot.type != "noop":
+            await self._note_snapshot("snapshot create", "snapshot.created", self._snapshot_facts("taken") or {})
 
     async def shutdown(self) -> None:
         """Tear the sandbox down; recorded, never denied."""
@@ -150,10 +159,10 @@ class GuardedSession(SandboxSession):
                     yield_time_s=yield_time_s,
                     max_output_tokens=max_output_tokens,
                 )
-                _describe(update, operation)
+                described(update, operation)
                 return update
         except PolicyDenied as denial:
-            return _denied_update(denial, None)
+            return denied_update(denial, None)
 
     async def pty_write_stdin(
         self,
@@ -171,15 +180,21 @@ class GuardedSession(SandboxSession):
             )
 
         if not chars:
-            return await forward()
+            update = await forward()
+            if update.process_id is None:
+                # The call that started it could not tell how it ended.
+                async with self._gate.noted("command end", session=self.session_id) as operation:
+                    operation.set("process", session_id)
+                    described(update, operation)
+            return update
         try:
             async with self._operation("terminal write", actions.write_terminal, session=self.session_id) as operation:
                 operation.set("stdin_bytes", len(chars.encode("utf-8", "surrogateescape")))
                 update = await forward()
-                _describe(update, operation)
+                described(update, operation)
                 return update
         except PolicyDenied as denial:
-            return _denied_update(denial, session_id)
+            return denied_update(denial, session_id)
 
     async def _read(
         self,
@@ -252,12 +267,21 @@ class GuardedSession(SandboxSession):
 
     async def persist_workspace(self) -> io.IOBase:
         """Hand the workspace out as an archive."""
-        async with self._operation("snapshot create", actions.snapshot, session=self.session_id, kind="tar"):
+        *others, kind = self._snapshots
+        for other in others:
+            question = self._question("snapshot create", actions.snapshot, session=self.session_id, kind=other)
+            await self._gate.ask(question, session=self.session_id)
+        async with self._operation("snapshot create", actions.snapshot, session=self.session_id, kind=kind):
             return await super().persist_workspace()
 
     async def hydrate_workspace(self, data: io.IOBase) -> None:
         """Fill the workspace from an archive."""
-        async with self._operation("snapshot restore", actions.restore, snapshot_id=self.state.snapshot.id, kind="tar"):
+        *others, kind = self._snapshots
+        saved = self.state.snapshot.id
+        for other in others:
+            question = self._question("snapshot restore", actions.restore, snapshot_id=saved, kind=other)
+            await self._gate.ask(question, session=self.session_id)
+        async with self._operation("snapshot restore", actions.restore, snapshot_id=saved, kind=kind):
             await super().hydrate_workspace(data)
 
     async def _apply_manifest(
@@ -279,8 +303,25 @@ class GuardedSession(SandboxSession):
     def _operation(
         self, verb: str, build: Callable[..., Action], **arguments: Any
     ) -> AbstractAsyncContextManager[Operation]:
-        question = Question(verb, lambda base: build(base, **arguments), str(arguments))
+        return self._gate.operation(self._question(verb, build, **arguments), session=self.session_id)
+
+    def _question(self, verb: str, build: Callable[..., Action], **arguments: Any) -> Question:
+        return Question(verb, lambda base: build(base, **arguments), str(arguments))
+
+    def _writing_back(self, real: str, guest: str) -> AbstractAsyncContextManager[Operation]:
+        # It was decided when the sandbox was made; the policies may have changed since.
+        question = Question("mount write back", mounting(real, real, guest, writable=True), real)
         return self._gate.operation(question, session=self.session_id)
+
+    def _snapshot_facts(self, when: Literal["taken", "restored"]) -> Mapping[str, str | int] | None:
+        return self._inner.snapshot_facts(when) if isinstance(self._inner, KeepsSnapshots) else None
+
+    async def _note_snapshot(self, verb: str, event: str, facts: Mapping[str, str | int]) -> None:
+        async with self._gate.noted(verb, session=self.session_id, event=event) as operation:
+            operation.set("snapshot.type", self.state.snapshot.type)
+            operation.set("snapshot.id", self.state.snapshot.id)
+            for name, value in facts.items():
+                operation.set(f"snapshot.{name}", value)
 
     def _command(
         self,
@@ -321,12 +362,9 @@ class GuardedSession(SandboxSession):
             await self._gate.ask(self._touch(operation, real, user), session=self.session_id)
 
     async def _real_path(self, path: str) -> str:
-        if not self._isolated:
-            return _real_path_on_host(path)
-        result = await self._inner.exec("sh", "-c", f"p={shlex.quote(path)} {_REAL_PATH}", shell=False)
-        real = result.stdout.decode("utf-8", "surrogateescape").removesuffix("\n")
+        real = await real_path_in_guest(self._inner, path) if self._isolated else real_path_on_host(path)
         try:
-            return canonical_path(real if result.exit_code == 0 else "")
+            return canonical_path(real)
         except CanonicalizationError:
             untold = Impossible("file resolve", path, "where this path leads cannot be told")
             raise await self._gate.refuse(untold, session=self.session_id) from None
@@ -344,24 +382,5 @@ class GuardedSession(SandboxSession):
         return posixpath.join(self.state.manifest.root, text)
 
 
-def _real_path_on_host(path: str) -> str:
-    return os.path.realpath(path)
-
-
 def _user(user: str | User | None) -> str | None:
     return user.name if isinstance(user, User) else user
-
-
-def _describe(update: PtyExecUpdate, operation: Operation) -> None:
-    operation.set("output_bytes", len(update.output))
-    if update.exit_code is not None:
-        operation.set("exit_code", update.exit_code)
-
-
-def _denied_update(denial: PolicyDenied, process_id: int | None) -> PtyExecUpdate:
-    return PtyExecUpdate(
-        process_id=process_id,
-        output=f"{denial}\n".encode(),
-        exit_code=None if process_id is not None else DENIED_EXIT_CODE,
-        original_token_count=None,
-    )
