@@ -1,18 +1,18 @@
-"""Real boxes for tests: one client and one started session a module."""
+"""What tests of real boxes share."""
 
 from __future__ import annotations
 
 import io
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
-import pytest
 from agents.sandbox.session.sandbox_session import SandboxSession
 
-from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions, BoxLiteSandboxSessionState
+from cedarbox.boxlite import BoxLiteSandboxClientOptions, BoxLiteSandboxSessionState
 
-__all__ = ["client", "content", "home", "leftovers", "options", "session", "state_of"]
+__all__ = ["content", "leftovers", "options", "state_of", "stream"]
+
+client = home = session = None
 
 
 def options(layout: Path, **values: Any) -> BoxLiteSandboxClientOptions:
@@ -20,30 +20,6 @@ def options(layout: Path, **values: Any) -> BoxLiteSandboxClientOptions:
     return BoxLiteSandboxClientOptions(
         **{"rootfs": str(layout), "cpus": 1, "memory_mib": 512, "boot_timeout_s": 240.0, **values}
     )
-
-
-@pytest.fixture(scope="module")
-def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The BoxLite home of this module."""
-    return tmp_path_factory.mktemp("boxlite")
-
-
-@pytest.fixture(scope="module")
-async def client(home: Path) -> AsyncIterator[BoxLiteSandboxClient]:
-    """The client of this module."""
-    home.chmod(0o700)
-    made = BoxLiteSandboxClient(home=home)
-    yield made
-    await made.close()
-
-
-@pytest.fixture(scope="module")
-async def session(client: BoxLiteSandboxClient, oci_layout: Path) -> AsyncIterator[SandboxSession]:
-    """A started session without a network card."""
-    made = await client.create(options=options(oci_layout))
-    await made.start()
-    yield made
-    await client.delete(made)
 
 
 async def content(session: SandboxSession, path: str, *, user: str | None = None) -> bytes:

@@ -3,9 +3,15 @@
 from __future__ import annotations
 
 import os
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
+from agents.sandbox.session.sandbox_session import SandboxSession
+from tests.conformance import shown
+from tests.microvm.boxes import options
+
+from cedarbox.boxlite import BoxLiteSandboxClient
 
 _HERE = Path(__file__).parent
 _ALLOWED = "CEDARBOX_MICROVM"
@@ -29,3 +35,33 @@ def oci_layout() -> Path:
     if not place:
         pytest.skip(f"{_LAYOUT} does not name an OCI layout: run `make test`, or set it to what tests/rig/image prints")
     return Path(place)
+
+
+@pytest.fixture(scope="session")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The BoxLite home of all modules: the first start in a home unpacks the image, and takes three times as long."""
+    made = tmp_path_factory.mktemp("boxlite")
+    made.chmod(0o700)
+    return made
+
+
+@pytest.fixture(scope="session")
+async def client(home: Path) -> AsyncIterator[BoxLiteSandboxClient]:
+    """The client of that home."""
+    made = BoxLiteSandboxClient(home=home)
+    yield made
+    await made.close()
+
+
+@pytest.fixture(scope="module")
+async def session(client: BoxLiteSandboxClient, oci_layout: Path) -> AsyncIterator[SandboxSession]:
+    """A started session without a network card, for a module."""
+    made = await client.create(options=options(oci_layout))
+    await made.start()
+    yield made
+    await client.delete(made)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
+    """Prints the tables of the conformance kit."""
+    shown.write(config, terminalreporter)

@@ -7,9 +7,6 @@ import asyncio
 import pytest
 from agents.sandbox.errors import ExecTimeoutError, ExecTransportError
 from agents.sandbox.session.sandbox_session import SandboxSession
-from tests.microvm.boxes import client, home, session
-
-__all__ = ["client", "home", "session"]
 
 EVERY = bytes(range(256))
 

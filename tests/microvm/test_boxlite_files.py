@@ -15,9 +15,7 @@ from agents.sandbox.errors import (
     WorkspaceReadNotFoundError,
 )
 from agents.sandbox.session.sandbox_session import SandboxSession
-from tests.microvm.boxes import client, content, home, session, stream
-
-__all__ = ["client", "home", "session"]
+from tests.microvm.boxes import content, stream
 
 EVERY = bytes(range(256))
 

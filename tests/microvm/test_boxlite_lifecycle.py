@@ -15,19 +15,19 @@ from agents.sandbox.entries import File
 from agents.sandbox.manifest import Environment, Manifest
 from agents.sandbox.snapshot import LocalSnapshotSpec
 from agents.testing import ScriptedModel, assistant_message, function_call
-from tests.microvm.boxes import client, content, home, leftovers, options, state_of, stream
+from tests.microvm.boxes import content, leftovers, options, state_of, stream
 
 from cedarbox.boxlite import BoxLiteSandboxClient
 from cedarbox.errors import HostError, ImageError
-
-__all__ = ["client", "home"]
 
 
 async def test_the_whole_life(client: BoxLiteSandboxClient, home: Path, oci_layout: Path, tmp_path: Path) -> None:
     before = leftovers(home)
     manifest = Manifest(entries={"given.txt": File(content=b"given")}, environment=Environment(value={"WHO": "me"}))
     session = await client.create(
-        options=options(oci_layout), manifest=manifest, snapshot=LocalSnapshotSpec(base_path=tmp_path)
+        options=options(oci_layout, workspace_persistence="tar"),
+        manifest=manifest,
+        snapshot=LocalSnapshotSpec(base_path=tmp_path),
     )
     assert not await session.running()
     await session.start()
@@ -66,12 +66,16 @@ async def test_the_whole_life(client: BoxLiteSandboxClient, home: Path, oci_layo
     await client.delete(session)
 
 
-async def test_a_cancelled_start_leaves_nothing(client: BoxLiteSandboxClient, home: Path, oci_layout: Path) -> None:
+@pytest.mark.parametrize("seconds", [0, 1.5, 3, 4.5])
+async def test_a_cancelled_start_leaves_nothing(
+    client: BoxLiteSandboxClient, home: Path, oci_layout: Path, seconds: float
+) -> None:
     before = leftovers(home)
     session = await client.create(options=options(oci_layout))
     task = asyncio.create_task(session.start())
     while leftovers(home) == before:  # noqa: ASYNC110 - it is another process
         await asyncio.sleep(0.05)
+    await asyncio.sleep(seconds)
     task.cancel()
     with pytest.raises(asyncio.CancelledError):
         await task

@@ -7,15 +7,19 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
-from tests.microvm.boxes import home, leftovers, options, state_of
+from tests.microvm.boxes import leftovers, options, state_of
 
 from cedarbox.boxlite import BoxLiteSandboxClient
 from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.errors import ImageError
 
-__all__ = ["home"]
-
 NAME = "mirror.corp.example/agents/base:1"
+
+
+@pytest.fixture(scope="module")
+def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BoxLite home of its own, because what is in it is damaged here."""
+    return tmp_path_factory.mktemp("boxlite-images")
 
 
 @pytest.fixture(scope="module")

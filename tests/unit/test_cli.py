@@ -29,7 +29,12 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *said: str) -> None:
 
 @pytest.mark.parametrize(
     "command",
-    [["demo"], ["audit", "verify"], ["audit", "show"], ["collector", "serve"], ["collector", "show"]],
+    [
+        ["demo"],
+        *(["audit", name] for name in ("verify", "show")),
+        *(["collector", name] for name in ("serve", "show")),
+        *(["snapshot", name] for name in ("list", "verify", "remove", "prune")),
+    ],
     ids=" ".join,
 )
 def test_every_command_has_help_with_an_example(command: list[str]) -> None:
