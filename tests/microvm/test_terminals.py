@@ -22,7 +22,7 @@ async def begin(session: SandboxSession, script: str, *, tty: bool = False, seco
 async def until(session: SandboxSession, update: PtyExecUpdate, *, chars: str = "") -> tuple[bytes, int | None]:
     """Poll a process to its end; return all its output from here on and its exit code."""
     output = b""
-    end = time.monotonic() + 120
+    end = time.monotonic() + 240
     while update.process_id is not None:
         assert time.monotonic() < end, output
         update = await session.pty_write_stdin(session_id=update.process_id, chars=chars, yield_time_s=30)
@@ -58,11 +58,19 @@ async def test_a_terminal_is_one(session: SandboxSession) -> None:
     assert (update.process_id, update.exit_code) == (None, 3)
 
 
+TYPED = """
+import os, signal, sys
+signal.signal(signal.SIGWINCH, lambda *_: print(os.get_terminal_size(0), flush=True))
+signal.signal(signal.SIGINT, lambda *_: print("interrupted", flush=True))
+print("ready", flush=True)
+for line in sys.stdin:
+    print(f"<{line.strip()}>", flush=True)
+print("end", flush=True)
+"""
+
+
 async def test_typing_resizing_and_control_c(session: SandboxSession) -> None:
-    script = (
-        "trap 'stty size' WINCH; trap 'echo interrupted' INT; while read -r line; do echo \"<$line>\"; done; echo end"
-    )
-    update = await begin(session, script, tty=True, seconds=2)
+    update = await session.pty_exec_start("python3", "-c", TYPED, shell=False, tty=True, yield_time_s=5)
     number = update.process_id
     assert number is not None
     assert 1000 <= number < 100_000
@@ -74,7 +82,7 @@ async def test_typing_resizing_and_control_c(session: SandboxSession) -> None:
     assert isinstance(inner, BoxLiteSandboxSession)
     await inner.pty_resize(number, rows=40, cols=132)
     sized = await session.pty_write_stdin(session_id=number, chars="\n", yield_time_s=4)
-    assert b"40 132" in sized.output
+    assert b"columns=132, lines=40" in sized.output
     for rows in (0, 70_000):
         with pytest.raises(ValueError, match="cannot have"):
             await inner.pty_resize(number, rows=rows, cols=80)
@@ -104,8 +112,13 @@ async def test_a_long_command_survives_the_call_and_is_polled(session: SandboxSe
 
 
 async def test_output_that_nobody_reads_does_not_stall_the_process(session: SandboxSession) -> None:
-    update = await begin(session, "head -c 30000000 /dev/zero | tr '\\0' x; echo; echo done >&2", seconds=0.25)
-    await asyncio.sleep(60)
+    update = await begin(session, "head -c 10000000 /dev/zero | tr '\\0' x; echo; echo done >&2", seconds=0.25)
+    assert isinstance(session._inner, BoxLiteSandboxSession)
+    processes = session._inner._processes
+    assert processes is not None
+    held = processes._processes[update.process_id].output
+    while held.received < 10_000_000:  # noqa: ASYNC110 - it comes from the guest
+        await asyncio.sleep(1)
     output, code = await until(session, update)
     assert code == 0
     whole = update.output + output

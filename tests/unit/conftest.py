@@ -7,7 +7,12 @@ from collections.abc import Iterator
 import pytest
 from agents.run import set_default_agent_runner
 from agents.run_internal import run_loop, tool_actions, tool_execution
+from hypothesis import HealthCheck, settings
 from tests.unit.guarded import Guarded
+
+# A loaded machine is not a fault of the code.
+settings.register_profile("cedarbox", suppress_health_check=[HealthCheck.too_slow], deadline=None)
+settings.load_profile("cedarbox")
 
 _get_model = run_loop.get_model
 _invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]

@@ -11,8 +11,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from cedarbox.boxlite import archive, files, guestio, scripts
-from cedarbox.boxlite.guestio import GuestFailure, MarkedStream, OutputTooLarge
+from cedarbox.boxlite import archive, files, marked, scripts
+from cedarbox.boxlite.marked import GuestFailure, MarkedStream, OutputTooLarge
 
 LEFT, RIGHT = "0123456789abcdef", "fedcba9876543210"
 MARKER = f"{LEFT}={RIGHT}"
@@ -116,7 +116,7 @@ def test_memory_is_bounded_and_a_sink_is_not() -> None:
     piece = base64.b64encode(bytes(3 * 2**20)).decode() + "\n"
     stream = MarkedStream(MARKER.encode())
     with pytest.raises(OutputTooLarge):
-        stream.feed(piece * (guestio.MAX_OUTPUT_BYTES // (3 * 2**20) + 2))
+        stream.feed(piece * (marked.MAX_OUTPUT_BYTES // (3 * 2**20) + 2))
     sink = io.BytesIO()
     sunk = MarkedStream(MARKER.encode(), sink)
     sunk.feed(piece)

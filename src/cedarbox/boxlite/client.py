@@ -20,6 +20,7 @@ from cedarbox.boxlite.checks import Checks
 from cedarbox.boxlite.describe import described
 from cedarbox.boxlite.disks import DiskDigests
 from cedarbox.boxlite.environment import check_environment
+from cedarbox.boxlite.failures import Operation, lifecycle_failure
 from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import default_home, opened
 from cedarbox.boxlite.image_disks import ImageDisks
@@ -159,6 +160,7 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             TypeError: The state is not one of this client.
             ConfigurationError: The state cannot be used.
             HostError: The BoxLite home cannot be used.
+            WorkspaceStartError: A remote server does not tell whether its microVM is still there.
         """
         if not isinstance(state, BoxLiteSandboxSessionState):
             raise TypeError("BoxLiteSandboxClient.resume expects a BoxLiteSandboxSessionState")
@@ -169,7 +171,10 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
         _check_manifest(state.manifest)
         if self._owns_runtime:
             outside_home(state.mounts, self._home)
-        box = await reattached(self._open(), state, self.snapshots)
+        try:
+            box = await reattached(self._open(), state, self.snapshots, remote=self._remote)
+        except (api.BoxliteError, TimeoutError) as error:
+            raise lifecycle_failure(Operation.START, error, Path(state.manifest.root)) from error
         if box is None:
             state.box_id = ""
             state.workspace_root_ready = False

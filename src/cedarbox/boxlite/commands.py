@@ -13,9 +13,10 @@ from agents.sandbox.types import ExecResult, User
 
 from cedarbox.boxlite import api
 from cedarbox.boxlite.environment import resolved_environment
-from cedarbox.boxlite.failures import exec_failure
-from cedarbox.boxlite.guestio import GuestFailure, GuestOutput, GuestRunner
+from cedarbox.boxlite.failures import exec_failure, meaning
+from cedarbox.boxlite.guestio import GuestOutput, GuestRunner
 from cedarbox.boxlite.machine import Machine
+from cedarbox.boxlite.marked import GuestFailure, GuestRefusal
 from cedarbox.boxlite.remote import NO_USER
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.terminals import Terminals
@@ -80,7 +81,7 @@ class CommandSession(BaseSandboxSession):
         except TimeoutError as error:
             raise ExecTimeoutError(command=argv, timeout_s=timeout_s, cause=error) from error
         except (GuestFailure, api.BoxliteError) as error:
-            raise exec_failure(error, argv, handed_over=True, user=user) from error
+            raise exec_failure(error, argv, handed_over=not isinstance(error, GuestRefusal), user=user) from error
         return ExecResult(stdout=output.stdout, stderr=output.stderr, exit_code=output.exit_code)
 
     # Processes that outlive the call
@@ -134,7 +135,8 @@ class CommandSession(BaseSandboxSession):
         except TimeoutError as error:
             raise ExecTimeoutError(command=argv, timeout_s=timeout, cause=error) from error
         except (GuestFailure, api.BoxliteError) as error:
-            raise exec_failure(await self._named(error), argv, handed_over=False, user=name) from error
+            handed_over = isinstance(error, api.BoxliteError) and not meaning(error).not_started
+            raise exec_failure(await self._named(error), argv, handed_over=handed_over, user=name) from error
         except ExecTransportError as error:
             raise await self._named_end(error) from error
 
@@ -234,16 +236,16 @@ class CommandSession(BaseSandboxSession):
 
     async def _running_runner(self) -> GuestRunner:
         if self._runner is None:
-            raise GuestFailure("the sandbox is not started")
+            raise GuestRefusal("the sandbox is not started")
         return self._runner
 
     def _check_command(self, argv: Sequence[str], user: str | None) -> None:
         if any("\0" in part for part in argv):
-            raise GuestFailure("an argument contains NUL")
+            raise GuestRefusal("an argument contains NUL")
         if user is not None and (not user or "\0" in user):
-            raise GuestFailure(f"the user {user!r} cannot be used")
+            raise GuestRefusal(f"the user {user!r} cannot be used")
         if user is not None and self._machine.remote:
-            raise GuestFailure(NO_USER)
+            raise GuestRefusal(NO_USER)
 
     def _directory(self) -> str:
         return self.state.manifest.root if self.state.workspace_root_ready else "/"

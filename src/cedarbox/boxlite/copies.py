@@ -27,7 +27,7 @@ from typing import IO, Final
 
 from cedarbox.boxlite import api, archive, files, trees
 from cedarbox.boxlite.accounts import AccountSession
-from cedarbox.boxlite.guestio import GuestFailure
+from cedarbox.boxlite.marked import GuestFailure
 from cedarbox.boxlite.mounts import PinnedMount, recheck
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import CedarboxError, HostError

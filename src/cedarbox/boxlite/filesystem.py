@@ -14,7 +14,8 @@ from agents.sandbox.types import ExecResult, User
 
 from cedarbox.boxlite import api, files
 from cedarbox.boxlite.commands import CommandSession, user_name
-from cedarbox.boxlite.guestio import GuestFailure
+from cedarbox.boxlite.failures import Operation, archive_failure
+from cedarbox.boxlite.marked import GuestFailure
 
 __all__ = ["FileSession"]
 
@@ -50,7 +51,9 @@ class FileSession(CommandSession):
         target = str(await self._validate_path_access(path))
         name = user_name(user)
         try:
-            result, content = await self._fetched(target, name, files.COPY_ABOVE if name is None else 0)
+            # Over REST BoxLite's copy holds the whole file in memory and does not tell a mount from a failure.
+            by_copy = name is None and not self._machine.remote
+            result, content = await self._fetched(target, name, files.COPY_ABOVE if by_copy else 0)
             if result.exit_code == files.TOO_LARGE:
                 with content:
                     real = content.read().decode("utf-8", "surrogateescape").removesuffix("\n")
@@ -59,7 +62,7 @@ class FileSession(CommandSession):
                 except (api.CopyUnsupportedError, api.MissingError):
                     result, content = await self._fetched(target, name, 0)
         except (GuestFailure, api.BoxliteError, OSError) as error:
-            raise WorkspaceArchiveReadError(path=path, cause=error) from error
+            raise archive_failure(Operation.READ, error, path) from error
         if result.ok():
             return cast("io.IOBase", content)
         content.close()
@@ -117,7 +120,7 @@ class FileSession(CommandSession):
             try:
                 result = await self._tool(files.WRITE, target, str(size), "1" if new else "0", user=user, stdin=content)
             except (GuestFailure, api.BoxliteError) as error:
-                raise WorkspaceArchiveWriteError(path=path, cause=error) from error
+                raise archive_failure(Operation.WRITE, error, path) from error
         if result.exit_code == files.EXISTS:
             raise FileExistsError(f"file exists: {path}")
         if not result.ok():

@@ -48,3 +48,8 @@ async def remove_by_name(runtime: api.Runtime, name: str) -> None:
         for info in await runtime.list_info():
             if info.name == name:
                 await runtime.remove(info.id, force=True)
+                return
+        # A server lists its first hundred boxes only.
+        box = await runtime.get(name)
+        if box is not None and (await box.info()).name == name:
+            await runtime.remove(box.id, force=True)

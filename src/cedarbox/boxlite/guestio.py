@@ -17,28 +17,17 @@ The guest needs ``sh``, ``base64`` and ``tr`` (GNU coreutils and BusyBox have th
 from __future__ import annotations
 
 import asyncio
-import binascii
 import secrets
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import IO, Final, Protocol
+from typing import IO, Final, NoReturn
 
 from cedarbox.boxlite import api, scripts
 from cedarbox.boxlite.failures import meaning
+from cedarbox.boxlite.marked import GuestFailure, MarkedStream, Sink
 from cedarbox.boxlite.waiting import finish
 
-__all__ = [
-    "MAX_OUTPUT_BYTES",
-    "GuestFailure",
-    "GuestOutput",
-    "GuestRunner",
-    "Launched",
-    "MarkedStream",
-    "OutputTooLarge",
-]
-
-MAX_OUTPUT_BYTES: Final = 64 * 1024 * 1024
-"""Bytes of one stream that a command may write into memory; beyond, it is killed."""
+__all__ = ["GuestOutput", "GuestRunner", "Launched"]
 
 _INPUT_CHUNK: Final = 256 * 1024  # one send over 4 MB hangs (measured on BoxLite 0.10.8)
 _TOOL_SECONDS: Final = 30.0
@@ -46,22 +35,7 @@ _START_SECONDS: Final = 60.0
 _LAST_WORDS_SECONDS: Final = 10.0
 _FLUSH_AFTER_SECONDS: Final = 1.0
 _FLUSHES: Final = 5
-
-
-class GuestFailure(Exception):
-    """The command could not be run, or its end is unknown.
-
-    Args:
-        reason: Why, in one line.
-    """
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-        super().__init__(reason)
-
-
-class OutputTooLarge(GuestFailure):
-    """The command wrote more than :data:`MAX_OUTPUT_BYTES` to one stream. It was killed."""
+_LOOK_SECONDS: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,102 +64,6 @@ class Launched:
 
     execution: api.Execution
     label: str
-
-
-class Sink(Protocol):
-    """Takes bytes as they come."""
-
-    def write(self, data: bytes, /) -> object:
-        """Take some bytes."""
-        ...
-
-
-class MarkedStream:
-    """Decodes one stream up to its marker.
-
-    Args:
-        marker: The marker, as bytes.
-        sink: Where the decoded bytes go; ``None`` collects at most :data:`MAX_OUTPUT_BYTES` in memory.
-    """
-
-    def __init__(self, marker: bytes, sink: Sink | None = None) -> None:
-        self._marker, self._sink = marker, sink
-        self._line = ""
-        self._held = bytearray()
-        self._total = 0
-        self.data = bytearray()
-        self.trailer: bytes | None = None
-        self.ended = False
-        self.received = 0
-
-    @property
-    def done(self) -> bool:
-        """Whether the marker and its line were seen."""
-        return self.trailer is not None
-
-    @property
-    def to_sink(self) -> bool:
-        """Whether the bytes go to a sink."""
-        return self._sink is not None
-
-    def rest(self) -> bytes:
-        """Return everything collected, when the stream ended without its marker."""
-        self._emit(self._held)
-        self._held = bytearray()
-        return bytes(self.data)
-
-    def feed(self, piece: str) -> None:
-        """Take a piece of the encoded stream.
-
-        Raises:
-            GuestFailure: A line is not base64.
-            OutputTooLarge: More was collected than fits.
-        """
-        if self.done:
-            return
-        self.received += len(piece)
-        if "#" in piece:
-            # One byte of the script's, anywhere between those of base64.
-            self.ended = True
-            piece = piece.replace("#", "")
-        *lines, self._line = (self._line + piece).split("\n")
-        decoded = bytearray()
-        for line in lines:
-            if line.startswith("!"):
-                raise GuestFailure("the image lacks base64")
-            try:
-                decoded += binascii.a2b_base64(line, strict_mode=True)
-            except binascii.Error:
-                raise GuestFailure(f"the guest sent a line that is not base64: {line[:80]!r}") from None
-        if decoded:
-            self._take(decoded)
-
-    def _take(self, decoded: bytearray) -> None:
-        held = self._held
-        start = max(0, len(held) - len(self._marker))
-        held += decoded
-        at = held.find(self._marker, start)
-        if at >= 0:
-            end = held.find(b"\n", at)
-            if end < 0:
-                return
-            self._emit(held[:at])
-            self.trailer = bytes(held[at + len(self._marker) : end])
-            self._held = bytearray()
-            return
-        keep = len(self._marker) + 8
-        if len(held) > keep:
-            self._emit(held[:-keep])
-            self._held = held[-keep:]
-
-    def _emit(self, data: bytearray) -> None:
-        self._total += len(data)
-        if self._sink is not None:
-            self._sink.write(bytes(data))
-            return
-        if self._total > MAX_OUTPUT_BYTES:
-            raise OutputTooLarge(f"the command wrote more than {MAX_OUTPUT_BYTES} bytes")
-        self.data += data
 
 
 class GuestRunner:
@@ -263,9 +141,7 @@ class GuestRunner:
         """
         label = secrets.token_hex(16)
         script = ["-c", scripts.OPEN, "sh", cwd, "1" if tty else "0", *command]
-        starting = asyncio.ensure_future(
-            _started(self._box, script, [*env, ("CEDARBOX_EXEC", label)], user, tty=tty)
-        )
+        starting = asyncio.ensure_future(_started(self._box, script, [*env, ("CEDARBOX_EXEC", label)], user, tty=tty))
         try:
             return Launched(await asyncio.shield(starting), label)
         except BaseException:
@@ -310,6 +186,27 @@ class GuestRunner:
             tries -= 1
             await self._tool(scripts.FLUSH, user, label)
         raise GuestFailure("background children keep the command's output from arriving")
+
+    async def end_of_guest(self) -> NoReturn:
+        """Wait for the end of the guest.
+
+        The streams of a command do not always end with it: those of a guest that powers itself off, because its main
+        process was killed, stay open for ever (seen on BoxLite 0.10.8).
+
+        Raises:
+            GuestFailure: The guest is no longer there.
+        """
+        while True:
+            await asyncio.sleep(_LOOK_SECONDS)
+            try:
+                running = (await self._box.info()).state.running
+            except api.BoxliteError as error:
+                # A server that cannot be reached tells nothing about the guest.
+                running = meaning(error).retryable is True
+            if not running:
+                # What came with its end may still be on its way.
+                await asyncio.sleep(_LOOK_SECONDS)
+                raise GuestFailure("the guest ended")
 
     async def _kill(self, starting: asyncio.Future[api.Execution], label: str, user: str | None) -> None:
         async with asyncio.timeout(_START_SECONDS):
@@ -358,11 +255,14 @@ class GuestRunner:
             return out.received + err.received
 
         marked = asyncio.create_task(both.wait())
-        flusher = asyncio.create_task(self._flush(over, progress, label, user))
-        waiting = {flusher, *pumps}
+        # These two end only with an error.
+        endless = {
+            asyncio.create_task(self._flush(over, progress, label, user)),
+            asyncio.create_task(self.end_of_guest()),
+        }
+        waiting = endless | pumps
         try:
-            # The flusher ends only with an error.
-            while not both.is_set() and waiting != {flusher}:
+            while not both.is_set() and waiting != endless:
                 done, _ = await asyncio.wait({marked, *waiting}, return_when=asyncio.FIRST_COMPLETED)
                 for task in done & waiting:
                     waiting.discard(task)
@@ -375,9 +275,9 @@ class GuestRunner:
             await asyncio.gather(*pumps, return_exceptions=True)
             raise
         finally:
-            for helper in (marked, flusher):
+            for helper in (marked, *endless):
                 helper.cancel()
-            await asyncio.gather(marked, flusher, return_exceptions=True)
+            await asyncio.gather(marked, *endless, return_exceptions=True)
         self.watch(asyncio.create_task(_outlived(pumps, execution)))
         code = (out.trailer or b"").decode("ascii", "replace")
         if not code.isdigit():
@@ -392,9 +292,9 @@ async def _unmarked(execution: api.Execution, out: MarkedStream, err: MarkedStre
     except TimeoutError:
         raise GuestFailure("the command's streams ended but it did not") from None
     # A killed stage leaves status 0 of the last one; a killed script its signal. -1 is how the end of the guest itself
-    # shows (measured on BoxLite 0.10.8).
+    # shows (measured on BoxLite 0.10.8). Over REST, code 0 with a message means that the output was lost.
     code = status.exit_code
-    if code == -1 or code > 0 or out.to_sink:
+    if code == -1 or code > 0 or out.to_sink or (code == 0 and status.error_message):
         detail = f": {status.error_message}" if status.error_message else ""
         raise GuestFailure(f"the command ended without its exit code (status {code}){detail}")
     return GuestOutput(out.rest(), err.rest(), 128 - code if code else 137)

@@ -9,6 +9,7 @@ from collections.abc import Coroutine
 from typing import Any
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.failures import said
 from cedarbox.boxlite.finding import REMOVE_SECONDS, exactly, remove_by_name
 from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import check_kvm
@@ -35,6 +36,7 @@ _NO_BOOT_HINT = (
 _NO_SERVER_HINT = "check the server's address, its credential and the image"
 _STOP_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
+_INFO_SECONDS = 30.0  # a server may be slow; the REST client itself gives up after 300 s
 _NOTICE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 _KILLED = 137  # 128 + SIGKILL
@@ -85,8 +87,9 @@ class Machine:
         if self._box is None:
             return False
         try:
-            return (await self._box.info()).state.running
-        except api.BoxliteError:
+            async with asyncio.timeout(_INFO_SECONDS):
+                return (await self._box.info()).state.running
+        except (api.BoxliteError, TimeoutError):
             return False
 
     async def death(self) -> str | None:
@@ -103,8 +106,9 @@ class Machine:
             return None
         for _ in range(round(_NOTICE_SECONDS / _LOOK_SECONDS)):
             try:
-                state = (await box.info()).state
-            except api.BoxliteError:
+                async with asyncio.timeout(_INFO_SECONDS):
+                    state = (await box.info()).state
+            except (api.BoxliteError, TimeoutError):
                 break
             if not state.running:
                 code = state.exit_code
@@ -116,11 +120,12 @@ class Machine:
         return "it takes no commands any more"
 
     async def published_ports(self) -> list[api.PublishedPort]:
-        """Return the ports that are bound on the host; empty when BoxLite does not say."""
-        try:
-            network = (await self.box.info()).network
-        except api.BoxliteError:
-            return []
+        """Return the ports that are bound on the host; empty when BoxLite does not say.
+
+        Raises:
+            BoxliteError: BoxLite failed.
+        """
+        network = (await self.box.info()).network
         return (network.published_ports or []) if network is not None else []
 
     async def up(self, origin: SnapshotInfo | None = None) -> api.Box:
@@ -147,7 +152,10 @@ class Machine:
             return await self._up(origin)
 
     async def _up(self, origin: SnapshotInfo | None) -> api.Box:
-        self._box = await reattached(self._runtime, self._state, self.snapshots)
+        try:
+            self._box = await reattached(self._runtime, self._state, self.snapshots, remote=self.remote)
+        except (api.BoxliteError, TimeoutError) as error:
+            raise _boot_error(error, _INFO_SECONDS, remote=self.remote) from error
         if origin is not None:
             await self._only(origin)
         seconds = self._state.boot_timeout_s
@@ -235,7 +243,7 @@ class Machine:
             try:
                 await box.start()
             except api.EngineError:
-                found = await reattached(self._runtime, self._state, self.snapshots)
+                found = await reattached(self._runtime, self._state, self.snapshots, remote=self.remote)
                 if found is None:
                     raise
                 box = found
@@ -313,7 +321,7 @@ class Machine:
 
 
 async def reattached(
-    runtime: api.Runtime, state: BoxLiteSandboxSessionState, snapshots: Snapshots | None
+    runtime: api.Runtime, state: BoxLiteSandboxSessionState, snapshots: Snapshots | None, *, remote: bool = False
 ) -> api.Box | None:
     """Find the microVM of a state again, running or stopped.
 
@@ -324,21 +332,29 @@ async def reattached(
         runtime: The BoxLite runtime.
         state: The session's state.
         snapshots: The snapshots of the home, when it can have any.
+        remote: A server has it. When that does not answer, the microVM may well live on: it is not given up then.
 
     Returns:
         A handle on it, or ``None``.
 
     Raises:
+        BoxliteError: The server did not tell.
+        TimeoutError: The server did not answer within 30 s.
         SnapshotError: It cannot be told which boxes hold snapshots.
     """
     if snapshots is not None and state.box_id in await asyncio.to_thread(snapshots.store.holders):
         return None
     try:
-        box = await exactly(runtime, state.box_id)
-        if box is None:
-            return None
-        info = await box.info()
+        async with asyncio.timeout(_INFO_SECONDS if remote else None):
+            box = await exactly(runtime, state.box_id)
+            if box is None:
+                return None
+            info = await box.info()
+    except api.MissingError:
+        return None
     except api.BoxliteError:
+        if remote:
+            raise
         return None
     egress = state.egress_allowlist
     if info.network is None:
@@ -378,10 +394,9 @@ def _boot_error(error: BaseException, seconds: float, *, remote: bool) -> BaseEx
             hint="raise boot_timeout_s; a first start also pulls or unpacks the image",
         )
     if isinstance(error, api.ImagePullError):
-        return ImageError(f"BoxLite cannot get the image: {error}", hint="check the reference and the registry")
+        return ImageError(f"BoxLite cannot get the image: {said(error)}", hint="check the reference and the registry")
     if isinstance(error, api.BoxliteError):
-        said = " ".join(str(error).split()).rstrip(".")
         return HostError(
-            f"BoxLite could not start the microVM ({said})", hint=_NO_SERVER_HINT if remote else _NO_BOOT_HINT
+            f"BoxLite could not start the microVM ({said(error)})", hint=_NO_SERVER_HINT if remote else _NO_BOOT_HINT
         )
     return error

@@ -20,8 +20,11 @@ from agents.sandbox.util.tar_utils import UnsafeTarMemberError, strip_tar_member
 
 from cedarbox.boxlite import api, archive, files
 from cedarbox.boxlite.copies import CopyingSession
-from cedarbox.boxlite.guestio import GuestFailure, GuestRunner
+from cedarbox.boxlite.failures import Operation, archive_failure, lifecycle_failure, port_failure
+from cedarbox.boxlite.guestio import GuestRunner
 from cedarbox.boxlite.machine import Machine
+from cedarbox.boxlite.marked import GuestFailure
+from cedarbox.boxlite.remote import check_network
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotReference
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
@@ -89,6 +92,8 @@ class BoxLiteSandboxSession(CopyingSession):
             await self._release()
             self._runner = GuestRunner(await self._machine.up(origin))
             self._frozen, self._held = False, None
+        if self._machine.remote:
+            await check_network(self._runner, self.state.egress_allowlist)
 
     async def _running_runner(self) -> GuestRunner:
         if self._runner is None and self._frozen:
@@ -106,7 +111,7 @@ class BoxLiteSandboxSession(CopyingSession):
         try:
             result = await self._run(("mkdir", "-p", "--", root), cwd="/", env=())
         except (GuestFailure, api.BoxliteError) as error:
-            raise WorkspaceStartError(path=Path(root), cause=error) from error
+            raise lifecycle_failure(Operation.START, error, Path(root)) from error
         if result.exit_code != 0:
             raise WorkspaceStartError(path=Path(root), context={"stderr": result.stderr.decode("utf-8", "replace")})
         await self._bring_in()
@@ -114,7 +119,10 @@ class BoxLiteSandboxSession(CopyingSession):
     async def _shutdown_backend(self) -> None:
         self._frozen, self._held = False, None
         await self._release()
-        await self._machine.down()
+        try:
+            await self._machine.down()
+        except api.BoxliteError as error:
+            raise lifecycle_failure(Operation.STOP, error, Path(self.state.manifest.root)) from error
 
     async def _release(self) -> None:
         runner, self._runner = self._runner, None
@@ -128,7 +136,10 @@ class BoxLiteSandboxSession(CopyingSession):
         """
         self._frozen, self._held = False, None
         await self._release()
-        await self._machine.remove()
+        try:
+            await self._machine.remove()
+        except api.BoxliteError as error:
+            raise lifecycle_failure(Operation.STOP, error, Path(self.state.manifest.root)) from error
 
     async def running(self) -> bool:
         """Return whether the microVM runs. Asks BoxLite, not the guest."""
@@ -233,15 +244,25 @@ class BoxLiteSandboxSession(CopyingSession):
                 raise WorkspaceArchiveReadError(
                     path=root, context={"reason": "tar_failed", "exit_code": result.exit_code, "stderr": stderr}
                 )
-            raw = await files.copied_out(self._machine.box, packed)
+            raw = await self._carried(packed)
             return await asyncio.to_thread(_relative_members, raw, root)
         except UnsafeTarMemberError as error:
             context: dict[str, object] = {"reason": error.reason, "member": error.member}
             raise WorkspaceArchiveReadError(path=root, context=context, cause=error) from error
         except (GuestFailure, api.BoxliteError, tarfile.TarError, OSError) as error:
-            raise WorkspaceArchiveReadError(path=root, cause=error) from error
+            raise archive_failure(Operation.PERSIST, error, root) from error
         finally:
             await finish(self._scratch_removed(packed))
+
+    async def _carried(self, packed: str) -> IO[bytes]:
+        if not self._machine.remote:
+            return await files.copied_out(self._machine.box, packed)
+        # Over REST BoxLite's copy holds the whole file in memory.
+        result, raw = await self._fetched(packed, None, 0)
+        if not result.ok():
+            raw.close()
+            raise GuestFailure("the archive could not be read")
+        return raw
 
     async def _scratch_removed(self, packed: str) -> None:
         if self._runner is not None:
@@ -279,7 +300,7 @@ class BoxLiteSandboxSession(CopyingSession):
             try:
                 result = await self._tool(archive.UNPACK, str(root), stdin=content)
             except (GuestFailure, api.BoxliteError) as error:
-                raise WorkspaceArchiveWriteError(path=root, cause=error) from error
+                raise archive_failure(Operation.HYDRATE, error, root) from error
         if not result.ok():
             stderr = result.stderr.decode("utf-8", "replace")[:2000]
             raise WorkspaceArchiveWriteError(path=root, context={"exit_code": result.exit_code, "stderr": stderr})
@@ -301,7 +322,10 @@ class BoxLiteSandboxSession(CopyingSession):
     # Ports
 
     async def _resolve_exposed_port(self, port: int) -> ExposedPortEndpoint:
-        published = await self._machine.published_ports()
+        try:
+            published = await self._machine.published_ports()
+        except api.BoxliteError as error:
+            raise port_failure(error, port, self.state.exposed_ports) from error
         for entry in published:
             if entry.guest_port == port and entry.host_ip == "127.0.0.1":
                 return ExposedPortEndpoint(host="127.0.0.1", port=entry.host_port)

@@ -27,7 +27,8 @@ from agents.sandbox.session.pty_types import (
 )
 
 from cedarbox.boxlite import api
-from cedarbox.boxlite.guestio import GuestFailure, GuestRunner, Launched
+from cedarbox.boxlite.guestio import GuestRunner, Launched
+from cedarbox.boxlite.marked import GuestFailure
 from cedarbox.boxlite.output import HeldOutput
 from cedarbox.boxlite.waiting import finish
 
@@ -95,8 +96,9 @@ class _Process:
         err = asyncio.create_task(self._read(self._execution.stderr()))
         writer = asyncio.create_task(self._write())
         ending = asyncio.create_task(_ended(self._execution))
+        guest: asyncio.Task[None] = asyncio.create_task(self._runner.end_of_guest())
         try:
-            waiting: set[asyncio.Task[None] | asyncio.Task[api.ExitStatus]] = {out, err, ending}
+            waiting: set[asyncio.Task[None] | asyncio.Task[api.ExitStatus]] = {out, err, ending, guest}
             while ending in waiting:
                 done, waiting = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
                 for task in done:
@@ -110,9 +112,9 @@ class _Process:
             self._close(failure=" ".join(str(error).split()) or "the guest is gone")
         finally:
             self._close(failure="the sandbox was stopped")
-            for each in (out, err, writer, ending):
+            for each in (out, err, writer, ending, guest):
                 each.cancel()
-            await asyncio.gather(out, err, writer, ending, return_exceptions=True)
+            await asyncio.gather(out, err, writer, ending, guest, return_exceptions=True)
 
     def _close(self, *, exit_code: int | None = None, failure: str | None = None) -> None:
         if self.closed:
