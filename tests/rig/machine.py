@@ -54,6 +54,7 @@ class Job:
         env: Environment of the command beyond the machine's own.
         oci: OCI layout that the machine sees read-only as /oci, if any.
         output: Directory that the machine sees read-write as /output, if any.
+        shares: Directories that the machine sees read-only, by the name that they have there below /.
         console: File for the kernel's console; None keeps only what a failure shows.
         timeout: Seconds the command may take, counted from its start; None means no limit.
         memory_mib: Memory of the machine in MiB.
@@ -66,6 +67,7 @@ class Job:
     env: Mapping[str, str] = field(default_factory=dict)
     oci: Path | None = None
     output: Path | None = None
+    shares: Mapping[str, Path] = field(default_factory=dict)
     console: Path | None = None
     timeout: float | None = None
     memory_mib: int = 6144
@@ -220,6 +222,7 @@ def _command(job: Job, *, channel: int, console: int) -> list[str]:
     shares = [("checkout", job.checkout, _READ_ONLY)]
     shares += [("oci", job.oci, _READ_ONLY)] if job.oci else []
     shares += [("output", job.output, "")] if job.output else []
+    shares += [(name, path, _READ_ONLY) for name, path in job.shares.items()]
     # Even if this process is killed outright, the kernel ends the machine with it.
     command = ["setpriv", "--pdeathsig", "KILL", "--"]
     command += [

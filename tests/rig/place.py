@@ -30,7 +30,13 @@ class Place:
         self.layout = str(image_layout()) if native else "/oci"
 
     def run(
-        self, argv: Sequence[str], *, output: Path, env: Mapping[str, str] | None = None, timeout: float | None = None
+        self,
+        argv: Sequence[str],
+        *,
+        output: Path,
+        env: Mapping[str, str] | None = None,
+        shares: Mapping[str, Path] | None = None,
+        timeout: float | None = None,
     ) -> int:
         """Runs ``python argv...`` in the checkout, with output and exit code passed on.
 
@@ -40,11 +46,14 @@ class Place:
             argv: Arguments of the interpreter.
             output: Directory of this host in which the command may write.
             env: Additions to the environment.
+            shares: Directories of this host that the command may read. Each is named to it by the environment variable
+                that is its key.
             timeout: Seconds, in the rig only; None means no limit.
         """
         seen = str(output) if self.native else "/output"
         arguments = [argument.replace("{output}", seen) for argument in argv]
-        added = {"CEDARBOX_MICROVM": "1", "CEDARBOX_TEST_LAYOUT": self.layout, **(env or {})}
+        places = {name: str(path) if self.native else f"/{name.lower()}" for name, path in (shares or {}).items()}
+        added = {"CEDARBOX_MICROVM": "1", "CEDARBOX_TEST_LAYOUT": self.layout, **places, **(env or {})}
         if self.native:
             command = [sys.executable, *arguments]
             # Without the tools' own search path: a test must import what the tree holds, as it does in the rig.
@@ -53,7 +62,16 @@ class Place:
         disk, layout = machine_disk(), image_layout()
         command = ["python", *arguments]
         return run_job(
-            Job(argv=command, disk=disk, checkout=CHECKOUT, env=added, oci=layout, output=output, timeout=timeout)
+            Job(
+                argv=command,
+                disk=disk,
+                checkout=CHECKOUT,
+                env=added,
+                oci=layout,
+                output=output,
+                shares={name.lower(): path for name, path in (shares or {}).items()},
+                timeout=timeout,
+            )
         )
 
 

@@ -26,12 +26,12 @@ example:
 """
 
 
-def _environment(settings: list[str]) -> dict[str, str]:
+def _pairs(option: str, settings: list[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     for setting in settings:
         name, separator, value = setting.partition("=")
         if not (name and separator):
-            raise RigError(f"--env {setting!r} is not KEY=VALUE")
+            raise RigError(f"{option} {setting!r} is not of the form KEY=VALUE")
         found[name] = value
     return found
 
@@ -47,6 +47,7 @@ def main() -> int:
     )
     parser.add_argument("--timeout", type=float, metavar="SECONDS", help="end the command after this time; exit 124")
     parser.add_argument("--output", type=Path, metavar="DIR", help="share DIR read-write as /output; made if missing")
+    parser.add_argument("--share", action="append", default=[], metavar="NAME=DIR", help="share DIR read-only as /NAME")
     parser.add_argument("--env", action="append", default=[], metavar="KEY=VALUE", help="pass this to the command")
     parser.add_argument("--memory", type=int, default=6144, metavar="MIB", help="memory of the machine (default 6144)")
     parser.add_argument("--console", type=Path, metavar="FILE", help="write the kernel's console there")
@@ -56,7 +57,8 @@ def main() -> int:
     argv = options.command[1:] if options.command[:1] == ["--"] else options.command
     if not argv:
         parser.error("no command given")
-    environment = _environment(options.env)
+    environment = _pairs("--env", options.env)
+    shares = {name: Path(place).absolute() for name, place in _pairs("--share", options.share).items()}
     if options.output:
         options.output.mkdir(parents=True, exist_ok=True)
     disk = machine_disk()
@@ -68,6 +70,7 @@ def main() -> int:
             env=environment,
             oci=None if options.no_image else image_layout(),
             output=options.output.absolute() if options.output else None,
+            shares=shares,
             console=options.console,
             timeout=options.timeout,
             memory_mib=options.memory,
