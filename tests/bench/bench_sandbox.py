@@ -4,17 +4,22 @@ Needs a machine whose KVM boots a BoxLite guest, or the rig::
 
     tests/rig/run --timeout 3000 -- python -m tests.bench.bench_sandbox starts
     tests/rig/run --timeout 3000 -- python -m tests.bench.bench_sandbox cycles --cycles 200
+    tests/rig/run --timeout 600 -- python -m tests.bench.bench_sandbox files --megabytes 100
 """
 
 from __future__ import annotations
 
 import argparse
 import asyncio
+import hashlib
+import io
 import os
+import resource
 import statistics
 import tempfile
 import time
 from pathlib import Path
+from typing import cast
 
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.snapshot import LocalSnapshotSpec, NoopSnapshotSpec
@@ -107,6 +112,46 @@ async def cycles(layout: Path, count: int) -> None:
             await client.close()
 
 
+async def files(layout: Path, megabytes: int) -> None:
+    """Write and read one large file, and print what that did to this process's memory."""
+    with tempfile.TemporaryDirectory() as scratch:
+        client = BoxLiteSandboxClient(home=Path(scratch) / "home")
+        try:
+            session = await client.create(options=_options(layout), snapshot=NoopSnapshotSpec())
+            await session.start()
+            block = os.urandom(1_000_000)
+            with tempfile.TemporaryFile() as source:
+                for _ in range(megabytes):
+                    source.write(block)
+                before = _peak_mb()
+                source.seek(0)
+                begun = time.monotonic()
+                await session.write(Path("large"), cast("io.IOBase", source))
+                written = time.monotonic() - begun
+            begun = time.monotonic()
+            actual = hashlib.sha256()
+            with await session.read(Path("large")) as stream:
+                while chunk := stream.read(1 << 20):
+                    actual.update(chunk)
+            read = time.monotonic() - begun
+            expected = hashlib.sha256()
+            for _ in range(megabytes):
+                expected.update(block)
+            same = actual.hexdigest() == expected.hexdigest()
+            print(
+                f"{megabytes} MB in: {written:.0f} s, out: {read:.0f} s, the same bytes: {same}, "
+                f"peak memory of this process: {before:.0f} MB before, {_peak_mb():.0f} MB after",
+                flush=True,
+            )
+            await _gone(client, session)
+        finally:
+            await client.close()
+
+
+def _peak_mb() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1000
+
+
 def _left(home: Path) -> str:
     # The log grows by lines, and it is one file; the databases are BoxLite's own.
     files = [path for path in home.rglob("*") if path.is_file() and "images" not in path.parts]
@@ -131,17 +176,20 @@ def _list(seconds: list[float]) -> str:
 
 
 def main() -> None:
-    """Run one of the two."""
+    """Run one of them."""
     parser = argparse.ArgumentParser(prog="tests.bench.bench_sandbox", description=__doc__.splitlines()[0])
-    parser.add_argument("what", choices=["starts", "cycles"])
+    parser.add_argument("what", choices=["starts", "cycles", "files"])
     parser.add_argument("--layout", type=Path, default=os.environ.get("CEDARBOX_TEST_LAYOUT"), help="OCI layout")
     parser.add_argument("--cycles", type=int, default=200)
+    parser.add_argument("--megabytes", type=int, default=100)
     parser.add_argument("--forks", type=int, default=8)
     parser.add_argument("--times", type=int, default=3)
     given = parser.parse_args()
     if given.layout is None:
         parser.error("give --layout, or CEDARBOX_TEST_LAYOUT")
-    if given.what == "starts":
+    if given.what == "files":
+        asyncio.run(files(Path(given.layout), given.megabytes))
+    elif given.what == "starts":
         asyncio.run(starts(Path(given.layout), given.forks, given.times))
     else:
         asyncio.run(cycles(Path(given.layout), given.cycles))
