@@ -33,6 +33,7 @@ async def main():
     await asyncio.sleep(600)
 asyncio.run(main())
 """
+    client._open()
     with pytest.raises(HostError, match="another process or client"):
         BoxLiteSandboxClient(home=home)._open()
     await client.close()

@@ -203,6 +203,8 @@ async def test_no_key_of_boxlite_gets_through(box: SandboxSession) -> None:
         try:
             with pytest.raises(ConfigurationError):
                 await box.exec("id", shell=False)
+            with pytest.raises(ConfigurationError):
+                await box.pty_exec_start("id", shell=False)
         finally:
             del values[key]
     assert (await box.exec("id", shell=False)).ok()

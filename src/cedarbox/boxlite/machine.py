@@ -104,7 +104,8 @@ class Machine:
         box = self._box
         if box is None or await _answers(box):
             return None
-        for _ in range(round(_NOTICE_SECONDS / _LOOK_SECONDS)):
+        # What a server says is not waited for, and a server that refuses commands says nothing about the guest.
+        for _ in range(1 if self.remote else round(_NOTICE_SECONDS / _LOOK_SECONDS)):
             try:
                 async with asyncio.timeout(_INFO_SECONDS):
                     state = (await box.info()).state
@@ -117,7 +118,7 @@ class Machine:
                 oom = ", as when memory runs out" if code == _KILLED else ""
                 return f"its main process {'was killed' if code == _KILLED else 'ended'} (exit code {code}){oom}"
             await asyncio.sleep(_LOOK_SECONDS)
-        return "it takes no commands any more"
+        return None if self.remote else "it takes no commands any more"
 
     async def published_ports(self) -> list[api.PublishedPort]:
         """Return the ports that are bound on the host; empty when BoxLite does not say.
