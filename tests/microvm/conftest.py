@@ -16,16 +16,21 @@ from cedarbox.boxlite import BoxLiteSandboxClient
 _HERE = Path(__file__).parent
 _ALLOWED = "CEDARBOX_MICROVM"
 _LAYOUT = "CEDARBOX_TEST_LAYOUT"
+_LONG = "CEDARBOX_LONG"
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Marks every test below this directory, and skips it where nobody said that this machine boots a guest."""
+    left_out = os.environ.get("CEDARBOX_RIG") == "1" and os.environ.get(_LONG) != "1"
+    long = pytest.mark.skip(reason=f"takes minutes in the emulated machine: set {_LONG}=1 to run it there")
     skip = pytest.mark.skip(reason=f"boots microVMs: run `make test`, or set {_ALLOWED}=1 where the KVM boots a guest")
     for item in items:
         if _HERE in item.path.parents:
             item.add_marker(pytest.mark.microvm)
             if os.environ.get(_ALLOWED) != "1":
                 item.add_marker(skip)
+            elif left_out and item.get_closest_marker("long"):
+                item.add_marker(long)
 
 
 @pytest.fixture(scope="session")

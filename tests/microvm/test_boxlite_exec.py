@@ -135,6 +135,7 @@ async def test_a_working_directory_that_went_away(session: SandboxSession) -> No
     assert (await session.exec("pwd")).stdout == b"/workspace\n"
 
 
+@pytest.mark.long
 async def test_twenty_megabytes(session: SandboxSession) -> None:
     result = await session.exec("head -c 20000000 /dev/zero | tr '\\0' x; printf done >&2")
     assert result.stdout == b"x" * 20_000_000

@@ -182,6 +182,7 @@ async def test_a_guest_whose_main_process_ends_is_noticed_named_and_revived(sess
     await revived(session)
 
 
+@pytest.mark.long
 async def test_a_guest_whose_memory_ran_out_is_noticed_named_and_revived(session: SandboxSession) -> None:
     # The kernel would begin with the greedy command; it is told to begin with the main process.
     greedy = "python3 -c 'kept = [b\"x\" * 10**7 for _ in range(80)]'"

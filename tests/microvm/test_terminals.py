@@ -111,6 +111,7 @@ async def test_a_long_command_survives_the_call_and_is_polled(session: SandboxSe
     assert (first + output, code) == (b"1\n2\n3\n", 5)
 
 
+@pytest.mark.long
 async def test_output_that_nobody_reads_does_not_stall_the_process(session: SandboxSession) -> None:
     update = await begin(session, "head -c 10000000 /dev/zero | tr '\\0' x; echo; echo done >&2", seconds=0.25)
     assert isinstance(session._inner, BoxLiteSandboxSession)
