@@ -10,8 +10,12 @@ import pytest
 from agents.sandbox.session.sandbox_session import SandboxSession
 from tests.conformance import shown
 from tests.microvm.boxes import options
+from tests.unit.conftest import _alone
 
 from cedarbox.boxlite import BoxLiteSandboxClient
+
+# What a guarded client puts in force is for one test, here as there.
+__all__ = ["_alone"]
 
 _HERE = Path(__file__).parent
 _ALLOWED = "CEDARBOX_MICROVM"

@@ -96,6 +96,7 @@ async def test_boxlite(
     await checked(dataclasses.replace(backend, session=box), PLAIN, pytestconfig, 60)
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_SECONDS)
 async def test_guarded_boxlite(
     client: BoxLiteSandboxClient,
@@ -114,6 +115,7 @@ async def test_guarded_boxlite(
         guarded.client.close()
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_SECONDS)
 async def test_the_sdks_helpers(box: SandboxSession, helpers: ModuleType | None) -> None:
     if helpers is None:
