@@ -88,6 +88,7 @@ async def checked(backend: Backend, only: tuple[str, ...], config: pytest.Config
     assert report.good
 
 
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_SECONDS)
 async def test_boxlite(
     client: BoxLiteSandboxClient, box: SandboxSession, oci_layout: Path, pytestconfig: pytest.Config
