@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
-import shutil
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -181,17 +179,7 @@ async def test_a_reference_that_cannot_be_kept_leaves_no_snapshot(
         await session.stop()
     assert [info.id for info in known(client)] == [saved.info.id]
     assert (await session.exec("cat kept")).stdout == b"kept\n"
-    # A save that is cancelled leaves none either, and the sandbox as it was.
-    place.unlink()
-    task = asyncio.create_task(session.stop())
-    await asyncio.sleep(1)
-    task.cancel()
-    with pytest.raises(asyncio.CancelledError):
-        await task
-    assert [info.id for info in known(client)] == [saved.info.id]
-    assert (await session.exec("cat kept")).stdout == b"kept\n"
     # A microVM that died is not saved as if it were whole.
-    shutil.rmtree(place, ignore_errors=True)
     await session.shutdown()
     with pytest.raises(WorkspaceArchiveReadError):
         await session.persist_workspace()
