@@ -21,13 +21,14 @@ from cedarbox.boxlite.describe import described
 from cedarbox.boxlite.disks import DiskDigests
 from cedarbox.boxlite.environment import check_environment
 from cedarbox.boxlite.failures import Operation, lifecycle_failure
+from cedarbox.boxlite.finding import reattached
 from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import default_home, opened
 from cedarbox.boxlite.image_disks import ImageDisks
 from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import LayoutVerifier
-from cedarbox.boxlite.machine import Machine, reattached
+from cedarbox.boxlite.machine import Machine
 from cedarbox.boxlite.mounts import outside_home, pinned
 from cedarbox.boxlite.options import BoxLiteSandboxClientOptions, check_root
 from cedarbox.boxlite.references import parse_reference
@@ -172,7 +173,8 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
         if self._owns_runtime:
             outside_home(state.mounts, self._home)
         try:
-            box = await reattached(self._open(), state, self.snapshots, remote=self._remote)
+            store = None if self.snapshots is None else self.snapshots.store
+            box = await reattached(self._open(), state, store, remote=self._remote)
         except (api.BoxliteError, TimeoutError) as error:
             raise lifecycle_failure(Operation.START, error, Path(state.manifest.root)) from error
         if box is None:

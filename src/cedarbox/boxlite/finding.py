@@ -1,16 +1,20 @@
-"""Finding boxes by exactly their id or name."""
+"""Finding boxes by exactly their id, and the one of a session's state."""
 
 from __future__ import annotations
 
 import asyncio
+import hashlib
 from typing import Final
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.mounts import mark
+from cedarbox.boxlite.snapshots import SnapshotStore
+from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 
-__all__ = ["REMOVE_SECONDS", "exactly", "remove_by_name"]
+__all__ = ["INFO_SECONDS", "exactly", "network_mark", "reattached"]
 
-REMOVE_SECONDS: Final = 60.0
-"""Seconds that removing a box may take."""
+INFO_SECONDS: Final = 30.0
+"""Seconds that an answer about a box may take. A server may be slow; the REST client itself gives up after 300 s."""
 
 
 async def exactly(runtime: api.Runtime, box_id: str) -> api.Box | None:
@@ -37,19 +41,61 @@ async def exactly(runtime: api.Runtime, box_id: str) -> api.Box | None:
     return box if box is not None and box.id == box_id else None
 
 
-async def remove_by_name(runtime: api.Runtime, name: str) -> None:
-    """Remove the box of exactly this name, when there is one.
+async def reattached(
+    runtime: api.Runtime, state: BoxLiteSandboxSessionState, store: SnapshotStore | None, *, remote: bool = False
+) -> api.Box | None:
+    """Find the microVM of a state again, running or stopped.
+
+    A microVM whose processors, memory, network or mounts are not those of the state is not taken, nor one that holds
+    a snapshot.
+
+    Args:
+        runtime: The BoxLite runtime.
+        state: The session's state.
+        store: The snapshots of the home, when it can have any.
+        remote: A server has it. When that does not answer, the microVM may well live on: it is not given up then.
+
+    Returns:
+        A handle on it, or ``None``.
 
     Raises:
-        BoxliteError: BoxLite failed.
-        TimeoutError: It took more than :data:`REMOVE_SECONDS`.
+        BoxliteError: The server did not tell.
+        TimeoutError: The server did not answer within 30 s.
+        SnapshotError: It cannot be told which boxes hold snapshots.
     """
-    async with asyncio.timeout(REMOVE_SECONDS):
-        for info in await runtime.list_info():
-            if info.name == name:
-                await runtime.remove(info.id, force=True)
-                return
-        # A server lists its first hundred boxes only.
-        box = await runtime.get(name)
-        if box is not None and (await box.info()).name == name:
-            await runtime.remove(box.id, force=True)
+    if store is not None and state.box_id in await asyncio.to_thread(store.holders):
+        return None
+    try:
+        async with asyncio.timeout(INFO_SECONDS if remote else None):
+            box = await exactly(runtime, state.box_id)
+            if box is None:
+                return None
+            info = await box.info()
+    except api.MissingError:
+        return None
+    except api.BoxliteError:
+        if remote:
+            raise
+        return None
+    egress = state.egress_allowlist
+    if info.network is None:
+        # A server does not tell the network (measured on BoxLite 0.10.8). Its own name tells what it was made with.
+        same_network = (info.name or "").endswith(network_mark(state))
+    else:
+        outbound = info.network.outbound
+        has_network = (outbound.mode, tuple(outbound.allow_net)) if outbound is not None else None
+        same_network = has_network == ("enabled" if egress else "disabled", egress)
+    same_size = (info.cpus, info.memory_mib) == (state.cpus, state.memory_mib)
+    if info.network is None:
+        return box if same_network and same_size else None
+    same_mounts = (info.name or "").partition("-m")[2] == mark(state.mounts).removeprefix("-m")
+    return box if same_network and same_size and same_mounts else None
+
+
+def network_mark(state: BoxLiteSandboxSessionState) -> str:
+    """Return the end of a remote microVM's name, which tells the network that it was made with.
+
+    Args:
+        state: The session's state.
+    """
+    return f"-n{hashlib.sha256(' '.join(state.egress_allowlist).encode()).hexdigest()[:32]}"

@@ -8,16 +8,15 @@ import time
 from dataclasses import dataclass, field
 
 from cedarbox.boxlite import api
-from cedarbox.boxlite.finding import REMOVE_SECONDS, exactly, remove_by_name
+from cedarbox.boxlite.ending import REMOVE_SECONDS, remove, remove_by_name, stop
+from cedarbox.boxlite.finding import exactly
 from cedarbox.boxlite.mounts import mark
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotStore, new_snapshot_id
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
-from cedarbox.boxlite.waiting import finish
+from cedarbox.boxlite.waiting import finish, settled
 from cedarbox.errors import SnapshotError
 
 __all__ = ["Pruned", "Snapshots", "inherited_settings"]
-
-_STOP_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,8 +84,7 @@ class Snapshots:
             BoxliteError: BoxLite failed; the same holds.
         """
         # 1. Stop: this flushes the guest's disk.
-        async with asyncio.timeout(_STOP_SECONDS):
-            await box.stop()
+        await stop(box)
         # 2. Digest what it holds.
         known = SnapshotInfo(
             id=new_snapshot_id(),
@@ -103,10 +101,10 @@ class Snapshots:
         )
         async with self._cloning:
             info = await asyncio.to_thread(self.store.described, known)
-            # 3. Write it down. From here on the box may not boot, see `SnapshotStore.holders`.
-            await asyncio.to_thread(self.store.save, info)
-            # 4. Clone it for the session.
             try:
+                # 3. Write it down. From here on the box may not boot, see `SnapshotStore.holders`.
+                await settled(asyncio.to_thread(self.store.save, info))
+                # 4. Clone it for the session.
                 return info, await self._cloned(info, name)
             except BaseException:
                 self.store.forget(info.id)
@@ -118,7 +116,7 @@ class Snapshots:
         Raises:
             BoxliteError: The clone cannot be removed. The snapshot stays then.
         """
-        await self._removed(clone_id)
+        await remove(self.runtime, clone_id, force=True)
         self.store.forget(info.id)
 
     async def start_from(self, info: SnapshotInfo, state: BoxLiteSandboxSessionState, name: str) -> api.Box:
@@ -172,10 +170,7 @@ class Snapshots:
         """
         async with self._cloning:
             try:
-                async with asyncio.timeout(REMOVE_SECONDS):
-                    await self.runtime.remove(info.box_id)
-            except api.MissingError:
-                pass
+                await remove(self.runtime, info.box_id, force=False)
             except api.InvalidStateError as error:
                 raise SnapshotError(
                     f"the snapshot {info.id} is in use by what was started from it", hint="remove that first"
@@ -229,10 +224,3 @@ class Snapshots:
     async def _unmade(self, cloning: asyncio.Future[api.Box], name: str) -> None:
         await asyncio.wait((cloning,), timeout=REMOVE_SECONDS)
         await remove_by_name(self.runtime, name)
-
-    async def _removed(self, box_id: str) -> None:
-        try:
-            async with asyncio.timeout(REMOVE_SECONDS):
-                await self.runtime.remove(box_id, force=True)
-        except api.MissingError:
-            return

@@ -7,8 +7,8 @@ On Linux the process that runs a microVM, BoxLite's shim, stands under two proce
 * A microVM without a network card has a seccomp filter on every thread of the shim. One with a card has none: BoxLite
   leaves it off, because its network stack runs in the shim. So a card costs isolation as well as egress.
 * The bubblewrap process that is process 1 of the jail has this process's whole environment, and the shim can read it
-  at ``/proc/1/environ``. So it is overwritten with zeros as soon as it appears, in steps of 10 ms, while the guest's
-  kernel is still starting, and a microVM whose jail still shows it is refused.
+  at ``/proc/1/environ``. So it is looked for in steps of 10 ms and overwritten with zeros as soon as it is there, while
+  the guest's kernel is still starting, and a microVM whose jail still shows it is refused.
 
 On other systems nothing of this can be read; BoxLite's own word is taken there.
 """
@@ -19,56 +19,49 @@ import asyncio
 import os
 import sys
 import threading
-from collections.abc import Awaitable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.ending import stop
 from cedarbox.boxlite.mounts import PinnedMount
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import HostError
 
-__all__ = ["check_jail", "clean_environments", "isolated", "jail_of"]
+__all__ = ["boot", "check_jail", "clean_environments", "jail_of"]
 
 _NAMESPACES: Final = ("user", "mnt", "pid", "ipc", "uts")
 _SHIM: Final = b"boxlite-shim"
 _LOOK_SECONDS: Final = 0.01
 _LOOKS_AFTER_BIRTH: Final = 5
-_STOP_SECONDS: Final = 30.0
 _SECCOMP_FILTER: Final = "2"  # proc(5): Seccomp is 0 off, 1 strict, 2 filter
 
 
-async def isolated(booting: Awaitable[api.Box], *, network_card: bool, mounts: Sequence[PinnedMount]) -> api.Box:
-    """Wait for a boot, keep this process's environment out of the jail meanwhile, and check the jail afterwards.
+async def boot(box: api.Box, *, network_card: bool, mounts: Sequence[PinnedMount]) -> None:
+    """Boot a box, keep this process's environment out of its jail meanwhile, and check the jail afterwards.
 
     Args:
-        booting: The boot.
+        box: The box, made or stopped.
         network_card: Whether the microVM has a network card; without one the seccomp filter must be on.
         mounts: The mounts of the sandbox; the read-only ones must be in the jail, read-only.
 
-    Returns:
-        The box.
-
     Raises:
         HostError: The jail is not what it should be. The microVM was stopped.
+        BoxliteError: BoxLite could not boot it.
     """
     if not sys.platform.startswith("linux"):
-        return await booting
-    with _watching():
-        box = await booting
+        await box.start()
+        return
+    with _watching(box.id):
+        await box.start()
     try:
         pid = (await box.info()).state.pid
         await asyncio.to_thread(check_jail, pid, network_card=network_card, mounts=mounts)
     except BaseException:
-        await finish(_stopped(box))
+        await finish(stop(box))
         raise
-    return box
-
-
-async def _stopped(box: api.Box) -> None:
-    async with asyncio.timeout(_STOP_SECONDS):
-        await box.stop()
 
 
 def jail_of(pid: int) -> tuple[list[int], int]:
@@ -222,9 +215,9 @@ def _children_by_parent(pid: int) -> list[int]:
 
 
 @contextmanager
-def _watching() -> Iterator[None]:
+def _watching(box_id: str) -> Iterator[None]:
     over = threading.Event()
-    watcher = threading.Thread(target=_watch, args=(over,), name="cedarbox-jail", daemon=True)
+    watcher = threading.Thread(target=_watch, args=(box_id, over), name="cedarbox-jail", daemon=True)
     watcher.start()
     try:
         yield
@@ -233,8 +226,7 @@ def _watching() -> Iterator[None]:
         watcher.join()
 
 
-def _watch(over: threading.Event) -> None:
-    cleaned: set[int] = set()
+def _watch(box_id: str, over: threading.Event) -> None:
     newest, looks = "", 0
     while not over.wait(_LOOK_SECONDS):
         # Looking through the children of many threads is dear, so it is done only around the birth of a process.
@@ -242,7 +234,8 @@ def _watch(over: threading.Event) -> None:
         looks = _LOOKS_AFTER_BIRTH if newest != before else looks - 1
         for outer in _children(os.getpid()) if looks > 0 else ():
             try:
-                _clean_below(outer, cleaned)
+                if _cleaned(outer, box_id):
+                    return
             except OSError:
                 continue  # Gone, or not there yet; the check after the boot decides.
 
@@ -252,16 +245,18 @@ def _newest_process() -> str:
     return Path("/proc/loadavg").read_text().rpartition(" ")[2]
 
 
-def _clean_below(outer: int, cleaned: set[int]) -> None:
-    if outer in cleaned or not _jails_a_shim(outer):
-        return
+def _cleaned(outer: int, box_id: str) -> bool:
+    if not _jails(outer, box_id):
+        return False
     # With a child it is past its start, in which its loader still reads the environment.
-    inner = [pid for pid in _children(outer) if _jails_a_shim(pid)]
+    inner = [pid for pid in _children(outer) if _jails(pid, box_id)]
     if inner:
         clean_environments([outer, *inner])
-        cleaned.add(outer)
+    return bool(inner)
 
 
-def _jails_a_shim(pid: int) -> bool:
+def _jails(pid: int, box_id: str) -> bool:
     words = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
-    return words[0].rsplit(b"/", 1)[-1] == b"bwrap" and any(word.rsplit(b"/", 1)[-1] == _SHIM for word in words[1:])
+    # BoxLite gives each box a copy of the shim, <home>/boxes/<id>/bin/boxlite-shim (measured on BoxLite 0.10.8).
+    shim = b"/".join((box_id.encode(), b"bin", _SHIM))
+    return words[0].rsplit(b"/", 1)[-1] == b"bwrap" and any(word.endswith(b"/" + shim) for word in words[1:])

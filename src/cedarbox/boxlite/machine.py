@@ -3,19 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import secrets
-from collections.abc import Coroutine
-from typing import Any
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.ending import REMOVE_SECONDS, STOP_SECONDS, remove, remove_by_name, stop
 from cedarbox.boxlite.failures import said
-from cedarbox.boxlite.finding import REMOVE_SECONDS, exactly, remove_by_name
+from cedarbox.boxlite.finding import INFO_SECONDS, network_mark, reattached
 from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import check_kvm
 from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import VerifiedImage
-from cedarbox.boxlite.isolation import isolated
+from cedarbox.boxlite.isolation import boot
 from cedarbox.boxlite.mounts import mark, recheck
 from cedarbox.boxlite.network import network_spec
 from cedarbox.boxlite.snapshots import SnapshotInfo
@@ -23,7 +21,7 @@ from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import CedarboxError, HostError, ImageError, SnapshotError
 
-__all__ = ["Machine", "reattached"]
+__all__ = ["Machine"]
 
 # Stays, gives its children back to the kernel when they end, and leaves at once when it is told to: the image's own
 # command may end by itself, and a PID 1 without a handler ignores SIGTERM.
@@ -34,9 +32,7 @@ _NO_BOOT_HINT = (
     "make demo tells which"
 )
 _NO_SERVER_HINT = "check the server's address, its credential and the image"
-_STOP_SECONDS = 60.0
 _ANSWER_SECONDS = 10.0
-_INFO_SECONDS = 30.0  # a server may be slow; the REST client itself gives up after 300 s
 _NOTICE_SECONDS = 10.0
 _LOOK_SECONDS = 0.2
 _KILLED = 137  # 128 + SIGKILL
@@ -87,7 +83,7 @@ class Machine:
         if self._box is None:
             return False
         try:
-            async with asyncio.timeout(_INFO_SECONDS):
+            async with asyncio.timeout(INFO_SECONDS):
                 return (await self._box.info()).state.running
         except (api.BoxliteError, TimeoutError):
             return False
@@ -107,7 +103,7 @@ class Machine:
         # What a server says is not waited for, and a server that refuses commands says nothing about the guest.
         for _ in range(1 if self.remote else round(_NOTICE_SECONDS / _LOOK_SECONDS)):
             try:
-                async with asyncio.timeout(_INFO_SECONDS):
+                async with asyncio.timeout(INFO_SECONDS):
                     state = (await box.info()).state
             except (api.BoxliteError, TimeoutError):
                 break
@@ -154,20 +150,16 @@ class Machine:
 
     async def _up(self, origin: SnapshotInfo | None) -> api.Box:
         try:
-            self._box = await reattached(self._runtime, self._state, self.snapshots, remote=self.remote)
+            self._box = await self._found()
         except (api.BoxliteError, TimeoutError) as error:
-            raise _boot_error(error, _INFO_SECONDS, remote=self.remote) from error
+            raise _boot_error(error, INFO_SECONDS, remote=self.remote) from error
         if origin is not None:
             await self._only(origin)
         seconds = self._state.boot_timeout_s
         name = self._new_name()
         making = self._box is None
         recheck(self._state.mounts)
-        boot: Coroutine[Any, Any, api.Box] = self._booted(self._box, name, origin)
-        if not self.remote:
-            card = bool(self._state.egress_allowlist)
-            boot = isolated(boot, network_card=card, mounts=self._state.mounts)
-        booting = asyncio.ensure_future(boot)
+        booting = asyncio.ensure_future(self._booted(self._box, name, origin))
         try:
             async with asyncio.timeout(seconds):
                 self._box = await asyncio.shield(booting)
@@ -181,6 +173,10 @@ class Machine:
             self._state.snapshot_parent = origin.id if origin is not None else ""
             self._state.workspace_root_ready = False
         return self._box
+
+    async def _found(self) -> api.Box | None:
+        store = None if self.snapshots is None else self.snapshots.store
+        return await reattached(self._runtime, self._state, store, remote=self.remote)
 
     async def _only(self, origin: SnapshotInfo) -> None:
         """Give up the microVM that was found unless it is a clone of a snapshot in which nothing ran since."""
@@ -227,7 +223,7 @@ class Machine:
             self._state.snapshot_parent = info.parent
 
     def _new_name(self) -> str:
-        mark_of = _network_mark(self._state) if self.remote else mark(self._state.mounts)
+        mark_of = network_mark(self._state) if self.remote else mark(self._state.mounts)
         return f"cedarbox-{secrets.token_hex(16)}{mark_of}"
 
     async def _made(self, name: str, origin: SnapshotInfo | None) -> api.Box:
@@ -242,22 +238,28 @@ class Machine:
         # next one works (seen on BoxLite 0.10.8 in the emulated machine). Both tries share one time limit.
         if box is not None:
             try:
-                await box.start()
+                await self._start(box)
             except api.EngineError:
-                found = await reattached(self._runtime, self._state, self.snapshots, remote=self.remote)
+                found = await self._found()
                 if found is None:
                     raise
                 box = found
-                await box.start()
+                await self._start(box)
             return box
         box = await self._made(name, origin)
         try:
-            await box.start()
+            await self._start(box)
         except api.EngineError:
             await remove_by_name(self._runtime, name)
             box = await self._made(name, origin)
-            await box.start()
+            await self._start(box)
         return box
+
+    async def _start(self, box: api.Box) -> None:
+        if self.remote:
+            await box.start()
+        else:
+            await boot(box, network_card=bool(self._state.egress_allowlist), mounts=self._state.mounts)
 
     async def _unmade(self, booting: asyncio.Future[api.Box], name: str) -> None:
         """Clean up after a boot that failed or was given up.
@@ -272,8 +274,7 @@ class Machine:
         if name:
             await remove_by_name(self._runtime, name)
         elif booting.done() and not booting.cancelled() and booting.exception() is None:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await booting.result().stop()
+            await stop(booting.result())
 
     async def down(self) -> None:
         """Stop it; its disk stays. Nothing happens when it does not run."""
@@ -281,12 +282,11 @@ class Machine:
         if box is None:
             return
         try:
-            async with asyncio.timeout(_STOP_SECONDS):
-                await box.stop()
+            await stop(box)
         except (api.StoppedError, api.MissingError):
             return
         except TimeoutError:
-            raise HostError(f"the microVM {box.id} did not stop within {_STOP_SECONDS:.0f} s") from None
+            raise HostError(f"the microVM {box.id} did not stop within {STOP_SECONDS:.0f} s") from None
 
     async def remove(self) -> None:
         """Stop it and remove its disk. Nothing happens when it is gone."""
@@ -296,10 +296,7 @@ class Machine:
         if not box_id:
             return
         try:
-            async with asyncio.timeout(REMOVE_SECONDS):
-                await self._runtime.remove(box_id, force=True)
-        except api.MissingError:
-            pass
+            await remove(self._runtime, box_id, force=True)
         except TimeoutError:
             raise HostError(f"the microVM {box_id} was not removed within {REMOVE_SECONDS:.0f} s") from None
         self._state.box_id = ""
@@ -319,62 +316,6 @@ class Machine:
             volumes=[(mount.real, mount.guest) for mount in state.mounts if mount.read_only],
             remote=self.remote,
         )
-
-
-async def reattached(
-    runtime: api.Runtime, state: BoxLiteSandboxSessionState, snapshots: Snapshots | None, *, remote: bool = False
-) -> api.Box | None:
-    """Find the microVM of a state again, running or stopped.
-
-    A microVM whose processors, memory, network or mounts are not those of the state is not taken, nor one that holds
-    a snapshot.
-
-    Args:
-        runtime: The BoxLite runtime.
-        state: The session's state.
-        snapshots: The snapshots of the home, when it can have any.
-        remote: A server has it. When that does not answer, the microVM may well live on: it is not given up then.
-
-    Returns:
-        A handle on it, or ``None``.
-
-    Raises:
-        BoxliteError: The server did not tell.
-        TimeoutError: The server did not answer within 30 s.
-        SnapshotError: It cannot be told which boxes hold snapshots.
-    """
-    if snapshots is not None and state.box_id in await asyncio.to_thread(snapshots.store.holders):
-        return None
-    try:
-        async with asyncio.timeout(_INFO_SECONDS if remote else None):
-            box = await exactly(runtime, state.box_id)
-            if box is None:
-                return None
-            info = await box.info()
-    except api.MissingError:
-        return None
-    except api.BoxliteError:
-        if remote:
-            raise
-        return None
-    egress = state.egress_allowlist
-    if info.network is None:
-        # A server does not tell the network (measured on BoxLite 0.10.8). Its own name tells what it was made with.
-        same_network = (info.name or "").endswith(_network_mark(state))
-    else:
-        outbound = info.network.outbound
-        has_network = (outbound.mode, tuple(outbound.allow_net)) if outbound is not None else None
-        same_network = has_network == ("enabled" if egress else "disabled", egress)
-    same_size = (info.cpus, info.memory_mib) == (state.cpus, state.memory_mib)
-    if info.network is None:
-        return box if same_network and same_size else None
-    same_mounts = (info.name or "").partition("-m")[2] == mark(state.mounts).removeprefix("-m")
-    return box if same_network and same_size and same_mounts else None
-
-
-def _network_mark(state: BoxLiteSandboxSessionState) -> str:
-    """Return the end of a remote microVM's name, which tells the network that it was made with."""
-    return f"-n{hashlib.sha256(' '.join(state.egress_allowlist).encode()).hexdigest()[:32]}"
 
 
 async def _answers(box: api.Box) -> bool:

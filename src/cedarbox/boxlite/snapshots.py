@@ -314,7 +314,10 @@ class SnapshotStore:
         return SnapshotInfo.decoded(data, path)
 
     def _sync(self) -> None:
-        handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            handle = os.open(self.directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        except FileNotFoundError:
+            return  # Nothing was ever saved.
         try:
             os.fsync(handle)
         finally:

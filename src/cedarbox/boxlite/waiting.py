@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Coroutine
-from typing import Any
+from typing import Any, TypeVar
 
-__all__ = ["finish"]
+__all__ = ["finish", "settled"]
+
+_T = TypeVar("_T")
 
 
 async def finish(work: Coroutine[Any, Any, object]) -> None:
@@ -22,13 +24,43 @@ async def finish(work: Coroutine[Any, Any, object]) -> None:
         asyncio.CancelledError: The caller was cancelled while it waited.
     """
     task = asyncio.ensure_future(work)
+    cancelled = await _over(task)
+    if not task.cancelled():
+        task.exception()
+    if cancelled:
+        raise asyncio.CancelledError
+
+
+async def settled(work: Coroutine[Any, Any, _T]) -> _T:
+    """Run a step to its end that must not be left half done.
+
+    BoxLite gives up in the middle of a stop or a removal when its caller is cancelled, and the box can neither be used
+    nor be started then (seen on BoxLite 0.10.8). The work must bound its own time.
+
+    Args:
+        work: The step.
+
+    Returns:
+        What it returned.
+
+    Raises:
+        asyncio.CancelledError: The caller was cancelled while it waited. The step is over all the same, well or badly.
+        Exception: What the step raised.
+    """
+    task = asyncio.ensure_future(work)
+    if await _over(task):
+        if not task.cancelled():
+            task.exception()
+        raise asyncio.CancelledError
+    return task.result()
+
+
+async def _over(task: asyncio.Task[Any]) -> bool:
+    """Wait for the end of a task; return whether the caller was cancelled meanwhile."""
     cancelled = False
     while not task.done():
         try:
             await asyncio.wait((task,))
         except asyncio.CancelledError:
             cancelled = True
-    if not task.cancelled():
-        task.exception()
-    if cancelled:
-        raise asyncio.CancelledError
+    return cancelled
