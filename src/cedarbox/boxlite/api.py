@@ -196,7 +196,10 @@ class Images(Protocol):
 class Runtime(Protocol):
     """A BoxLite runtime: the owner of one home directory."""
 
-    images: Images
+    @property
+    def images(self) -> Images:
+        """The cache of pulled images."""
+        ...
 
     def create(self, options: object, name: str | None = None) -> Awaitable[Box]:
         """Create a box without booting it."""

@@ -8,6 +8,7 @@ import sys
 from pathlib import Path
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.lease import LeasedRuntime
 from cedarbox.errors import HostError
 
 __all__ = ["check_kvm", "default_home", "opened"]
@@ -20,14 +21,14 @@ def default_home() -> Path:
     return base / "cedarbox" / "boxlite"
 
 
-def opened(home: Path) -> api.Runtime:
+def opened(home: Path) -> LeasedRuntime:
     """Open the BoxLite runtime of a home, which is made with mode 0700 when it is missing.
 
     Args:
         home: The directory.
 
     Returns:
-        The runtime. It owns the home until it is shut down.
+        The runtime. It owns the home until it is shut down, whoever still holds a handle of it then.
 
     Raises:
         HostError: The home cannot be used, belongs to somebody else, or another runtime owns it.
@@ -44,7 +45,7 @@ def opened(home: Path) -> api.Runtime:
     if status.st_mode & 0o022:
         raise HostError(f"others can write to the BoxLite home {home}", hint=f"chmod 700 {home}")
     try:
-        return api.open_runtime(home)
+        return LeasedRuntime(api.open_runtime(home))
     except api.InternalError as error:
         raise HostError(
             f"another process or client uses the BoxLite home {home}",
