@@ -18,7 +18,7 @@ client = home = session = None
 def options(layout: Path, **values: Any) -> BoxLiteSandboxClientOptions:
     """Small options for the test image; a boot in the emulated machine takes up to a minute."""
     return BoxLiteSandboxClientOptions(
-        **{"rootfs": str(layout), "cpus": 1, "memory_mib": 512, "boot_timeout_s": 240.0, **values}
+        **{"rootfs": str(layout), "cpus": 1, "memory_mib": 256, "boot_timeout_s": 240.0, **values}
     )
 
 
