@@ -8,9 +8,11 @@ import time
 from dataclasses import dataclass, field
 
 from cedarbox.boxlite import api
+from cedarbox.boxlite.disks import disk_of
 from cedarbox.boxlite.ending import REMOVE_SECONDS, remove, remove_by_name, stop
 from cedarbox.boxlite.finding import exactly
 from cedarbox.boxlite.mounts import mark
+from cedarbox.boxlite.overlays import put_on_content, shorten
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotStore, new_snapshot_id
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish, settled
@@ -216,10 +218,17 @@ class Snapshots:
             raise SnapshotError(f"the disk of the snapshot {info.id} is gone", hint="use another snapshot")
         cloning = asyncio.ensure_future(holder.clone_box(name=name))
         try:
-            return await asyncio.shield(cloning)
+            box = await asyncio.shield(cloning)
+            await settled(asyncio.to_thread(self._shorten, info.box_id, box.id))
         except BaseException:
             await finish(self._unmade(cloning, name))
             raise
+        return box
+
+    def _shorten(self, holder_id: str, clone_id: str) -> None:
+        home = self.store.home
+        put_on_content(disk_of(home, holder_id), home)
+        shorten(disk_of(home, clone_id), home)
 
     async def _unmade(self, cloning: asyncio.Future[api.Box], name: str) -> None:
         await asyncio.wait((cloning,), timeout=REMOVE_SECONDS)
