@@ -124,6 +124,8 @@ async def test_images_that_do_not_exist(client: BoxLiteSandboxClient, home: Path
 
 async def test_an_agent_runs_in_a_box(client: BoxLiteSandboxClient, home: Path, oci_layout: Path) -> None:
     before = leftovers(home)
+    assert client.snapshots is not None
+    known = list(client.snapshots.store)
     command = "uname -s; ls /sys/class/net"
     model = ScriptedModel(
         [
@@ -139,4 +141,10 @@ async def test_an_agent_runs_in_a_box(client: BoxLiteSandboxClient, home: Path, 
     assert len(outputs) == 1
     assert "Linux" in outputs[0]
     assert "eth0" not in outputs[0]
+    # The SDK keeps the workspace of a run unless it is told not to: that is one snapshot, and nothing else is left.
+    snapshots = client.snapshots
+    assert snapshots is not None
+    (kept,) = [info for info in snapshots.store if info not in known]
+    assert [entry for entry in leftovers(home) if entry not in before] == [str(home / "boxes" / kept.box_id)]
+    await snapshots.remove(kept)
     assert leftovers(home) == before

@@ -117,6 +117,7 @@ def test_the_demo_succeeds_and_talks_to_nobody_but_the_collector(tmp_path: Path,
     assert not (out / "boxlite").exists()
 
 
+@pytest.mark.long
 def test_a_model_server_on_this_host_does_the_work(tmp_path: Path, oci_layout: Path, model_url: str) -> None:
     arguments = ["--rootfs", str(oci_layout), "--directory", str(tmp_path / "out"), "--json"]
     done = demo(tmp_path, *arguments, "--model-url", model_url, "--model", "local-model")

@@ -140,6 +140,22 @@ async def test_a_snapshot_that_fails_at_any_step_leaves_the_session_and_nothing_
     assert {path.name for path in (home / "boxes").iterdir()} == boxes
 
 
+@pytest.mark.parametrize("seconds", [0, 0.05, 0.3])
+async def test_a_snapshot_that_is_cancelled_at_any_moment_leaves_the_session_and_nothing_else(
+    session: SandboxSession, spoiled: BoxLiteSandboxClient, home: Path, seconds: float
+) -> None:
+    assert spoiled.snapshots is not None
+    known, boxes = list(spoiled.snapshots.store), {path.name for path in (home / "boxes").iterdir()}
+    task = asyncio.create_task(session.stop())
+    await asyncio.sleep(seconds)
+    assert task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert list(spoiled.snapshots.store) == known
+    assert (await session.exec("cat kept")).stdout == b"kept\n"
+    assert {path.name for path in (home / "boxes").iterdir()} == boxes
+
+
 async def test_a_deletion_that_fails_can_be_repeated(
     spoiled: BoxLiteSandboxClient, saboteur: Saboteur, home: Path, oci_layout: Path
 ) -> None:
@@ -192,9 +208,10 @@ async def test_a_guest_whose_memory_ran_out_is_noticed_named_and_revived(session
 
 
 async def test_a_full_disk_is_named_and_loses_nothing(session: SandboxSession) -> None:
+    # Room for the small file and no more.
     await session.exec(
-        "for s in 400M 100M 50M 10M 1M 100K 4K; do n=0; while fallocate -l $s /fill-$s-$n 2>/dev/null; "
-        "do n=$((n+1)); done; done"
+        "fallocate -l 200K /room; for s in 400M 100M 50M 10M 1M 100K 4K; do n=0; "
+        "while fallocate -l $s /fill-$s-$n 2>/dev/null; do n=$((n+1)); done; done; rm /room"
     )
     await session.write(Path("kept"), stream(b"kept\n"))
     with pytest.raises(WorkspaceArchiveWriteError) as caught:

@@ -9,10 +9,11 @@ import time
 from pathlib import Path
 
 import pytest
+from agents.sandbox.errors import SandboxError
 from tests.microvm.boxes import leftovers, state_of
 
 from cedarbox.boxlite import BoxLiteSandboxClient
-from cedarbox.errors import HostError
+from cedarbox.errors import CedarboxError, HostError
 
 
 async def test_a_process_killed_with_9_leaves_a_sandbox_that_is_found_again(
@@ -54,6 +55,15 @@ asyncio.run(main())
     await session.start()
     assert state_of(session).box_id == getattr(state, "box_id", "")
     assert (await session.exec("cat survived")).stdout == b"survived\n"
-    await session.shutdown()
-    await client.delete(session)
+
+    # A client that is closed gives its home up, although somebody still holds a session of it.
+    payload = client.serialize_session_state(session.state)
+    await client.close()
+    other = BoxLiteSandboxClient(home=home)
+    found = await other.resume(other.deserialize_session_state(payload))
+    assert state_of(found).box_id == state_of(session).box_id
+    await other.delete(found)
+    await other.close()
+    with pytest.raises((CedarboxError, SandboxError), match="closed"):
+        await session.exec("true")
     assert leftovers(home) == before

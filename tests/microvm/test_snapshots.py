@@ -16,8 +16,10 @@ from tests.unit.bundles import PERMIT_ALL, engine
 
 from cedarbox import Ledger, fork
 from cedarbox.audit import read_records
-from cedarbox.boxlite import BoxLiteSandboxClient
+from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxSessionState, overlays
 from cedarbox.boxlite.disks import backing_chain, disk_of
+from cedarbox.boxlite.ending import remove
+from cedarbox.boxlite.overlays import MAX_FILES
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotReference
 from cedarbox.errors import ImageError, SnapshotError
 from cedarbox.guard import Gate, GuardedClient
@@ -69,6 +71,7 @@ async def saved(
     for info in known(client)[::-1]:
         await client.snapshots.remove(info)
     assert [path for path in leftovers(home) if first in path] == []
+    assert list((home / "bases").glob("*.qcow2")) == []
 
 
 async def resumed(client: BoxLiteSandboxClient, state: dict[str, object]) -> SandboxSession:
@@ -135,11 +138,33 @@ async def test_one_flipped_byte_is_refused(client: BoxLiteSandboxClient, home: P
     assert leftovers(home) == before
 
 
-async def test_a_chain_of_snapshots_is_removed_from_its_end(
+async def test_however_often_it_was_forked_a_snapshot_boots(
     client: BoxLiteSandboxClient, home: Path, saved: Saved
+) -> None:
+    snapshots, state = client.snapshots, client.deserialize_session_state(dict(saved.state))
+    assert snapshots is not None
+    assert isinstance(state, BoxLiteSandboxSessionState)
+    files = set((home / "bases").iterdir())
+    for number in range(MAX_FILES + 1):
+        clone = await snapshots.start_from(saved.info, state, f"clone-{number}")
+        assert len(backing_chain(disk_of(home, clone.id), home)) == 3
+        await remove(snapshots.runtime, clone.id, force=True)
+    session = await resumed(client, saved.state)
+    assert (await session.exec("cat before")).stdout == b"before\n"
+    await session.shutdown()
+    await client.delete(session)
+    # BoxLite keeps an empty file for each clone until the snapshot goes.
+    left = set((home / "bases").iterdir()) - files
+    assert all(path.stat().st_size <= 256 * 1024 for path in left)
+
+
+async def test_a_chain_of_snapshots_is_removed_from_its_end(
+    client: BoxLiteSandboxClient, home: Path, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     snapshots = client.snapshots
     assert snapshots is not None
+    # As if it were the ninth: clones of the second get a disk of their own with what both hold.
+    monkeypatch.setattr(overlays, "MAX_FILES", 3)
     session = await resumed(client, saved.state)
     await session.exec("echo second >second")
     with await session.persist_workspace() as saved_bytes:
@@ -147,6 +172,8 @@ async def test_a_chain_of_snapshots_is_removed_from_its_end(
     second = known(client)[-1]
     assert reference == second.reference.encoded()
     assert second.parent == saved.info.id
+    assert len(backing_chain(disk_of(home, second.box_id), home)) > 3
+    assert len(backing_chain(disk_of(home, state_of(session).box_id), home)) == 2
     # Saved again without a command in between, it is the same snapshot.
     with await session.persist_workspace() as saved_bytes:
         assert saved_bytes.read() == reference

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 from agents.sandbox.errors import ExecTransportError, PtySessionNotFoundError
-from agents.sandbox.session.pty_types import PtyExecUpdate
+from agents.sandbox.session.pty_types import PTY_PROCESSES_MAX, PtyExecUpdate
 from agents.sandbox.session.sandbox_session import SandboxSession
 
 from cedarbox.boxlite import BoxLiteSandboxSession
@@ -112,6 +112,21 @@ async def test_a_long_command_survives_the_call_and_is_polled(session: SandboxSe
 
 
 @pytest.mark.long
+@pytest.mark.timeout(900)
+async def test_a_command_of_ten_minutes_survives_a_call_of_ten_seconds(session: SandboxSession) -> None:
+    begun = time.monotonic()
+    update = await begin(session, "echo begun; sleep 600; echo over; exit 9", seconds=10)
+    number, output = update.process_id, update.output
+    assert number is not None
+    assert time.monotonic() - begun < 60
+    while update.process_id is not None:
+        update = await session.pty_write_stdin(session_id=number, chars="", yield_time_s=10)
+        output += update.output
+    assert (output, update.exit_code) == (b"begun\nover\n", 9)
+    assert time.monotonic() - begun >= 600
+
+
+@pytest.mark.long
 async def test_output_that_nobody_reads_does_not_stall_the_process(session: SandboxSession) -> None:
     update = await begin(session, "head -c 10000000 /dev/zero | tr '\\0' x; echo; echo done >&2", seconds=0.25)
     assert isinstance(session._inner, BoxLiteSandboxSession)
@@ -159,13 +174,18 @@ async def test_cancelling_and_terminating_kill_descendants(session: SandboxSessi
         await session.pty_write_stdin(session_id=updates[0].process_id, chars="")
 
 
-async def test_at_most_64_are_held_and_the_oldest_go(session: SandboxSession) -> None:
+@pytest.mark.parametrize("most", [16, pytest.param(64, marks=pytest.mark.long)])
+async def test_at_most_so_many_are_held_and_the_oldest_go(
+    session: SandboxSession, most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    assert PTY_PROCESSES_MAX == 64
+    monkeypatch.setattr("cedarbox.boxlite.terminals.PTY_PROCESSES_MAX", most)
     first = await begin(session, "sleep 4345", seconds=0.25)
-    for _ in range(8):
+    for _ in range(most // 8):
         await asyncio.gather(*(begin(session, "sleep 4346", seconds=0.25) for _ in range(8)))
     assert await sleeping(session, 4345) == b""
     with pytest.raises(PtySessionNotFoundError):
         await session.pty_write_stdin(session_id=first.process_id, chars="")
-    assert (await sleeping(session, 4346)).count(b"4346") == 64
+    assert (await sleeping(session, 4346)).count(b"4346") == most
     await session.pty_terminate_all()
     assert await sleeping(session, 4346) == b""

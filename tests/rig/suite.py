@@ -13,13 +13,12 @@ from pathlib import Path
 
 from tests.conformance.sdist import Unavailable, source_tree
 from tests.rig.cache import CHECKOUT
-from tests.rig.place import Place, choose
+from tests.rig.lanes import MICROVM, run_lanes
+from tests.rig.place import choose
 from tests.rig.trouble import RigError, run_program, say
 
 __all__ = ["lint", "main", "tally"]
 
-_MICROVM = "tests/microvm"
-_MICROVM_LIMIT_SECONDS = 3600
 _TABLES = "CEDARBOX_TABLES"
 # What lets more be run in the emulated machine than there is time for otherwise.
 _PASSED_ON = ("CEDARBOX_LONG", "CEDARBOX_CONFORMANCE")
@@ -63,7 +62,9 @@ def tally(report: Path) -> Counter[str]:
     try:
         suites = list(ET.parse(report).getroot().iter("testsuite"))
     except (OSError, ET.ParseError) as error:
-        raise RigError(f"{report.name}: no usable report ({error}); that run of pytest did not finish") from error
+        raise RigError(
+            f"{report.parent.name}/{report.name}: no usable report ({error}); that run of pytest did not finish"
+        ) from error
     total: Counter[str] = Counter()
     for suite in suites:
         tests, skipped = int(suite.get("tests", 0)), int(suite.get("skipped", 0))
@@ -88,26 +89,8 @@ def _sdk() -> dict[str, Path]:
         return {}
 
 
-def _microvm(place: Place, output: Path, report: str) -> int:
-    # One at a time: two guests that run at once have crashed the kernel of the emulated machine.
-    arguments = ["-m", "pytest", _MICROVM, f"--junit-xml={{output}}/{report}"]
-    passed = {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
-    tables = {_TABLES: str(output) if place.native else "/output", **passed}
-
-    told = set(output.glob("*.table"))
-
-    def run() -> int:
-        return place.run(arguments, output=output, env=tables, shares=_sdk(), timeout=_MICROVM_LIMIT_SECONDS)
-
-    try:
-        return run()
-    except RigError as error:
-        # The emulator's nested virtualisation is not ours to test. What was run so far is run again, and told.
-        print(error.detail, file=sys.stderr)
-        say(f"{error}; once more, from the beginning")
-        for table in set(output.glob("*.table")) - told:
-            table.unlink()
-        return run()
+def _passed_on() -> dict[str, str]:
+    return {_TABLES: "{output}"} | {name: value for name in _PASSED_ON if (value := os.environ.get(name))}
 
 
 def _test() -> int:
@@ -115,27 +98,29 @@ def _test() -> int:
     total: Counter[str] = Counter()
     with tempfile.TemporaryDirectory(prefix="cedarbox-test-") as directory:
         output = Path(directory)
-        reports = (output / "host.xml", output / "microvm.xml")
+        reports = [output / "host.xml"]
         say("pytest on this host")
-        command = [sys.executable, "-m", "pytest", "tests", f"--ignore={_MICROVM}", f"--junit-xml={reports[0]}"]
+        command = [sys.executable, "-m", "pytest", "tests", f"--ignore={MICROVM}", f"--junit-xml={reports[0]}"]
         around = _clean() | {_TABLES: str(output)}
         if subprocess.run([*command, *_AT_ONCE], cwd=CHECKOUT, env=around, check=False).returncode:
             failures.append("pytest on this host")
         # Whatever goes wrong with the machine, the result of the other tests is still told.
         try:
             place = choose()
-            say(f"pytest {_MICROVM}")
-            if _microvm(place, output, reports[1].name):
-                failures.append(f"pytest {_MICROVM}")
+            say(f"pytest {MICROVM}")
+            passed, written = run_lanes(place, output, env=_passed_on(), shares=_sdk())
+            reports += written
+            if not passed:
+                failures.append(f"pytest {MICROVM}")
         except RigError as error:
             print(error.detail, file=sys.stderr)
-            failures.append(f"pytest {_MICROVM}: {error}")
+            failures.append(f"pytest {MICROVM}: {error}")
         for report in reports:
             try:
                 total.update(tally(report))
             except RigError as error:
                 failures.append(str(error))
-        for table in sorted(output.glob("*.table")):
+        for table in sorted(output.rglob("*.table")):
             print(table.read_text(), flush=True)
     for failure in failures:
         say(f"failed: {failure}")

@@ -14,6 +14,7 @@ import pytest
 from tests.rig.cache import CHECKOUT, cache_root, digest_of, obtain
 from tests.rig.debian import apt_sources
 from tests.rig.disk import requirements
+from tests.rig.lanes import LANES
 from tests.rig.layout import verify_layout, write_layout
 from tests.rig.suite import tally
 from tests.rig.trouble import RigError
@@ -221,3 +222,8 @@ def test_a_report_is_counted_and_a_missing_one_is_an_error(tmp_path: Path) -> No
         tally(report)
     with pytest.raises(RigError, match="did not finish"):
         tally(tmp_path / "absent.xml")
+
+
+def test_every_module_that_boots_boxes_is_in_one_lane() -> None:
+    named = [name for lane in LANES for name in lane]
+    assert sorted(named) == sorted(path.name for path in (CHECKOUT / "tests" / "microvm").glob("test_*.py"))
