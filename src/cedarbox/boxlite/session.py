@@ -228,8 +228,9 @@ class BoxLiteSandboxSession(CopyingSession):
             if self._held is not None:
                 return self._held
             await self.pty_terminate_all()
-            await self._release()
+            # From here on the next command boots it again, whenever this is cancelled.
             self._frozen = True
+            await self._release()
             self._held = self.snapshot_taken = await self._machine.freeze()
             return self._held
 
