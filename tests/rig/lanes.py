@@ -21,10 +21,10 @@ from tests.rig.debian import require_programs
 from tests.rig.disk import machine_disk
 from tests.rig.image import image_layout
 from tests.rig.machine import FAILED
-from tests.rig.place import Place
+from tests.rig.place import Place, choose
 from tests.rig.trouble import RigError, say
 
-__all__ = ["LANES", "MICROVM", "run_lanes"]
+__all__ = ["LANES", "MICROVM", "prepare", "run_lanes"]
 
 MICROVM = "tests/microvm"
 """The directory of the tests of real boxes."""
@@ -60,13 +60,27 @@ class _Lane:
     output: Path
 
 
+def prepare() -> Place:
+    """Find out where boxes boot, and build what that needs.
+
+    Raises:
+        RigError: A program is missing, or something cannot be built.
+    """
+    place = choose()
+    if not place.native:
+        require_programs({"setpriv": "util-linux"})
+        image_layout()
+        machine_disk()
+    return place
+
+
 def run_lanes(
     place: Place, output: Path, *, env: Mapping[str, str], shares: Mapping[str, Path]
 ) -> tuple[bool, list[Path]]:
     """Run all tests of real boxes, two lanes at a time where there are two processors.
 
     Args:
-        place: Where boxes boot.
+        place: Where boxes boot, from :func:`prepare`.
         output: Directory of this host in which each lane gets a directory.
         env: Additions to the environment of the tests. ``{output}`` stands for the lane's directory.
         shares: Directories that the tests may read, each named by the environment variable that is its key.
@@ -75,7 +89,7 @@ def run_lanes(
         Whether all lanes passed, and the reports they should have written.
 
     Raises:
-        RigError: A program is missing, or what the machines need cannot be built.
+        RigError: A lane names a module that does not exist.
     """
     lanes = [_Lane(number, files, output / f"lane-{number}") for number, files in enumerate(_shared_out(place), 1)]
     for lane in lanes:
@@ -85,10 +99,6 @@ def run_lanes(
         (lane,) = lanes
         told = {name: value.replace("{output}", str(lane.output)) for name, value in env.items()}
         return place.run(_pytest(lane), output=lane.output, env=told, shares=shares) == 0, reports
-    # Whatever is still to be built is built once, before the lanes start.
-    require_programs({"setpriv": "util-linux"})
-    machine_disk()
-    image_layout()
     at_once = min(len(lanes), len(os.sched_getaffinity(0)))
     with ThreadPoolExecutor(at_once) as pool:
         passed = list(pool.map(lambda lane: _emulated(lane, env, shares), lanes))

@@ -9,12 +9,12 @@ import sys
 import tempfile
 import xml.etree.ElementTree as ET
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from tests.conformance.sdist import Unavailable, source_tree
 from tests.rig.cache import CHECKOUT
-from tests.rig.lanes import MICROVM, run_lanes
-from tests.rig.place import choose
+from tests.rig.lanes import MICROVM, prepare, run_lanes
 from tests.rig.trouble import RigError, run_program, say
 
 __all__ = ["lint", "main", "tally"]
@@ -22,8 +22,8 @@ __all__ = ["lint", "main", "tally"]
 _TABLES = "CEDARBOX_TABLES"
 # What lets more be run in the emulated machine than there is time for otherwise.
 _PASSED_ON = ("CEDARBOX_LONG", "CEDARBOX_CONFORMANCE")
-# The tests of a module share what is slow to make.
-_AT_ONCE = ("-n", "2", "--dist", "loadfile")
+# The tests of a module share what is slow to make. They wait as much as they compute.
+_AT_ONCE = ("-n", "4", "--dist", "loadfile")
 
 _CHECKS = (
     ("ruff", "check", "."),
@@ -94,11 +94,13 @@ def _passed_on() -> dict[str, str]:
 
 
 def _test() -> int:
-    failures = lint()
     total: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="cedarbox-test-") as directory:
+    with tempfile.TemporaryDirectory(prefix="cedarbox-test-") as directory, ThreadPoolExecutor(1) as pool:
         output = Path(directory)
         reports = [output / "host.xml"]
+        # What boots boxes is built meanwhile.
+        prepared = pool.submit(prepare)
+        failures = lint()
         say("pytest on this host")
         command = [sys.executable, "-m", "pytest", "tests", f"--ignore={MICROVM}", f"--junit-xml={reports[0]}"]
         around = _clean() | {_TABLES: str(output)}
@@ -106,7 +108,7 @@ def _test() -> int:
             failures.append("pytest on this host")
         # Whatever goes wrong with the machine, the result of the other tests is still told.
         try:
-            place = choose()
+            place = prepared.result()
             say(f"pytest {MICROVM}")
             passed, written = run_lanes(place, output, env=_passed_on(), shares=_sdk())
             reports += written

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.bundles import PERMIT_ALL, SHIPPED, write_bundle
+from tests.unit.imaging import Image, unpacked
 
 from cedarbox.audit import Entry, Ledger
 
@@ -91,6 +92,23 @@ def test_a_directory_that_is_not_empty(tmp_path: Path) -> None:
     done = cedarbox("demo", "--policies", SHIPPED / "airgapped", "--image", "x", "--directory", tmp_path)
     assert_one_line(done, "not empty")
     assert [path.name for path in tmp_path.iterdir()] == ["kept"]
+
+
+def test_a_host_without_kvm_gets_one_line_and_nothing_is_left(tmp_path: Path) -> None:
+    layout = unpacked(tmp_path / "layout", Image().files())
+    (tmp_path / "dev").mkdir()
+    hidden = (
+        f"for n in null urandom random; do touch {tmp_path}/dev/$n && "
+        f"mount --bind /dev/$n {tmp_path}/dev/$n || exit 77; done; mount --rbind {tmp_path}/dev /dev || exit 77; "
+        f"exec {sys.executable} -m cedarbox demo --rootfs {layout} --directory {tmp_path}/out"
+    )
+    own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
+    command = ["unshare", *own, "--mount", "sh", "-c", hidden]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    if done.returncode == 77 or done.stderr.startswith("unshare:"):
+        pytest.skip(f"no mount namespace can be made here: {done.stderr.strip()}")
+    assert_one_line(done, "/dev/kvm is missing")
+    assert not (tmp_path / "out").exists()
 
 
 def test_verify_and_show(tmp_path: Path) -> None:
