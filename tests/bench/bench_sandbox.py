@@ -77,7 +77,7 @@ async def starts(layout: Path, forks: int, times: int) -> None:
                 await _gone(client, again)
             print(f"resume: {statistics.median(resumed) / base:.2f} of a cold start, {_list(resumed)}", flush=True)
             begun = time.monotonic()
-            made = await fork(client, client.deserialize_session_state(dict(state)), forks, at_once=2)
+            made = await fork(client, client.deserialize_session_state(dict(state)), forks)
             spent = time.monotonic() - begun
             print(f"fork of {forks}: {spent:.1f} s, each {spent / forks / base:.2f} of a cold start", flush=True)
             for number, one in enumerate(made):
