@@ -127,7 +127,7 @@ async def files(layout: Path, megabytes: int) -> None:
                 source.seek(0)
                 begun = time.monotonic()
                 await session.write(Path("large"), cast("io.IOBase", source))
-                written = time.monotonic() - begun
+                written, between = time.monotonic() - begun, _peak_mb()
             begun = time.monotonic()
             actual = hashlib.sha256()
             with await session.read(Path("large")) as stream:
@@ -140,7 +140,8 @@ async def files(layout: Path, megabytes: int) -> None:
             same = actual.hexdigest() == expected.hexdigest()
             print(
                 f"{megabytes} MB in: {written:.0f} s, out: {read:.0f} s, the same bytes: {same}, "
-                f"peak memory of this process: {before:.0f} MB before, {_peak_mb():.0f} MB after",
+                f"peak memory of this process: {before:.0f} MB before, {between:.0f} MB after writing, "
+                f"{_peak_mb():.0f} MB after reading",
                 flush=True,
             )
             await _gone(client, session)
