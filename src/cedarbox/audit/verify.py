@@ -11,6 +11,7 @@ checkpoints, or of the shipped records, elsewhere.
 from __future__ import annotations
 
 import heapq
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -103,7 +104,7 @@ def verify_ledger(directory: Path | str, *, public_key: Path | str | None = None
     heads: list[Head] = []
     records = checkpoints = 0
     for stream, claimed in sorted(claims.items()):
-        if stream not in {path.stem for path in paths}:
+        if _gone(place, stream, {path.stem for path in paths}):
             by = claimed[0].by
             findings.append(Finding("deleted", stream, None, None, f"the stream that {by} names is gone"))
     for path in paths:
@@ -202,11 +203,16 @@ def _strangers(directory: Path, streams: set[str]) -> list[Finding]:
     for path in sorted(directory.iterdir()):
         if path.suffix == STREAM and not is_stream_id(path.stem):
             findings.append(Finding("foreign", ascii(path.stem), None, None, "the file is not a stream of a ledger"))
-        elif path.suffix == CHECKPOINTS and path.stem not in streams and path.lstat().st_size:
+        elif path.suffix == CHECKPOINTS and _gone(directory, path.stem, streams) and path.lstat().st_size:
             # An empty one is what remains when the disk was full before the stream could be made.
             message = "the checkpoints have no stream: its file is gone"
             findings.append(Finding("deleted", ascii(path.stem).strip("'"), None, None, message))
     return findings
+
+
+def _gone(directory: Path, stream: str, listed: set[str]) -> bool:
+    """Whether a stream is missing. One that was begun after the directory was listed is not."""
+    return stream not in listed and not os.path.lexists(directory / f"{stream}{STREAM}")
 
 
 def _claims(paths: list[Path]) -> dict[str, list[Claim]]:
