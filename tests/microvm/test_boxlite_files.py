@@ -17,6 +17,8 @@ from agents.sandbox.errors import (
 from agents.sandbox.session.sandbox_session import SandboxSession
 from tests.microvm.boxes import content, stream
 
+from cedarbox.boxlite import files
+
 EVERY = bytes(range(256))
 
 
@@ -97,7 +99,22 @@ async def test_a_new_file_is_claimed(session: SandboxSession) -> None:
     assert await content(session, "new/one") == b"first"
 
 
-async def test_archive_round_trip(session: SandboxSession) -> None:
+async def test_a_large_file_goes_in_parts_and_is_written_at_once(
+    session: SandboxSession, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(files, "PART_BYTES", 500)
+    await session.exec("mkdir parts; cd parts; echo old >real; chmod 640 real; chown agent real; ln -s real link")
+    await session.write(Path("parts/link"), stream(EVERY * 5))
+    assert await content(session, "parts/real") == EVERY * 5
+    await session._inner._write_new_file(Path("parts/new"), stream(EVERY * 4))
+    assert await content(session, "parts/new") == EVERY * 4
+    with pytest.raises(FileExistsError):
+        await session._inner._write_new_file(Path("parts/new"), stream(EVERY * 5))
+    listing = (await session.exec("cd parts; stat -c '%a %U' real; readlink link; ls -A")).stdout
+    assert listing == b"640 agent\nreal\nlink\nnew\nreal\n"
+
+
+async def test_archive_round_trip(session: SandboxSession, monkeypatch: pytest.MonkeyPatch) -> None:
     await session.exec(
         "rm -rf -- *; mkdir -p a/b skip/me a/skip; printf '\\377\\000' >a/b/bytes; echo hard >a/one; ln a/one a/two;"
         "ln -s b/bytes a/link; chmod 755 a/one; mkfifo pipe; echo n >skip/me/file; echo yes >a/skip/file; echo u >'ü x'"
@@ -112,7 +129,10 @@ async def test_archive_round_trip(session: SandboxSession) -> None:
     assert names == {".", "a", "a/b", "a/b/bytes", "a/link", "a/one", "a/skip", "a/skip/file", "a/two", "skip", "ü x"}
     assert (await session.exec("ls /.cedarbox")).stdout == b""
     await session.exec("rm -rf -- * .[!.]*")
+    # It goes in parts, to a file that is gone afterwards.
+    monkeypatch.setattr(files, "PART_BYTES", len(data) // 2)
     await session.hydrate_workspace(io.BytesIO(data))
+    assert (await session.exec("ls /.cedarbox")).stdout == b""
     assert await content(session, "a/b/bytes") == b"\xff\0"
     assert await content(session, "a/link") == b"\xff\0"
     assert (await session.exec("stat -c %a a/one; cat a/two 'ü x' a/skip/file")).stdout == b"755\nhard\nu\nyes\n"

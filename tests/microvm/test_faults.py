@@ -16,7 +16,7 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.snapshot import LocalSnapshotSpec
 from tests.microvm.boxes import leftovers, options, state_of, stream
 
-from cedarbox.boxlite import BoxLiteSandboxClient, api
+from cedarbox.boxlite import BoxLiteSandboxClient, api, files
 from cedarbox.errors import CedarboxError
 
 
@@ -207,7 +207,8 @@ async def test_a_guest_whose_memory_ran_out_is_noticed_named_and_revived(session
     await revived(session)
 
 
-async def test_a_full_disk_is_named_and_loses_nothing(session: SandboxSession) -> None:
+async def test_a_full_disk_is_named_and_loses_nothing(session: SandboxSession, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(files, "PART_BYTES", 100_000)
     # Room for the small file and no more.
     await session.exec(
         "fallocate -l 200K /room; for s in 400M 100M 50M 10M 1M 100K 4K; do n=0; "

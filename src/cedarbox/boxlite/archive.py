@@ -27,9 +27,9 @@ tar "$@" -C "$(dirname -- "$root")" -cf "$out" -- "$(basename -- "$root")"
 hydration refuses hard links."""
 
 UNPACK: Final = f"""{_PATH}
-mkdir -p -- "$1" && exec tar -x -f - -C "$1"
+mkdir -p -- "$2" && exec tar -x -f "$1" -C "$2"
 """
-"""Unpacks standard input below the directory $1."""
+"""Unpacks the archive $1, ``-`` for standard input, below the directory $2."""
 
 
 def excludes(root_name: str, skipped: Iterable[PurePath]) -> list[str]:

@@ -42,10 +42,10 @@ _MAX_ARCHIVE: Final = trees.MAX_BYTES + trees.MAX_ENTRIES * 2048
 
 # $1 the directory, $2 the file that tells which copy the disk holds.
 _HELD: Final = f'{_PATH}; [ -d "$1" ] && [ ! -L "$1" ] && cat -- "$2" 2>/dev/null'
-# $1 the directory, $2 the mark, $3 the digest; the archive on standard input.
+# $1 the archive, $2 the directory, $3 the mark, $4 the digest.
 _BRING_IN: Final = f"""{_PATH}
-rm -rf -- "$1" "$2" && mkdir -p -- "$1" && tar -x -p -f - -C "$1" || exit 1
-umask 077; mkdir -p -- "{_MARKS}" && printf %s "$3" >"$2"
+rm -rf -- "$2" "$3" && mkdir -p -- "$2" && tar -x -p -f "$1" -C "$2" || exit 1
+umask 077; mkdir -p -- "{_MARKS}" && printf %s "$4" >"$3"
 """
 # $1 the directory, $2 the archive, $3 the most bytes that it may have.
 _TAKE_OUT: Final = f"""{_PATH}
@@ -124,7 +124,7 @@ class CopyingSession(AccountSession):
         content, digest = await asyncio.to_thread(trees.archived, Path(mount.real))
         with content:
             try:
-                result = await self._tool(_BRING_IN, mount.guest, _mark_path(mount), digest, stdin=content)
+                result = await self._unpacked(_BRING_IN, content, mount.guest, _mark_path(mount), digest)
             except (GuestFailure, api.BoxliteError) as error:
                 raise HostError(f"the mount {mount.host} cannot be copied into the guest: {error}") from error
         if not result.ok():

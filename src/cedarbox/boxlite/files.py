@@ -8,29 +8,40 @@ does it. ``copy_in`` is not used: it replaces symbolic links and ignores the own
 
 from __future__ import annotations
 
+import io
 import os
 import shutil
 import stat
 import tempfile
 from pathlib import Path
-from typing import IO, Final
+from typing import IO, Final, cast
 
 from cedarbox.boxlite import api
 
 __all__ = [
+    "ABORT",
+    "BEGIN",
     "COPY_ABOVE",
+    "END",
     "EXISTS",
+    "MORE",
     "NOT_A_FILE",
+    "PART_BYTES",
     "READ",
     "SHORT",
     "TOO_LARGE",
     "WRITE",
     "copied_out",
     "measured",
+    "part_of",
 ]
 
 COPY_ABOVE: Final = 256 * 1024
 """Bytes above which a file of root is copied out by BoxLite instead of read by a command."""
+
+PART_BYTES: Final = 8 * 1024 * 1024
+"""Bytes that one command gets on its standard input. BoxLite takes all input at once, however slowly the guest reads,
+and keeps what it has not read yet in the memory of this process (measured on BoxLite 0.10.8)."""
 
 EXISTS: Final = 17
 NOT_A_FILE: Final = 45
@@ -45,7 +56,7 @@ exec cat -- "$1"
 """
 """Prints the file $1, or its real path and code TOO_LARGE when it has more than $2 bytes; $2 = 0 always prints."""
 
-WRITE: Final = f"""{_PATH}
+_WRITE_BEGIN: Final = f"""{_PATH}
 t=$1 size=$2 new=$3
 d=$(dirname -- "$t"); mkdir -p -- "$d" || exit 1
 if [ "$new" = 1 ]; then
@@ -60,6 +71,8 @@ tmp=$(mktemp "$w/.cedarbox.XXXXXX") || exit 1
 drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
 trap 'drop 1' HUP INT TERM
 cat >"$tmp" || drop 1
+"""
+_WRITE_END: Final = f"""
 [ "$(wc -c <"$tmp")" -eq "$size" ] || drop {SHORT}
 if [ "$w" != "$d" ]; then cat <"$tmp" >"$t" || drop 1; rm -f -- "$tmp"; exit 0; fi
 if [ -e "$t" ]; then
@@ -69,7 +82,32 @@ if [ -e "$t" ]; then
 else chmod "$(printf %o $((0666 & ~$(umask))))" "$tmp" || drop 1; fi
 mv -f -- "$tmp" "$t" || drop 1
 """
+
+WRITE: Final = _WRITE_BEGIN + _WRITE_END
 """Writes $2 bytes of standard input to $1, beside it first and renamed then; $3 = 1 means that $1 must not exist."""
+
+BEGIN: Final = (
+    _WRITE_BEGIN
+    + """printf '%s\\0%s' "$tmp" "$t"
+"""
+)
+"""Does the first half of WRITE, and prints the file beside, a zero byte, and what $1 really is."""
+
+MORE: Final = f"""{_PATH}
+umask 077; mkdir -p -- "$(dirname -- "$1")" && exec cat >>"$1"
+"""
+"""Appends standard input to the file $1."""
+
+END: Final = f"""{_PATH}
+t=$1 size=$2 new=$3 tmp=$4; d=$(dirname -- "$t") w=$(dirname -- "$tmp")
+drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
+{_WRITE_END}"""
+"""Does the second half of WRITE. $4 is the file beside."""
+
+ABORT: Final = f"""{_PATH}
+rm -f -- "$4"; [ "$3" != 1 ] || rm -f -- "$1"
+"""
+"""Undoes the first half. The arguments are those of END."""
 
 
 def measured(stream: IO[bytes]) -> tuple[int, IO[bytes]]:
@@ -90,6 +128,27 @@ def measured(stream: IO[bytes]) -> tuple[int, IO[bytes]]:
         spool.close()
         raise
     return size, spool
+
+
+class _Part(io.BufferedIOBase):
+    def __init__(self, stream: IO[bytes], size: int) -> None:
+        self._stream, self._left = stream, size
+
+    def read(self, size: int | None = -1, /) -> bytes:
+        wanted = self._left if size is None or size < 0 else min(size, self._left)
+        piece = self._stream.read(wanted)
+        self._left -= len(piece)
+        return piece
+
+
+def part_of(stream: IO[bytes], size: int) -> IO[bytes]:
+    """Return a stream that ends after some bytes of another one.
+
+    Args:
+        stream: The other one; it stands behind the part when that was read.
+        size: Bytes of the part.
+    """
+    return cast("IO[bytes]", _Part(stream, size))
 
 
 async def copied_out(box: api.Box, guest_path: str) -> IO[bytes]:

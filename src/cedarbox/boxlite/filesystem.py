@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import io
+import os
+import uuid
 from pathlib import Path
 from typing import IO, cast
 
@@ -12,10 +14,11 @@ from agents.sandbox.session.runtime_helpers import RESOLVE_WORKSPACE_PATH_HELPER
 from agents.sandbox.session.workspace_payloads import coerce_write_payload
 from agents.sandbox.types import ExecResult, User
 
-from cedarbox.boxlite import api, files
+from cedarbox.boxlite import api, archive, files
 from cedarbox.boxlite.commands import CommandSession, user_name
 from cedarbox.boxlite.failures import Operation, archive_failure
 from cedarbox.boxlite.marked import GuestFailure
+from cedarbox.boxlite.waiting import finish
 
 __all__ = ["FileSession"]
 
@@ -113,12 +116,55 @@ class FileSession(CommandSession):
         target = str(await self._validate_path_access(path, for_write=True))
         await self._put(path, target, data, user=user_name(user), new=True)
 
+    async def _written(self, target: str, size: int, content: IO[bytes], *, user: str | None, new: bool) -> ExecResult:
+        claim = "1" if new else "0"
+        if size <= files.PART_BYTES:
+            return await self._tool(files.WRITE, target, str(size), claim, user=user, stdin=content)
+        result = await self._tool(
+            files.BEGIN, target, str(size), claim, user=user, stdin=files.part_of(content, files.PART_BYTES)
+        )
+        if not result.ok():
+            return result
+        beside, _, real = os.fsdecode(result.stdout).partition("\0")
+        arguments = (real, str(size), claim, beside)
+        try:
+            if (result := await self._appended(beside, content, user=user)).ok():
+                return await self._tool(files.END, *arguments, user=user)
+        except BaseException:
+            await finish(self._tool(files.ABORT, *arguments, user=user))
+            raise
+        await self._tool(files.ABORT, *arguments, user=user)
+        return result
+
+    async def _appended(self, path: str, content: IO[bytes], *, user: str | None = None) -> ExecResult:
+        """Append the rest of a file of the host to a file of the guest, in parts that bound the memory it takes."""
+        size = os.fstat(content.fileno()).st_size
+        result = ExecResult(stdout=b"", stderr=b"", exit_code=0)
+        while result.ok() and content.tell() < size:
+            result = await self._tool(files.MORE, path, user=user, stdin=files.part_of(content, files.PART_BYTES))
+        return result
+
+    async def _unpacked(self, script: str, content: IO[bytes], *arguments: str) -> ExecResult:
+        """Run a script of ours, as root, that gets the name of an archive first and then the arguments."""
+        if os.fstat(content.fileno()).st_size <= files.PART_BYTES:
+            return await self._tool(script, "-", *arguments, stdin=content)
+        packed = f"{archive.SCRATCH}/{uuid.uuid4().hex}.tar"
+        try:
+            result = await self._appended(packed, content)
+            return await self._tool(script, packed, *arguments) if result.ok() else result
+        finally:
+            await finish(self._scratch_removed(packed))
+
+    async def _scratch_removed(self, packed: str) -> None:
+        if self._runner is not None:
+            await self._runner.run(("rm", "-f", "--", packed), cwd="/", timeout_s=30.0)
+
     async def _put(self, path: Path, target: str, data: io.IOBase, *, user: str | None, new: bool) -> None:
         payload = coerce_write_payload(path=path, data=data)
         size, content = await asyncio.to_thread(files.measured, cast("IO[bytes]", payload.stream))
         with content:
             try:
-                result = await self._tool(files.WRITE, target, str(size), "1" if new else "0", user=user, stdin=content)
+                result = await self._written(target, size, content, user=user, new=new)
             except (GuestFailure, api.BoxliteError) as error:
                 raise archive_failure(Operation.WRITE, error, path) from error
         if result.exit_code == files.EXISTS:

@@ -265,10 +265,6 @@ class BoxLiteSandboxSession(CopyingSession):
             raise GuestFailure("the archive could not be read")
         return raw
 
-    async def _scratch_removed(self, packed: str) -> None:
-        if self._runner is not None:
-            await self._runner.run(("rm", "-f", "--", packed), cwd="/", timeout_s=30.0)
-
     async def hydrate_workspace(self, data: io.IOBase) -> None:
         """Restore what :meth:`persist_workspace` saved.
 
@@ -299,7 +295,7 @@ class BoxLiteSandboxSession(CopyingSession):
             raise WorkspaceArchiveWriteError(path=root, cause=error) from error
         with content:
             try:
-                result = await self._tool(archive.UNPACK, str(root), stdin=content)
+                result = await self._unpacked(archive.UNPACK, content, str(root))
             except (GuestFailure, api.BoxliteError) as error:
                 raise archive_failure(Operation.HYDRATE, error, root) from error
         if not result.ok():
