@@ -174,15 +174,16 @@ async def test_cancelling_and_terminating_kill_descendants(session: SandboxSessi
         await session.pty_write_stdin(session_id=updates[0].process_id, chars="")
 
 
-@pytest.mark.parametrize("most", [16, pytest.param(64, marks=pytest.mark.long)])
+@pytest.mark.parametrize("most", [10, pytest.param(64, marks=pytest.mark.long)])
 async def test_at_most_so_many_are_held_and_the_oldest_go(
     session: SandboxSession, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert PTY_PROCESSES_MAX == 64
     monkeypatch.setattr("cedarbox.boxlite.terminals.PTY_PROCESSES_MAX", most)
     first = await begin(session, "sleep 4345", seconds=0.25)
-    for _ in range(most // 8):
-        await asyncio.gather(*(begin(session, "sleep 4346", seconds=0.25) for _ in range(8)))
+    for begun in range(0, most, 8):
+        several = min(8, most - begun)
+        await asyncio.gather(*(begin(session, "sleep 4346", seconds=0.25) for _ in range(several)))
     assert await sleeping(session, 4345) == b""
     with pytest.raises(PtySessionNotFoundError):
         await session.pty_write_stdin(session_id=first.process_id, chars="")

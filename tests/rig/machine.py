@@ -19,7 +19,7 @@ import subprocess
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
@@ -41,6 +41,10 @@ BOOT_SECONDS = 180
 
 _HEADER = struct.Struct(">cI")
 _PIECE = 1 << 16
+# The emulator loses a timer interrupt once in some hours of nested guests, and then the machine sleeps for ever (seen
+# with QEMU 7.2). Any other interrupt wakes it, such as a byte for it to drop.
+_WAKE = b"\0"
+_WAKE_SECONDS = 1.0
 _CONSOLE_LINES = 25
 _READ_ONLY = ",readonly=on"
 # Five levels of page tables make every nested walk longer. "Enhanced" string instructions make kernels copy and clear
@@ -116,7 +120,7 @@ def _converse(channel: socket.socket, job: Job, stdout: int, stderr: int) -> int
     end = None if job.timeout is None else time.monotonic() + job.timeout
     while True:
         try:
-            kind, payload = _frame(channel, end)
+            kind, payload = _frame(channel, end, waking=True)
         except TimeoutError:
             os.write(stderr, f"rig: the command took longer than {job.timeout:g} s and was ended\n".encode())
             return TIMED_OUT
@@ -144,17 +148,28 @@ def _environment(job: Job) -> dict[str, str]:
     return {**own, **job.env}
 
 
-def _frame(channel: socket.socket, end: float | None) -> tuple[bytes, bytes]:
-    kind, length = _HEADER.unpack(_exactly(channel, _HEADER.size, end))
-    return kind, _exactly(channel, length, end)
+def _frame(channel: socket.socket, end: float | None, *, waking: bool = False) -> tuple[bytes, bytes]:
+    kind, length = _HEADER.unpack(_exactly(channel, _HEADER.size, end, waking=waking))
+    return kind, _exactly(channel, length, end, waking=waking)
 
 
-def _exactly(channel: socket.socket, size: int, end: float | None) -> bytes:
+def _exactly(channel: socket.socket, size: int, end: float | None, *, waking: bool) -> bytes:
     data = bytearray()
     while len(data) < size:
-        # A time-out of zero would make the socket non-blocking.
-        channel.settimeout(None if end is None else max(end - time.monotonic(), 0.001))
-        piece = channel.recv(min(size - len(data), _PIECE))
+        left = None if end is None else end - time.monotonic()
+        if left is not None and left <= 0:
+            raise TimeoutError
+        channel.settimeout(min(_WAKE_SECONDS, _WAKE_SECONDS if left is None else left))
+        try:
+            piece = channel.recv(min(size - len(data), _PIECE))
+        except TimeoutError:
+            if waking:
+                # Whether it is gone is for the next reading to find.
+                with suppress(TimeoutError, BrokenPipeError, ConnectionResetError):
+                    channel.sendall(_WAKE)
+            continue
+        except ConnectionResetError:
+            raise EOFError from None
         if not piece:
             raise EOFError
         data += piece

@@ -6,7 +6,10 @@ import gzip
 import hashlib
 import json
 import shutil
+import socket
 import tarfile
+import threading
+import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -16,6 +19,7 @@ from tests.rig.debian import apt_sources
 from tests.rig.disk import requirements
 from tests.rig.lanes import LANES
 from tests.rig.layout import verify_layout, write_layout
+from tests.rig.machine import _frame
 from tests.rig.suite import tally
 from tests.rig.trouble import RigError
 
@@ -222,6 +226,24 @@ def test_a_report_is_counted_and_a_missing_one_is_an_error(tmp_path: Path) -> No
         tally(report)
     with pytest.raises(RigError, match="did not finish"):
         tally(tmp_path / "absent.xml")
+
+
+def test_a_machine_that_says_nothing_is_woken_and_its_end_is_seen() -> None:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        told: list[tuple[bytes, bytes]] = []
+        reader = threading.Thread(target=lambda: told.append(_frame(ours, time.monotonic() + 60, waking=True)))
+        reader.start()
+        # What a machine that lost its timer gets is an interrupt.
+        assert theirs.recv(1) == b"\0"
+        theirs.sendall(b"O\0\0\0\2hi")
+        reader.join()
+        assert told == [(b"O", b"hi")]
+        with pytest.raises(TimeoutError):
+            _frame(ours, time.monotonic() + 0.1, waking=True)
+        theirs.close()
+        with pytest.raises(EOFError):
+            _frame(ours, None, waking=True)
 
 
 def test_every_module_that_boots_boxes_is_in_one_lane() -> None:

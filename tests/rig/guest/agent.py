@@ -2,7 +2,8 @@
 
 Everything goes over one virtio port in frames: one byte of kind, four bytes of length (big endian), the payload.
 To the host: ``R`` (ready), ``O`` (standard output), ``E`` (standard error), ``X`` (exit code, JSON).
-From the host: ``J`` (the job, JSON: ``argv``, ``env``, ``cwd``). Standard library only.
+From the host: ``J`` (the job, JSON: ``argv``, ``env``, ``cwd``), then single bytes that mean nothing: each is an
+interrupt, which wakes a machine that lost its timer. Standard library only.
 """
 
 from __future__ import annotations
@@ -100,14 +101,15 @@ def _serve(port: int, job: dict[str, object]) -> int:
     kinds = {out_read: b"O", err_read: b"E"}
     poll = select.poll()
     poll.register(wake_read, select.POLLIN)
-    poll.register(port, 0)
+    poll.register(port, select.POLLIN)
     for stream in kinds:
         os.set_blocking(stream, False)
         poll.register(stream, select.POLLIN)
     while True:
-        for ready, _event in poll.poll():
+        for ready, event in poll.poll():
             if ready == port:
-                _power_off()
+                if event & (select.POLLHUP | select.POLLERR) or not os.read(port, _PIECE):
+                    _power_off()
             elif ready == wake_read:
                 os.read(wake_read, _PIECE)
             elif data := os.read(ready, _PIECE):
