@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import io
+import os
 import tarfile
 from pathlib import Path
 
@@ -112,6 +114,20 @@ async def test_a_large_file_goes_in_parts_and_is_written_at_once(
         await session._inner._write_new_file(Path("parts/new"), stream(EVERY * 5))
     listing = (await session.exec("cd parts; stat -c '%a %U' real; readlink link; ls -A")).stdout
     assert listing == b"640 agent\nreal\nlink\nnew\nreal\n"
+
+
+@pytest.mark.parametrize("new", [True, False])
+async def test_a_write_that_is_cancelled_leaves_nothing(session: SandboxSession, new: bool) -> None:
+    await session.exec("rm -rf cut; mkdir cut; echo kept >cut/old")
+    write = session._inner._write_new_file if new else session.write
+    size = 3_000_000 if os.environ.get("CEDARBOX_RIG") == "1" else 300_000_000
+    task = asyncio.create_task(write(Path("cut/new" if new else "cut/old"), stream(bytes(size))))
+    while b".cedarbox." not in (await session.exec("ls -A cut")).stdout:
+        assert not task.done()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    assert (await session.exec("ls -A cut; cat cut/old")).stdout == b"old\nkept\n"
 
 
 async def test_archive_round_trip(session: SandboxSession, monkeypatch: pytest.MonkeyPatch) -> None:

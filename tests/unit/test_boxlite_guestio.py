@@ -135,7 +135,7 @@ def test_write_script(tmp_path: Path) -> None:
 
     def write(data: bytes, *, path: Path = target, size: int | None = None, new: bool = False) -> int:
         return shell(
-            files.WRITE, str(path), str(len(data) if size is None else size), str(int(new)), stdin=data
+            files.WRITE, str(path), str(len(data) if size is None else size), str(int(new)), "word", stdin=data
         ).returncode
 
     assert write(b"one", new=True) == 0
@@ -161,6 +161,52 @@ def test_write_script(tmp_path: Path) -> None:
     assert write(b"short", path=tmp_path / "new", size=99, new=True) == files.SHORT
     assert not (tmp_path / "new").exists()
     assert sorted(path.name for path in tmp_path.rglob("*")) == ["dangling", "deep", "file", "link"]
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_write_in_parts(tmp_path: Path, new: bool) -> None:
+    target, link = tmp_path / "file", tmp_path / "link"
+    link.symlink_to(target)
+    if not new:
+        target.write_bytes(b"before")
+        target.chmod(0o640)
+    arguments = (str(target if new else link), "6", str(int(new)), "word")
+    begun = {"file": b"" if new else b"before", "link": b"" if new else b"before"}
+
+    def held() -> dict[str, bytes]:
+        return {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+
+    for script, stdin, beside in (
+        (files.WRITE_FIRST, b"one", b"one"),
+        (files.WRITE_NEXT, b"two", b"onetwo"),
+    ):
+        assert shell(script, *arguments, stdin=stdin).returncode == 0
+        assert held() == begun | {".cedarbox.word": beside}
+    assert shell(files.WRITE_LAST, *arguments).returncode == 0
+    assert held() == {"file": b"onetwo", "link": b"onetwo"}
+    assert link.is_symlink()
+    assert target.stat().st_mode & 0o777 == (0o644 if new else 0o640)
+    # What is whole is not undone, and what was never begun is not gone on with.
+    assert shell(files.WRITE_UNDONE, *arguments).returncode == 0
+    assert shell(files.WRITE_NEXT, *arguments, stdin=b"more").returncode == 1
+    assert shell(files.WRITE_LAST, str(target), "6", "0", "word").returncode != 0
+    assert held() == {"file": b"onetwo", "link": b"onetwo"}
+
+
+@pytest.mark.parametrize("new", [True, False])
+def test_a_write_that_was_cut_off_is_undone(tmp_path: Path, new: bool) -> None:
+    target = tmp_path / "file"
+    if not new:
+        target.write_bytes(b"before")
+    arguments = (str(target), "6", str(int(new)), "word")
+    assert shell(files.WRITE_FIRST, *arguments, stdin=b"one").returncode == 0
+    assert shell(files.WRITE_UNDONE, *arguments).returncode == 0
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == ({} if new else {"file": b"before"})
+    # A file that is somebody else's is left alone, empty or not.
+    target.write_bytes(b"")
+    assert shell(files.WRITE_FIRST, str(target), "6", "1", "word", stdin=b"one").returncode == files.EXISTS
+    assert shell(files.WRITE_UNDONE, str(target), "6", "1", "word").returncode == 0
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 def test_read_script(tmp_path: Path) -> None:

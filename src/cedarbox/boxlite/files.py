@@ -19,18 +19,19 @@ from typing import IO, Final, cast
 from cedarbox.boxlite import api
 
 __all__ = [
-    "ABORT",
-    "BEGIN",
+    "APPEND",
     "COPY_ABOVE",
-    "END",
     "EXISTS",
-    "MORE",
     "NOT_A_FILE",
     "PART_BYTES",
     "READ",
     "SHORT",
     "TOO_LARGE",
     "WRITE",
+    "WRITE_FIRST",
+    "WRITE_LAST",
+    "WRITE_NEXT",
+    "WRITE_UNDONE",
     "copied_out",
     "measured",
     "part_of",
@@ -56,7 +57,9 @@ exec cat -- "$1"
 """
 """Prints the file $1, or its real path and code TOO_LARGE when it has more than $2 bytes; $2 = 0 always prints."""
 
-_WRITE_BEGIN: Final = f"""{_PATH}
+# Every script of a write has the same arguments: $1 the target, $2 its size, $3 = 1 when it must not exist, $4 a random
+# word. The content is put beside the target, or in /tmp where the user may make no files, and renamed when it is whole.
+_BEGIN: Final = f"""{_PATH}
 t=$1 size=$2 new=$3
 d=$(dirname -- "$t"); mkdir -p -- "$d" || exit 1
 if [ "$new" = 1 ]; then
@@ -67,12 +70,20 @@ fi
 [ ! -e "$t" ] || [ -f "$t" ] || exit {NOT_A_FILE}
 if [ -L "$t" ]; then t=$(readlink -f -- "$t") && [ -n "$t" ] || exit 1; d=$(dirname -- "$t"); fi
 w=$d; [ -w "$d" ] || w=/tmp
-tmp=$(mktemp "$w/.cedarbox.XXXXXX") || exit 1
+tmp=$w/.cedarbox.$4
 drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
 trap 'drop 1' HUP INT TERM
+(umask 077; set -C; : >"$tmp") || drop 1
 cat >"$tmp" || drop 1
 """
-_WRITE_END: Final = f"""
+_FIND: Final = f"""{_PATH}
+t=$1 size=$2 new=$3
+[ ! -L "$t" ] || t=$(readlink -f -- "$t"); d=$(dirname -- "$t")
+w=$d; [ -f "$w/.cedarbox.$4" ] || w=/tmp
+tmp=$w/.cedarbox.$4
+drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
+"""
+_END: Final = f"""
 [ "$(wc -c <"$tmp")" -eq "$size" ] || drop {SHORT}
 if [ "$w" != "$d" ]; then cat <"$tmp" >"$t" || drop 1; rm -f -- "$tmp"; exit 0; fi
 if [ -e "$t" ]; then
@@ -83,31 +94,28 @@ else chmod "$(printf %o $((0666 & ~$(umask))))" "$tmp" || drop 1; fi
 mv -f -- "$tmp" "$t" || drop 1
 """
 
-WRITE: Final = _WRITE_BEGIN + _WRITE_END
-"""Writes $2 bytes of standard input to $1, beside it first and renamed then; $3 = 1 means that $1 must not exist."""
+WRITE: Final = _BEGIN + _END
+"""Writes standard input to $1 at once."""
 
-BEGIN: Final = (
-    _WRITE_BEGIN
-    + """printf '%s\\0%s' "$tmp" "$t"
+WRITE_FIRST: Final = _BEGIN
+"""Begins to write what comes in parts; the first is standard input."""
+
+WRITE_NEXT: Final = f"""{_FIND}[ -f "$tmp" ] && cat >>"$tmp" || exit 1
 """
-)
-"""Does the first half of WRITE, and prints the file beside, a zero byte, and what $1 really is."""
+"""Adds the next part."""
 
-MORE: Final = f"""{_PATH}
+WRITE_LAST: Final = _FIND + _END
+"""Puts what came in parts in its place."""
+
+WRITE_UNDONE: Final = f"""{_FIND}[ -f "$tmp" ] || exit 0
+rm -f -- "$tmp"; [ "$new" != 1 ] || [ -s "$t" ] || rm -f -- "$t"
+"""
+"""Removes what a write that was cut off has left."""
+
+APPEND: Final = f"""{_PATH}
 umask 077; mkdir -p -- "$(dirname -- "$1")" && exec cat >>"$1"
 """
 """Appends standard input to the file $1."""
-
-END: Final = f"""{_PATH}
-t=$1 size=$2 new=$3 tmp=$4; d=$(dirname -- "$t") w=$(dirname -- "$tmp")
-drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
-{_WRITE_END}"""
-"""Does the second half of WRITE. $4 is the file beside."""
-
-ABORT: Final = f"""{_PATH}
-rm -f -- "$4"; [ "$3" != 1 ] || rm -f -- "$1"
-"""
-"""Undoes the first half. The arguments are those of END."""
 
 
 def measured(stream: IO[bytes]) -> tuple[int, IO[bytes]]:

@@ -22,6 +22,8 @@ from cedarbox.boxlite.waiting import finish
 
 __all__ = ["FileSession"]
 
+_CLEANING_SECONDS = 30.0
+
 
 class FileSession(CommandSession):
     """The part of a session that reads and writes files. Every path is checked in the guest first."""
@@ -117,47 +119,43 @@ class FileSession(CommandSession):
         await self._put(path, target, data, user=user_name(user), new=True)
 
     async def _written(self, target: str, size: int, content: IO[bytes], *, user: str | None, new: bool) -> ExecResult:
-        claim = "1" if new else "0"
-        if size <= files.PART_BYTES:
-            return await self._tool(files.WRITE, target, str(size), claim, user=user, stdin=content)
-        result = await self._tool(
-            files.BEGIN, target, str(size), claim, user=user, stdin=files.part_of(content, files.PART_BYTES)
-        )
-        if not result.ok():
-            return result
-        beside, _, real = os.fsdecode(result.stdout).partition("\0")
-        arguments = (real, str(size), claim, beside)
+        arguments = (target, str(size), "1" if new else "0", uuid.uuid4().hex)
         try:
-            if (result := await self._appended(beside, content, user=user)).ok():
-                return await self._tool(files.END, *arguments, user=user)
+            if size <= files.PART_BYTES:
+                return await self._tool(files.WRITE, *arguments, user=user, stdin=content)
+            script = files.WRITE_FIRST
+            while (result := await self._tool(script, *arguments, user=user, stdin=_part(content))).ok():
+                script = files.WRITE_NEXT
+                if content.tell() >= size:
+                    return await self._tool(files.WRITE_LAST, *arguments, user=user)
         except BaseException:
-            await finish(self._tool(files.ABORT, *arguments, user=user))
+            await finish(self._undone(arguments, user))
             raise
-        await self._tool(files.ABORT, *arguments, user=user)
+        await finish(self._undone(arguments, user))
         return result
 
-    async def _appended(self, path: str, content: IO[bytes], *, user: str | None = None) -> ExecResult:
-        """Append the rest of a file of the host to a file of the guest, in parts that bound the memory it takes."""
-        size = os.fstat(content.fileno()).st_size
-        result = ExecResult(stdout=b"", stderr=b"", exit_code=0)
-        while result.ok() and content.tell() < size:
-            result = await self._tool(files.MORE, path, user=user, stdin=files.part_of(content, files.PART_BYTES))
-        return result
+    async def _undone(self, arguments: tuple[str, ...], user: str | None) -> None:
+        if self._runner is not None:
+            script = ("/bin/sh", "-c", files.WRITE_UNDONE, "sh", *arguments)
+            await self._runner.run(script, cwd="/", user=user, timeout_s=_CLEANING_SECONDS)
 
     async def _unpacked(self, script: str, content: IO[bytes], *arguments: str) -> ExecResult:
         """Run a script of ours, as root, that gets the name of an archive first and then the arguments."""
         if os.fstat(content.fileno()).st_size <= files.PART_BYTES:
             return await self._tool(script, "-", *arguments, stdin=content)
         packed = f"{archive.SCRATCH}/{uuid.uuid4().hex}.tar"
+        size = os.fstat(content.fileno()).st_size
         try:
-            result = await self._appended(packed, content)
-            return await self._tool(script, packed, *arguments) if result.ok() else result
+            while (result := await self._tool(files.APPEND, packed, stdin=_part(content))).ok():
+                if content.tell() >= size:
+                    return await self._tool(script, packed, *arguments)
+            return result
         finally:
             await finish(self._scratch_removed(packed))
 
     async def _scratch_removed(self, packed: str) -> None:
         if self._runner is not None:
-            await self._runner.run(("rm", "-f", "--", packed), cwd="/", timeout_s=30.0)
+            await self._runner.run(("rm", "-f", "--", packed), cwd="/", timeout_s=_CLEANING_SECONDS)
 
     async def _put(self, path: Path, target: str, data: io.IOBase, *, user: str | None, new: bool) -> None:
         payload = coerce_write_payload(path=path, data=data)
@@ -179,3 +177,7 @@ class FileSession(CommandSession):
                     "stderr": result.stderr.decode("utf-8", "replace")[:2000],
                 },
             )
+
+
+def _part(content: IO[bytes]) -> IO[bytes]:
+    return files.part_of(content, files.PART_BYTES)
