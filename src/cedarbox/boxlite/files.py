@@ -59,21 +59,23 @@ exec cat -- "$1"
 
 # Every script of a write has the same arguments: $1 the target, $2 its size, $3 = 1 when it must not exist, $4 a random
 # word. The content is put beside the target, or in /tmp where the user may make no files, and renamed when it is whole.
+# It may be cut off anywhere: the file beside is the first to come and the last to go, so it tells what is left.
+_DROP: Final = """drop() { [ "$new" != 1 ] || rm -f -- "$t"; rm -f -- "$tmp"; exit "$1"; }"""
 _BEGIN: Final = f"""{_PATH}
 t=$1 size=$2 new=$3
 d=$(dirname -- "$t"); mkdir -p -- "$d" || exit 1
-if [ "$new" = 1 ]; then
-  if [ -e "$t" ] || [ -L "$t" ]; then exit {EXISTS}; fi
-  if ! (set -C; : >"$t") 2>/dev/null; then [ -e "$t" ] || [ -L "$t" ] && exit {EXISTS}; exit 1; fi
-fi
+if [ "$new" = 1 ]; then if [ -e "$t" ] || [ -L "$t" ]; then exit {EXISTS}; fi; fi
 [ ! -d "$t" ] || exit {NOT_A_FILE}
 [ ! -e "$t" ] || [ -f "$t" ] || exit {NOT_A_FILE}
 if [ -L "$t" ]; then t=$(readlink -f -- "$t") && [ -n "$t" ] || exit 1; d=$(dirname -- "$t"); fi
 w=$d; [ -w "$d" ] || w=/tmp
 tmp=$w/.cedarbox.$4
-drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
+(umask 077; set -C; : >"$tmp") || exit 1
+if [ "$new" = 1 ] && ! (set -C; : >"$t") 2>/dev/null; then
+  rm -f -- "$tmp"; [ -e "$t" ] || [ -L "$t" ] && exit {EXISTS}; exit 1
+fi
+{_DROP}
 trap 'drop 1' HUP INT TERM
-(umask 077; set -C; : >"$tmp") || drop 1
 cat >"$tmp" || drop 1
 """
 _FIND: Final = f"""{_PATH}
@@ -81,7 +83,7 @@ t=$1 size=$2 new=$3
 [ ! -L "$t" ] || t=$(readlink -f -- "$t"); d=$(dirname -- "$t")
 w=$d; [ -f "$w/.cedarbox.$4" ] || w=/tmp
 tmp=$w/.cedarbox.$4
-drop() {{ rm -f -- "$tmp"; [ "$new" != 1 ] || rm -f -- "$t"; exit "$1"; }}
+{_DROP}
 """
 _END: Final = f"""
 [ "$(wc -c <"$tmp")" -eq "$size" ] || drop {SHORT}
