@@ -22,7 +22,7 @@ from tests.rig.disk import machine_disk
 from tests.rig.image import image_layout
 from tests.rig.machine import FAILED
 from tests.rig.place import Place, choose
-from tests.rig.trouble import RigError, say
+from tests.rig.trouble import say
 
 __all__ = ["LANES", "MICROVM", "prepare", "run_lanes"]
 
@@ -47,7 +47,7 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_demo.py",
     ),
 )
-"""The modules of each lane. The first lane also gets those that nobody has put into one."""
+"""The modules of each lane."""
 
 _LIMIT_SECONDS = 3600
 _REPORT = "microvm.xml"
@@ -87,9 +87,6 @@ def run_lanes(
 
     Returns:
         Whether all lanes passed, and the reports they should have written.
-
-    Raises:
-        RigError: A lane names a module that does not exist.
     """
     lanes = [_Lane(number, files, output / f"lane-{number}") for number, files in enumerate(_shared_out(place), 1)]
     for lane in lanes:
@@ -108,13 +105,7 @@ def run_lanes(
 def _shared_out(place: Place) -> Sequence[tuple[str, ...]]:
     if place.native:
         return [(MICROVM,)]
-    known = {name for lane in LANES for name in lane}
-    found = sorted(path.name for path in (CHECKOUT / MICROVM).glob("test_*.py"))
-    if missing := known.difference(found):
-        raise RigError(f"{MICROVM}: {', '.join(sorted(missing))} is in a lane and does not exist")
-    first, *others = LANES
-    rest = tuple(name for name in found if name not in known)
-    return [tuple(f"{MICROVM}/{name}" for name in lane) for lane in ((*first, *rest), *others)]
+    return [tuple(f"{MICROVM}/{name}" for name in lane) for lane in LANES]
 
 
 def _pytest(lane: _Lane) -> list[str]:

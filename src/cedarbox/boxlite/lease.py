@@ -9,6 +9,7 @@ the real handles when the client is closed.
 from __future__ import annotations
 
 from collections.abc import Awaitable
+from typing import Any
 from weakref import WeakSet
 
 from cedarbox.boxlite import api
@@ -63,14 +64,10 @@ class LeasedBox:
         command: str,
         args: list[str] | None = None,
         env: list[tuple[str, str]] | None = None,
-        *,
-        tty: bool = False,
-        user: str | None = None,
-        timeout_secs: float | None = None,
-        cwd: str | None = None,
+        **how: Any,
     ) -> Awaitable[api.Execution]:
-        """Start a process in it."""
-        return self._held.exec(command, args, env, tty=tty, user=user, timeout_secs=timeout_secs, cwd=cwd)
+        """Start a process in it. The other arguments are those of :class:`~cedarbox.boxlite.api.Box`."""
+        return self._held.exec(command, args, env, **how)
 
     async def clone_box(self, *, name: str | None = None) -> api.Box:
         """Make another box with a copy-on-write copy of its disk and its settings. It must be stopped."""
