@@ -21,7 +21,7 @@ from cedarbox.audit import Entry, Ledger
 from cedarbox.guard import Gate
 from cedarbox.guard.gate import Question
 from cedarbox.policy import PolicyBundle, PolicyEngine, actions
-from cedarbox.policy.actions import NAMESPACE, Base
+from cedarbox.policy.entities import NAMESPACE, Base
 from cedarbox.telemetry.spans import Telemetry
 
 _ROUNDS = 15

@@ -25,7 +25,7 @@ from cedarbox.boxlite.holders import inherited_settings
 from cedarbox.boxlite.mounts import mark, pinned, recheck
 from cedarbox.errors import CanonicalizationError, ConfigurationError, HostError
 from cedarbox.guard.facts import mounting
-from cedarbox.policy.actions import Base
+from cedarbox.policy.entities import Base
 
 PERMIT_CREATE = """
 @id("create") permit (principal, action in [Sandbox::Action::"create", Sandbox::Action::"resume"], resource);

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from tests.unit.bundles import PERMIT_ALL, SHIPPED, agents, engine
 
 from cedarbox.policy import Decision, PolicyBundle, PolicyEngine, actions
-from cedarbox.policy.actions import Action, Base, Entity
+from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Address, Host, canonical_host
+from cedarbox.policy.entities import Base, Entity
 
 BASE = Base(datetime(2026, 11, 23, tzinfo=UTC), "boxlite")
 
@@ -31,12 +32,15 @@ def _every_action() -> dict[str, Action]:
         egress="none",
         vcpus=1,
         memory_mib=512,
+        lifetime_s=3600,
     )
     return {
         "create": made,
         "resume": actions.resume(made),
-        "snapshot": actions.snapshot(BASE, session="s", kind="tar"),
-        "restore": actions.restore(BASE, snapshot_id="s", kind="tar"),
+        "snapshot": actions.snapshot(BASE, session="s", kind="tar", store="local"),
+        "restore": actions.restore(BASE, snapshot_id="s", kind="tar", store="local"),
+        "fork": actions.fork(BASE, snapshot_id="s", copies=2),
+        "export": actions.export(BASE, snapshot_id="s", destination="/srv/out.tar"),
         "resolve": actions.resolve(BASE, Host("a.example")),
         "connect": _connect("a.example"),
         "connectAnywhere": actions.connect_anywhere(BASE),
@@ -48,8 +52,13 @@ def _every_action() -> dict[str, Action]:
         "exec": actions.execute(BASE, command=["ls"], shell=True, user=None, summary="ls"),
         "openTerminal": actions.execute(BASE, command=["ls"], shell=True, user=None, summary="ls", terminal=True),
         "writeTerminal": actions.write_terminal(BASE, session="s"),
+        "setEnvironment": actions.set_environment(BASE, name="LANG"),
+        "createAccount": actions.create_account(BASE, name="coder", group=False),
+        "useCapability": actions.use_capability(BASE, capability="shell"),
+        "useSecret": actions.use_secret(BASE, name="token", host=Host("a.example"), port=443),
         "invokeTool": actions.invoke_tool(BASE, name="t", kind="function"),
         "useModel": actions.use_model(BASE, model="m", host=None),
+        "useServerState": actions.use_server_state(BASE, state="conversation", model="m", host=Host("a.example")),
     }
 
 

@@ -19,6 +19,7 @@ from cedarbox.guard.facts import SandboxFacts, facts_of
 from cedarbox.guard.gate import Gate, Impossible, Question
 from cedarbox.guard.manifest import questions
 from cedarbox.guard.session import GuardedSession
+from cedarbox.guard.stores import store_of
 from cedarbox.policy import actions
 
 __all__ = ["GuardedClient"]
@@ -143,9 +144,11 @@ def _questions(
     if snapshot is not None and snapshot.type != _NO_SNAPSHOT:
         name = str(getattr(snapshot, "id", "new"))
         for kind in facts.snapshots:
-            yield Question("snapshot create", partial(actions.snapshot, session=name, kind=kind), name)
+            store = store_of(snapshot, kind)
+            yield Question("snapshot create", partial(actions.snapshot, session=name, kind=kind, store=store), name)
             if restores:
-                yield Question("snapshot restore", partial(actions.restore, snapshot_id=name, kind=kind), name)
+                saved = partial(actions.restore, snapshot_id=name, kind=kind, store=store)
+                yield Question("snapshot restore", saved, name)
 
 
 def _record_of(facts: SandboxFacts) -> dict[str, JsonValue]:

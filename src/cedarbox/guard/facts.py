@@ -16,8 +16,9 @@ from agents.sandbox.session.sandbox_client import BaseSandboxClient
 from cedarbox.errors import CanonicalizationError
 from cedarbox.guard.gate import Impossible, Question
 from cedarbox.policy import actions
-from cedarbox.policy.actions import Action, Base
+from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path
+from cedarbox.policy.entities import Base
 
 __all__ = ["Describes", "SandboxFacts", "facts_of", "mounting"]
 

@@ -20,7 +20,8 @@ from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.policy import Decision, PolicyEngine
-from cedarbox.policy.actions import Action, Base
+from cedarbox.policy.actions import Action
+from cedarbox.policy.entities import Base
 from cedarbox.telemetry import attributes
 from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.spans import OperationSpan, Telemetry

@@ -15,8 +15,9 @@ from agents.sandbox.manifest import Manifest
 
 from cedarbox.guard.gate import Impossible, Question
 from cedarbox.policy import actions
-from cedarbox.policy.actions import Action, Base
+from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import canonical_host, canonical_path
+from cedarbox.policy.entities import Base
 
 __all__ = ["questions"]
 

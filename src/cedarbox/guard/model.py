@@ -25,8 +25,9 @@ from cedarbox.guard.gate import Gate, Impossible, Question
 from cedarbox.guard.identity import current_run
 from cedarbox.guard.tools import tool_kind
 from cedarbox.policy import actions
-from cedarbox.policy.actions import Action, Base
+from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Address, Host, canonical_host
+from cedarbox.policy.entities import Base
 
 __all__ = ["HARMLESS_EXTRAS", "GuardedModel"]
 

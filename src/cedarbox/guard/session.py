@@ -27,9 +27,11 @@ from cedarbox.guard.facts import mounting
 from cedarbox.guard.gate import Gate, Impossible, Operation, Question
 from cedarbox.guard.identity import applying_decided_manifest, is_decided
 from cedarbox.guard.manifest import questions
+from cedarbox.guard.stores import store_of
 from cedarbox.policy import actions
-from cedarbox.policy.actions import Action, Base
+from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import canonical_path
+from cedarbox.policy.entities import Base
 from cedarbox.telemetry.redaction import redact
 
 __all__ = ["GuardedSession"]
@@ -269,9 +271,9 @@ class GuardedSession(SandboxSession):
         """Hand the workspace out as an archive."""
         *others, kind = self._snapshots
         for other in others:
-            question = self._question("snapshot create", actions.snapshot, session=self.session_id, kind=other)
+            question = self._question("snapshot create", actions.snapshot, session=self.session_id, **self._how(other))
             await self._gate.ask(question, session=self.session_id)
-        async with self._operation("snapshot create", actions.snapshot, session=self.session_id, kind=kind):
+        async with self._operation("snapshot create", actions.snapshot, session=self.session_id, **self._how(kind)):
             return await super().persist_workspace()
 
     async def hydrate_workspace(self, data: io.IOBase) -> None:
@@ -279,9 +281,9 @@ class GuardedSession(SandboxSession):
         *others, kind = self._snapshots
         saved = self.state.snapshot.id
         for other in others:
-            question = self._question("snapshot restore", actions.restore, snapshot_id=saved, kind=other)
+            question = self._question("snapshot restore", actions.restore, snapshot_id=saved, **self._how(other))
             await self._gate.ask(question, session=self.session_id)
-        async with self._operation("snapshot restore", actions.restore, snapshot_id=saved, kind=kind):
+        async with self._operation("snapshot restore", actions.restore, snapshot_id=saved, **self._how(kind)):
             await super().hydrate_workspace(data)
 
     async def _apply_manifest(
@@ -299,6 +301,9 @@ class GuardedSession(SandboxSession):
     def should_provision_manifest_accounts_on_resume(self) -> bool:
         """Whether resuming makes the manifest's accounts again; the SDK's own wrapper does not pass this on."""
         return self._inner.should_provision_manifest_accounts_on_resume()
+
+    def _how(self, kind: Literal["tar", "native"]) -> dict[str, str]:
+        return {"kind": kind, "store": store_of(self.state.snapshot, kind)}
 
     def _operation(
         self, verb: str, build: Callable[..., Action], **arguments: Any

@@ -8,41 +8,54 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cedarbox.errors import CanonicalizationError
-from cedarbox.policy.canonical import Address, Host, ancestors, canonical_path, ip_class
+from cedarbox.policy.canonical import Address, Host, canonical_path, ip_class
+from cedarbox.policy.entities import (
+    Base,
+    Entity,
+    context_of,
+    host_entity,
+    ip_value,
+    model_endpoint,
+    path_entity,
+    present,
+)
 
 __all__ = [
     "ACTION_GROUPS",
-    "NAMESPACE",
     "Action",
-    "Base",
-    "Entity",
     "connect",
     "connect_anywhere",
     "create",
+    "create_account",
     "execute",
+    "export",
     "expose_port",
+    "fork",
     "invoke_tool",
     "mount",
     "resolve",
     "restore",
     "resume",
+    "set_environment",
     "snapshot",
     "touch_file",
+    "use_capability",
     "use_model",
+    "use_secret",
+    "use_server_state",
     "write_terminal",
 ]
-
-NAMESPACE = "Sandbox"
 
 ACTION_GROUPS: Mapping[str, str] = {
     "create": "lifecycle",
     "resume": "lifecycle",
     "snapshot": "lifecycle",
     "restore": "lifecycle",
+    "fork": "lifecycle",
+    "export": "lifecycle",
     "resolve": "network",
     "connect": "network",
     "connectAnywhere": "network",
@@ -54,63 +67,17 @@ ACTION_GROUPS: Mapping[str, str] = {
     "exec": "execution",
     "openTerminal": "execution",
     "writeTerminal": "execution",
+    "setEnvironment": "execution",
+    "createAccount": "execution",
+    "useCapability": "execution",
+    "useSecret": "execution",
     "invokeTool": "intelligence",
     "useModel": "intelligence",
+    "useServerState": "intelligence",
 }
 """Every action of the schema and the group it is in."""
 
 _WRITING = frozenset({"write", "create", "remove", "move", "make_directory"})
-
-
-@dataclass(frozen=True, slots=True)
-class Entity:
-    """A Cedar entity: its type without the namespace, its id, its attributes and its parents."""
-
-    type: str
-    id: str
-    attrs: Mapping[str, Any] | None = None
-    parents: tuple[Entity, ...] = ()
-
-    @property
-    def uid(self) -> dict[str, str]:
-        """The uid in Cedar's JSON form."""
-        return {"type": f"{NAMESPACE}::{self.type}", "id": self.id}
-
-    @property
-    def ref(self) -> dict[str, dict[str, str]]:
-        """The reference in Cedar's JSON form, for attributes and contexts."""
-        return {"__entity": self.uid}
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the entity in Cedar's JSON form."""
-        return {"uid": self.uid, "attrs": dict(self.attrs or {}), "parents": [parent.uid for parent in self.parents]}
-
-    def __str__(self) -> str:
-        escaped = self.id.replace("\\", "\\\\").replace('"', '\\"')
-        return f'{self.type}::"{escaped}"'
-
-
-@dataclass(frozen=True, slots=True)
-class Base:
-    """What every request carries.
-
-    Args:
-        at: The time of the request; aware.
-        backend: The ``backend_id`` of the sandbox client.
-        agent: Name of the SDK agent whose tool call this is, when it is one.
-        tool: Name of the tool whose call this is, when it is one.
-    """
-
-    at: datetime
-    backend: str
-    agent: str | None = None
-    tool: str | None = None
-
-    def to_json(self) -> dict[str, Any]:
-        """Return the record in Cedar's JSON form."""
-        moment = self.at.astimezone(UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
-        record: dict[str, Any] = {"at": {"__extn": {"fn": "datetime", "arg": moment}}, "backend": self.backend}
-        return record | _present(agent=self.agent, tool=self.tool)
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,12 +89,14 @@ class Action:
         resource: What it is about.
         context: The rest, in Cedar's JSON form.
         summary: A few words for people, fit for the ledger; holds no content of files, prompts or results.
+        others: Entities that the context refers to, so that conditions can look into them.
     """
 
     name: str
     resource: Entity
     context: Mapping[str, Any]
     summary: str = ""
+    others: tuple[Entity, ...] = ()
 
 
 def create(
@@ -141,6 +110,8 @@ def create(
     vcpus: int | None = None,
     memory_mib: int | None = None,
     disk_gb: int | None = None,
+    lifetime_s: int | None = None,
+    signed: bool = False,
 ) -> Action:
     """Make a sandbox.
 
@@ -154,11 +125,15 @@ def create(
         vcpus: Virtual processors; None when the backend does not say.
         memory_mib: Memory in MiB; None when the backend does not say.
         disk_gb: Disk in GB; None when the backend does not say.
+        lifetime_s: Seconds after which it is ended whatever it does; None when nothing ends it.
+        signed: A signature of the image by a key that the site trusts was verified.
     """
-    attrs = {"reference": image} | _present(digest=digest)
+    attrs = {"reference": image, "signed": signed} | present(digest=digest)
     resource = Entity("Image", digest or image, attrs, (Entity("ImageRepo", repository),))
-    context = _context(base, isolation=Entity("Isolation", isolation).ref, egress=Entity("Egress", egress).ref)
-    context |= _present(vcpus=vcpus, memoryMib=memory_mib, diskGb=disk_gb)
+    context = context_of(base, isolation=Entity("Isolation", isolation).ref, egress=Entity("Egress", egress).ref)
+    context |= present(vcpus=vcpus, memoryMib=memory_mib, diskGb=disk_gb)
+    if lifetime_s is not None:
+        context["lifetime"] = {"__extn": {"fn": "duration", "arg": f"{lifetime_s}s"}}
     return Action("create", resource, context, f"{isolation}, egress {egress}")
 
 
@@ -167,22 +142,47 @@ def resume(created: Action) -> Action:
     return Action("resume", created.resource, created.context, created.summary)
 
 
-def snapshot(base: Base, *, session: str, kind: Literal["tar", "native"]) -> Action:
-    """Save the workspace of a sandbox."""
+def snapshot(base: Base, *, session: str, kind: Literal["tar", "native"], store: str) -> Action:
+    """Save the workspace of a sandbox.
+
+    Args:
+        base: What every request carries.
+        session: Id of the session.
+        kind: An archive of the workspace, or a disk of the backend.
+        store: Where it is put, a member of ``Sandbox::SnapshotStore``.
+    """
     resource = Entity("Instance", session, {"backend": base.backend})
-    return Action("snapshot", resource, _context(base, kind=Entity("SnapshotKind", kind).ref))
+    return Action("snapshot", resource, _saving(base, kind, store), f"{kind}, {store}")
 
 
-def restore(base: Base, *, snapshot_id: str, kind: Literal["tar", "native"]) -> Action:
-    """Fill a sandbox from a saved workspace."""
-    resource = Entity("Snapshot", snapshot_id, {"backend": base.backend})
-    return Action("restore", resource, _context(base, kind=Entity("SnapshotKind", kind).ref))
+def restore(base: Base, *, snapshot_id: str, kind: Literal["tar", "native"], store: str) -> Action:
+    """Fill a sandbox from a saved workspace; ``kind`` and ``store`` as in :func:`snapshot`."""
+    return Action("restore", _snapshot(base, snapshot_id), _saving(base, kind, store), f"{kind}, {store}")
+
+
+def fork(base: Base, *, snapshot_id: str, copies: int) -> Action:
+    """Start several sandboxes from one snapshot."""
+    return Action("fork", _snapshot(base, snapshot_id), context_of(base, copies=copies), f"{copies} sandboxes")
+
+
+def export(base: Base, *, snapshot_id: str, destination: str) -> Action:
+    """Write a snapshot to a file; ``destination`` is the canonical real path on the host."""
+    context = context_of(base, destination=canonical_path(destination))
+    return Action("export", _snapshot(base, snapshot_id), context, destination)
+
+
+def _snapshot(base: Base, snapshot_id: str) -> Entity:
+    return Entity("Snapshot", snapshot_id, {"backend": base.backend})
+
+
+def _saving(base: Base, kind: str, store: str) -> dict[str, Any]:
+    return context_of(base, kind=Entity("SnapshotKind", kind).ref, store=Entity("SnapshotStore", store).ref)
 
 
 def resolve(base: Base, host: Host | None) -> Action:
     """Look a name up; None means that any name at all can be looked up."""
-    resource = Entity("Domain", ".") if host is None else _host(host)
-    return Action("resolve", resource, _context(base))
+    resource = Entity("Domain", ".") if host is None else host_entity(host)
+    return Action("resolve", resource, context_of(base))
 
 
 def connect(
@@ -205,22 +205,24 @@ def connect(
         assumed_class: The class when nothing was resolved but the backend guarantees one.
     """
     known = target if isinstance(target, Address) else ip
-    context = _context(base, port=port, proto=Entity("Proto", proto).ref)
+    context = context_of(base, port=port, proto=Entity("Proto", proto).ref)
     context["ipClass"] = Entity("IpClass", ip_class(known.ip) if known else assumed_class).ref
     if known is not None:
-        context["ip"] = _ip(known)
-    resource = _host(target) if isinstance(target, Host) else Entity("Address", str(target), {"ip": _ip(target)})
+        context["ip"] = ip_value(known)
+    resource = (
+        host_entity(target) if isinstance(target, Host) else Entity("Address", str(target), {"ip": ip_value(target)})
+    )
     return Action("connect", resource, context, f"port {port} {proto}")
 
 
 def connect_anywhere(base: Base) -> Action:
     """Have a network that the backend cannot restrict."""
-    return Action("connectAnywhere", Entity("Backend", base.backend), _context(base))
+    return Action("connectAnywhere", Entity("Backend", base.backend), context_of(base))
 
 
 def expose_port(base: Base, *, port: int, public: bool) -> Action:
     """Publish a port of the guest; ``public`` when it is reachable from other machines."""
-    return Action("exposePort", Entity("Port", str(port), {"number": port}), _context(base, public=public))
+    return Action("exposePort", Entity("Port", str(port), {"number": port}), context_of(base, public=public))
 
 
 def mount(base: Base, *, host_path: str, guest_path: str, writable: bool, is_symlink: bool) -> Action:
@@ -233,8 +235,8 @@ def mount(base: Base, *, host_path: str, guest_path: str, writable: bool, is_sym
         writable: The guest can change it.
         is_symlink: The path as configured went through a symbolic link.
     """
-    context = _context(base, guestPath=canonical_path(guest_path), isSymlink=is_symlink)
-    return Action("mountWrite" if writable else "mountRead", _path("HostPath", host_path), context)
+    context = context_of(base, guestPath=canonical_path(guest_path), isSymlink=is_symlink)
+    return Action("mountWrite" if writable else "mountRead", path_entity("HostPath", host_path), context)
 
 
 def touch_file(base: Base, *, path: str, operation: str, user: str | None = None) -> Action:
@@ -246,8 +248,10 @@ def touch_file(base: Base, *, path: str, operation: str, user: str | None = None
         operation: A member of ``Sandbox::FileOperation``; it decides between ``readFile`` and ``writeFile``.
         user: The guest user it is done as; None for the backend's default.
     """
-    context = _context(base, operation=Entity("FileOperation", operation).ref) | _present(user=user)
-    return Action("writeFile" if operation in _WRITING else "readFile", _path("GuestPath", path), context, operation)
+    context = context_of(base, operation=Entity("FileOperation", operation).ref) | present(user=user)
+    return Action(
+        "writeFile" if operation in _WRITING else "readFile", path_entity("GuestPath", path), context, operation
+    )
 
 
 def execute(
@@ -269,19 +273,58 @@ def execute(
     if any(char == "\0" or 0xD800 <= ord(char) <= 0xDFFF for word in command for char in word):
         raise CanonicalizationError("a command with a NUL, or that is not Unicode, has no single form")
     executable = "sh" if shell else next(iter(command), "")
-    context = _context(base, commandLine=" ".join(command), shell=shell) | _present(user=user)
+    context = context_of(base, commandLine=" ".join(command), shell=shell) | present(user=user)
     return Action("openTerminal" if terminal else "exec", Entity("Executable", executable), context, summary)
 
 
 def write_terminal(base: Base, *, session: str) -> Action:
     """Type into a running process."""
-    return Action("writeTerminal", Entity("Instance", session, {"backend": base.backend}), _context(base))
+    return Action("writeTerminal", Entity("Instance", session, {"backend": base.backend}), context_of(base))
 
 
-def invoke_tool(base: Base, *, name: str, kind: str) -> Action:
-    """Offer a tool to a model, or run it."""
-    resource = Entity("Tool", name, {"name": name, "kind": Entity("ToolKind", kind).ref})
-    return Action("invokeTool", resource, _context(base), kind)
+def set_environment(base: Base, *, name: str) -> Action:
+    """Give every process of the guest an environment variable; its value is nobody's business here."""
+    if not name or any(ord(char) < 0x20 or char == "=" or 0xD800 <= ord(char) <= 0xDFFF for char in name):
+        raise CanonicalizationError(f"{name[:80]!r} is not the name of an environment variable")
+    return Action("setEnvironment", Entity("EnvironmentVariable", name), context_of(base))
+
+
+def create_account(base: Base, *, name: str, group: bool) -> Action:
+    """Make a user, or a group when ``group``, in the guest."""
+    return Action("createAccount", Entity("Account", name), context_of(base, group=group))
+
+
+def use_capability(base: Base, *, capability: str) -> Action:
+    """Give an agent a capability of the SDK; a member of ``Sandbox::Capability``."""
+    return Action("useCapability", Entity("Capability", capability), context_of(base))
+
+
+def use_secret(base: Base, *, name: str, host: Host, port: int) -> Action:
+    """Put a secret of the host into a request to one host and port; the guest never has it."""
+    target = host_entity(host)
+    context = context_of(base, host=target.ref, port=port)
+    return Action("useSecret", Entity("Secret", name), context, f"for {host} port {port}", (target,))
+
+
+def invoke_tool(base: Base, *, name: str, kind: str, server: str | None = None) -> Action:
+    """Offer a tool to a model, or run it.
+
+    Args:
+        base: What every request carries.
+        name: The tool's name, as the model sees it.
+        kind: A member of ``Sandbox::ToolKind``.
+        server: Name of the MCP server it belongs to, the toolset of its tools; None for others.
+
+    Raises:
+        CanonicalizationError: The name has a slash, which is what tells a server and its tool apart.
+    """
+    if "/" in name:
+        raise CanonicalizationError(f"the tool name {name[:80]!r} has a slash")
+    toolset = () if server is None else (Entity("Toolset", server),)
+    # Two servers may have a tool of one name, and none may pass for a tool of this process.
+    identity = name if server is None else f"{server}/{name}"
+    resource = Entity("Tool", identity, {"name": name, "kind": Entity("ToolKind", kind).ref}, toolset)
+    return Action("invokeTool", resource, context_of(base), kind)
 
 
 def use_model(base: Base, *, model: str, host: Host | Address | None) -> Action:
@@ -292,39 +335,18 @@ def use_model(base: Base, *, model: str, host: Host | Address | None) -> Action:
         model: The model's name.
         host: Where it is served; None when it runs in this process.
     """
-    locality = "in_process" if host is None else "host" if _is_this_host(host) else "remote"
-    attrs = {"model": model, "locality": Entity("Locality", locality).ref}
-    parents = _suffixes(host) if isinstance(host, Host) else ()
-    return Action("useModel", Entity("ModelEndpoint", str(host or "in-process"), attrs, parents), _context(base), model)
+    return Action("useModel", model_endpoint(model, host), context_of(base), model)
 
 
-def _is_this_host(host: Host | Address) -> bool:
-    if isinstance(host, Address):
-        return host.ip.is_loopback
-    return host.name == "localhost" or host.name.endswith(".localhost")  # RFC 6761 §6.3
+def use_server_state(base: Base, *, state: str, model: str, host: Host | Address | None) -> Action:
+    """Let a model server keep a conversation, or bring to it what it has in store.
 
-
-def _context(base: Base, **rest: Any) -> dict[str, Any]:
-    return {"base": base.to_json(), **rest}
-
-
-def _present(**values: Any) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if value is not None}
-
-
-def _ip(address: Address) -> dict[str, Any]:
-    return {"__extn": {"fn": "ip", "arg": str(address)}}
-
-
-def _suffixes(host: Host) -> tuple[Entity, ...]:
-    labels = host.name.split(".")
-    return tuple(Entity("Domain", ".".join(labels[start:])) for start in range(len(labels)))
-
-
-def _host(host: Host) -> Entity:
-    return Entity("Host", host.name, {"fqdn": host.name}, _suffixes(host))
-
-
-def _path(kind: str, path: str) -> Entity:
-    canonical = canonical_path(path)
-    return Entity(kind, canonical, {"path": canonical}, tuple(Entity(kind, above) for above in ancestors(canonical)))
+    Args:
+        base: What every request carries.
+        state: A member of ``Sandbox::ServerState``.
+        model: The model's name.
+        host: As in :func:`use_model`.
+    """
+    endpoint = model_endpoint(model, host)
+    context = context_of(base, endpoint=endpoint.ref)
+    return Action("useServerState", Entity("ServerState", state), context, f"at {endpoint.id}", (endpoint,))

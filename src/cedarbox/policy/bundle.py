@@ -24,7 +24,8 @@ from typing import Any, Literal
 import cedarpy
 
 from cedarbox.errors import BundleError
-from cedarbox.policy.actions import ACTION_GROUPS, NAMESPACE
+from cedarbox.policy.actions import ACTION_GROUPS
+from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.source import Statement, excess, locate, statements
 
 __all__ = ["SCHEMA_VERSION", "Policy", "PolicyBundle", "schema_text"]
@@ -34,7 +35,7 @@ _MAX_FILE = 4 * 1024 * 1024
 _PRINCIPAL_TYPES = frozenset({"Tenant", "AgentGroup", "Agent"})
 # cedarpy numbers policies in the text it was given; the number means nothing to the reader.
 _OWN_NUMBER = re.compile(r"^for policy `policy\d+`[,:] ")
-_METADATA_KEYS = frozenset({"name", "revision", "description", "schema"})
+_METADATA_KEYS = frozenset({"name", "revision", "description", "schema", "on_denied_tool"})
 
 
 def schema_text() -> str:
@@ -76,6 +77,8 @@ class PolicyBundle:
         digest: ``sha256:…`` over the names and contents of every file that decides.
         policies: In the order of file names, then of the text.
         entities: The content of ``entities.json``.
+        on_denied_tool: What becomes of a tool that a model may not be offered: the turn is an ``error``, or the tool is
+            ``remove``d and the turn goes on without it.
     """
 
     path: Path
@@ -84,6 +87,7 @@ class PolicyBundle:
     digest: str
     policies: tuple[Policy, ...]
     entities: tuple[Mapping[str, Any], ...]
+    on_denied_tool: Literal["error", "remove"] = "error"
 
     @classmethod
     def load(cls, path: Path | str) -> PolicyBundle:
@@ -110,6 +114,7 @@ class PolicyBundle:
             digest=_digest(contents),
             policies=tuple(policy for policy, _ in policies),
             entities=_entities(root, contents["entities.json"]),
+            on_denied_tool=metadata.get("on_denied_tool", "error"),
         )
 
     @cached_property
@@ -178,6 +183,8 @@ def _metadata(root: Path, data: bytes) -> dict[str, Any]:
         raise BundleError("name must be a non-empty string", path=path)
     if type(revision) is not int or revision < 0:
         raise BundleError("revision must be a whole number, 0 or more", path=path)
+    if metadata.get("on_denied_tool", "error") not in {"error", "remove"}:
+        raise BundleError('on_denied_tool must be "error" or "remove"', path=path)
     if type(schema) is not int or schema != SCHEMA_VERSION:
         hint = f"this cedarbox enforces schema {SCHEMA_VERSION}"
         raise BundleError(f"schema is {schema!r}, expected {SCHEMA_VERSION}", path=path, hint=hint)

@@ -13,8 +13,9 @@ from dataclasses import dataclass
 import cedarpy
 import orjson
 
-from cedarbox.policy.actions import ACTION_GROUPS, NAMESPACE, Action
+from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.bundle import Policy, PolicyBundle, schema_text
+from cedarbox.policy.entities import NAMESPACE
 
 __all__ = ["Decision", "PolicyEngine"]
 
@@ -78,7 +79,7 @@ class PolicyEngine:
                 f"the agent {principal!r} is not declared in entities.json of bundle {self.bundle.name!r}"
             )
         try:
-            delta = orjson.dumps([action.resource.to_json()]).decode()
+            delta = orjson.dumps([entity.to_json() for entity in (action.resource, *action.others)]).decode()
             result = cedarpy.is_authorized(
                 {
                     "principal": {"type": f"{NAMESPACE}::Agent", "id": principal},
