@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,8 @@ from cedarbox.boxlite.image_lock import LOCK_FILE
 from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
+from cedarbox.guard.change import Change
+from cedarbox.live import LivePolicies
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.settings import Settings, load_settings
 from cedarbox.telemetry.spans import Telemetry
@@ -71,20 +74,22 @@ class PolicySandboxClient(GuardedClient):
         self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)
         self.telemetry = Telemetry(directory=spans)
         self.shipper: Shipper | None = None
-        engine = PolicyEngine(bundle)
         gate = Gate(
-            engine=engine,
+            engine=PolicyEngine(bundle),
             ledger=self.ledger,
             telemetry=self.telemetry,
             principal=principal,
             backend=inner.backend_id,
+            mode=settings.policy.mode,
         )
+        self.live = LivePolicies(gate, bundle.path, lambda: PolicyBundle.load(bundle.path))
         super().__init__(inner, gate)
         self.ledger.append(Entry(event="tracing.sealed"))
         loaded: dict[str, JsonValue] = {
             "name": bundle.name,
             "revision": bundle.revision,
             "policies": len(bundle.policies),
+            "mode": settings.policy.mode,
         }
         self.ledger.append(Entry(event="policy.loaded", bundle=bundle.digest, attrs=loaded))
         enforce()
@@ -95,7 +100,23 @@ class PolicySandboxClient(GuardedClient):
             sources = [LedgerSource(directory), self.telemetry.source()]
             self.shipper = Shipper(settings.otlp.endpoint, sources, place=place, headers=settings.otlp.headers)
             self.shipper.start()
+        self.live.start(watch_s=settings.policy.watch_s, sighup=settings.policy.sighup)
         atexit.register(self.close)
+
+    async def reload(self) -> Change:
+        """Load the bundle again and put it in force at once; end whatever goes on that it denies.
+
+        Running commands, terminals and sandboxes are asked about again, as the callers that they were asked for. The
+        policies in force stay in force when the bundle cannot be loaded, verified or validated.
+
+        Returns:
+            What was asked again and what ended.
+
+        Raises:
+            BundleError: The bundle cannot be used; ``policy.rejected`` is recorded.
+            LedgerError: The change cannot be recorded, so it did not happen.
+        """
+        return await asyncio.to_thread(self.live.reload)
 
     def close(self, *, flush: float = _FLUSH_SECONDS) -> bool:
         """Close the ledger and give what is on disk a last chance to be sent. Doing it twice changes nothing.
@@ -108,6 +129,7 @@ class PolicySandboxClient(GuardedClient):
             True when nothing is left to send.
         """
         atexit.unregister(self.close)
+        self.live.stop()
         self.telemetry.detach()
         self.ledger.close()
         self.telemetry.close()

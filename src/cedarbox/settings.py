@@ -38,10 +38,17 @@ class PolicySettings(_Section):
     Attributes:
         bundle: Directory of the policy bundle.
         principal: The agent, as ``entities.json`` of the bundle declares it.
+        mode: ``enforce``, or ``shadow``: what the policies deny is recorded as denied and happens all the same. Use it
+            to try a bundle on a site that has none; it protects nothing.
+        watch_s: Seconds between two looks at the bundle for changes; None does not look.
+        sighup: Load the bundle again on SIGHUP.
     """
 
     bundle: Path = Path("policies/airgapped")
     principal: Annotated[str, Field(min_length=1)] = "agent"
+    mode: Literal["enforce", "shadow"] = "enforce"
+    watch_s: Annotated[float | None, Field(ge=0.1, le=3600)] = None
+    sighup: bool = False
 
 
 class AuditSettings(_Section):

@@ -23,8 +23,9 @@ class Guarded:
 
     made: ClassVar[list[Guarded]] = []
 
-    def __init__(self, directory: Path, policies: str = PERMIT_ALL, *, inner: Any = None) -> None:
+    def __init__(self, directory: Path, policies: str = PERMIT_ALL, *, inner: Any = None, **policy: Any) -> None:
         settings = load_settings(
+            policy=policy,
             audit={"directory": directory / "ledger", "signing_key": directory / "ledger.key"},
             otlp={"spans": directory / "spans"},
         )
@@ -36,6 +37,10 @@ class Guarded:
             policies=bundle,
             settings=settings.model_copy(update={"otlp": settings.otlp.model_copy(update={"endpoint": None})}),
         )
+
+    def rewrite(self, policies: str) -> None:
+        """Put other policies into the bundle on disk."""
+        write_bundle(self.directory / "bundle", policies)
 
     @property
     def config(self) -> RunConfig:

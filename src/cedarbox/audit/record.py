@@ -38,6 +38,7 @@ EVENTS: Final = frozenset(
         "ledger.closed",
         "ledger.opened",
         "ledger.recovered",
+        "operation.revoked",
         "outcome",
         "policy.loaded",
         "policy.rejected",
@@ -45,11 +46,13 @@ EVENTS: Final = frozenset(
         "sandbox.created",
         "sandbox.deleted",
         "sandbox.resumed",
+        "sandbox.revoked",
         "snapshot.created",
         "snapshot.deleted",
         "snapshot.exported",
         "snapshot.forked",
         "snapshot.restored",
+        "terminal.revoked",
         "tracing.sealed",
     }
 )

@@ -185,6 +185,11 @@ class CommandSession(BaseSandboxSession):
             raise PtySessionNotFoundError(session_id=session_id)
         await self._processes.resize(session_id, rows, cols)
 
+    async def end_process(self, process_id: int) -> None:
+        """Kill one of the processes that callers hold by number, with its descendants; none is no error."""
+        if self._processes is not None:
+            await self._processes.terminate(process_id)
+
     async def pty_terminate_all(self) -> None:
         """Kill all processes that outlived their call, with their descendants."""
         processes, self._processes = self._processes, None

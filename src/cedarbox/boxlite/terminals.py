@@ -275,6 +275,11 @@ class Terminals:
             raise RuntimeError("stdin is not available for this process")
         await process.resize(rows, cols)
 
+    async def terminate(self, number: int) -> None:
+        """Kill one process, if it still runs, with its descendants."""
+        if (process := self._processes.pop(number, None)) is not None:
+            await finish(self._terminate((process,)))
+
     async def terminate_all(self) -> None:
         """Kill all processes that still run, with their descendants."""
         processes = tuple(self._processes.values())

@@ -4,7 +4,8 @@ Invariants:
 
 * nothing is done before its decision is in the ledger, on disk;
 * an action that cannot be named, decided or recorded is not done;
-* whatever was done leaves an outcome, also when it failed or was cancelled.
+* whatever was done leaves an outcome, also when it failed or was cancelled;
+* no operation begins or goes on under policies that are no longer in force.
 """
 
 from __future__ import annotations
@@ -14,10 +15,11 @@ from collections.abc import AsyncIterator, Callable, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal
 
 from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
+from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
@@ -26,7 +28,7 @@ from cedarbox.telemetry import attributes
 from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.spans import OperationSpan, Telemetry
 
-__all__ = ["Gate", "Impossible", "Operation", "Question"]
+__all__ = ["Gate", "Impossible", "Operation", "Question", "recordable", "why"]
 
 _MAX_TEXT = 4096
 """Longest text of a record, in characters; of longer ones it holds the beginning, the length and the digest."""
@@ -85,13 +87,23 @@ class Gate:
         telemetry: Shows.
         principal: Id of the agent as ``entities.json`` of the bundle declares it.
         backend: The ``backend_id`` of the client that is guarded.
+        mode: ``enforce``; or ``shadow``, in which a denial is recorded as one and what was asked happens all the same.
+            What cannot be named, or not be recorded, is denied in both.
     """
 
     def __init__(
-        self, *, engine: PolicyEngine, ledger: Ledger, telemetry: Telemetry, principal: str, backend: str
+        self,
+        *,
+        engine: PolicyEngine,
+        ledger: Ledger,
+        telemetry: Telemetry,
+        principal: str,
+        backend: str,
+        mode: Literal["enforce", "shadow"] = "enforce",
     ) -> None:
         self.engine, self.ledger, self.telemetry = engine, ledger, telemetry
-        self.principal, self.backend = principal, backend
+        self.principal, self.backend, self.mode = principal, backend, mode
+        self.holds = Holds()
 
     def base(self) -> Base:
         """Return what every request carries, for the caller in whose context this runs."""
@@ -99,30 +111,62 @@ class Gate:
         return Base(at=datetime.now(UTC), backend=self.backend, agent=caller.agent, tool=caller.tool)
 
     @asynccontextmanager
-    async def operation(self, question: Question, *, session: str | None = None) -> AsyncIterator[Operation]:
+    async def operation(
+        self, question: Question, *, session: str | None = None, certain: bool = True
+    ) -> AsyncIterator[Operation]:
         """Take one operation through the five steps; the block is the act.
 
         Args:
             question: What is to be done.
             session: Id of the sandbox session.
+            certain: Whether cancelling the act is sure to end it.
 
         Raises:
             PolicyDenied: The answer is no, whatever the reason.
             LedgerError: The act was done and its outcome could not be recorded.
         """
-        with self.telemetry.operation(question.verb, self._about(question.verb, session)) as span:
-            action, decision, record = await self._admit(question, span, session)
+        about = self._about(question.verb, session)
+        held = self.holds.running(question, session, certain=certain)
+        with self.telemetry.operation(question.verb, about) as span, held as running:
+            try:
+                action, decision, record = await self._admit(question, span, session)
+            except BaseException as error:
+                if (denial := running.denial(error)) is not None:
+                    span.fail("policy_denied", denial.reason)
+                    raise denial from None
+                raise
             operation = Operation(span, record, session)
             # 4. Act, inside the span that carries the record's sequence number.
             try:
                 yield operation
             except BaseException as error:
-                operation.failed(error)
+                denial = running.denial(error)
+                operation.failed(denial or error)
+                if denial is not None:
+                    operation.outcome = "revoked"
                 # The loop may be going down: only a call that does not await is sure to be made.
                 self.ledger.append(self._outcome(action, decision, operation))
+                if denial is not None:
+                    span.fail("policy_denied", denial.reason)
+                    raise denial from None
                 raise
+            await running.finished()
             # 5. Record the outcome.
             await self.ledger.record(self._outcome(action, decision, operation))
+
+    def hold(self, question: Question, *, session: str | None, event: str, cut: Cut) -> Hold:
+        """Register something that goes on after its operation, so that a change of policy can end it.
+
+        Args:
+            question: What was asked for it.
+            session: Id of the sandbox session.
+            event: The event that its cut is recorded as.
+            cut: Ends it.
+
+        Returns:
+            To be given to ``holds.release`` when it is over.
+        """
+        return self.holds.add(Hold(question, session, event, cut))
 
     async def ask(self, question: Question, *, session: str | None = None) -> Decision:
         """Steps 1 to 3 alone, for what others act on: a manifest entry, a tool offered to a model.
@@ -140,9 +184,12 @@ class Gate:
             PolicyDenied: The first no.
         """
         for question in questions:
-            if isinstance(question, Impossible):
-                raise await self.refuse(question, session=session)
-            await self.ask(question, session=session)
+            if not isinstance(question, Impossible):
+                await self.ask(question, session=session)
+                continue
+            denial = await self.refuse(question, session=session)
+            if self.mode == "enforce":
+                raise denial
 
     async def refuse(self, denied: Impossible, *, session: str | None = None) -> PolicyDenied:
         """Record a denial that needs no policy; return the error to raise."""
@@ -171,6 +218,16 @@ class Gate:
     async def _admit(
         self, question: Question, span: OperationSpan, session: str | None
     ) -> tuple[Action, Decision, Record]:
+        while True:
+            engine = self.engine
+            admitted = await self._admit_by(engine, question, span, session)
+            # The policies may have changed while the record was being written.
+            if self.engine is engine:
+                return admitted
+
+    async def _admit_by(
+        self, engine: PolicyEngine, question: Question, span: OperationSpan, session: str | None
+    ) -> tuple[Action, Decision, Record]:
         # 1. Name it; what has no canonical form is denied.
         try:
             action = question.name(self.base())
@@ -178,27 +235,30 @@ class Gate:
             unnamed = Impossible(question.verb, question.asked, error.message)
             raise await self._deny(unnamed, span, session, errors=(error.message,)) from None
         # 2. Decide.
-        decision = self.engine.decide(self.principal, action)
+        decision = engine.decide(self.principal, action)
         span.set(attributes.CEDARBOX_POLICY_ACTION, action.name)
         span.set(attributes.CEDARBOX_POLICY_RESOURCE, str(action.resource))
         span.set(attributes.CEDARBOX_POLICY_MICROS, decision.micros)
         span.set(attributes.CEDARBOX_POLICY_IDS, decision.policies)
-        if not decision.allowed:
-            reason = f"{decision.reason}. {decision.advice}" if decision.advice else decision.reason
-            denied = Impossible(action.name, str(action.resource), reason)
-            raise await self._deny(
-                denied, span, session, policies=decision.policies, errors=decision.errors, summary=action.summary
-            )
+        if not decision.allowed and self.mode == "enforce":
+            denied = Impossible(action.name, str(action.resource), why(decision))
+            raise await self._deny(denied, span, session, decision=decision, summary=action.summary)
         # 3. Record the decision and wait until it is on disk.
+        attrs = {"summary": action.summary} if action.summary else {}
+        if not decision.allowed:
+            attrs |= {"mode": "shadow", "reason": why(decision)}
+        answer = "allow" if decision.allowed else "deny"
         entry = self._entry(
             "decision",
             span,
             session,
             action=action.name,
             resource=str(action.resource),
-            decision="allow",
+            decision=answer,
             policies=decision.policies,
-            attrs={"summary": action.summary} if action.summary else {},
+            errors=decision.errors,
+            bundle=decision.bundle,
+            attrs=attrs,
         )
         try:
             record = await self.ledger.record(entry)
@@ -206,7 +266,7 @@ class Gate:
             span.fail("unrecorded")
             reason = f"the decision cannot be recorded: {error.message}"
             raise PolicyDenied(action.name, str(action.resource), reason=reason) from error
-        span.set(attributes.CEDARBOX_POLICY_DECISION, "allow")
+        span.set(attributes.CEDARBOX_POLICY_DECISION, answer)
         span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
         return action, decision, record
 
@@ -216,11 +276,12 @@ class Gate:
         span: OperationSpan,
         session: str | None,
         *,
-        policies: tuple[str, ...] = (),
+        decision: Decision | None = None,
         errors: tuple[str, ...] = (),
         summary: str = "",
     ) -> PolicyDenied:
         reason, seq = denied.reason, None
+        policies = decision.policies if decision is not None else ()
         span.set(attributes.CEDARBOX_POLICY_DECISION, "deny")
         span.fail("policy_denied", reason)
         entry = self._entry(
@@ -231,7 +292,8 @@ class Gate:
             resource=denied.resource,
             decision="deny",
             policies=policies,
-            errors=errors,
+            errors=decision.errors if decision is not None else errors,
+            bundle=decision.bundle if decision is not None else None,
             attrs={"reason": reason, **({"summary": summary} if summary else {})},
         )
         try:
@@ -240,7 +302,7 @@ class Gate:
         except LedgerError as error:
             # Denied all the same; the reason has to say that the ledger does not show it.
             reason = f"{reason} (and this denial cannot be recorded: {error.message})"
-        return PolicyDenied(denied.verb, _recordable(denied.resource), reason=reason, policies=policies, seq=seq)
+        return PolicyDenied(denied.verb, recordable(denied.resource), reason=reason, policies=policies, seq=seq)
 
     def _outcome(self, action: Action, decision: Decision, operation: Operation) -> Entry:
         of = operation.decision.seq if operation.decision is not None else None
@@ -251,6 +313,7 @@ class Gate:
             action=action.name,
             resource=str(action.resource),
             policies=decision.policies,
+            bundle=decision.bundle,
             outcome=operation.outcome,
             attrs={"decision_seq": of, **operation.facts},
         )
@@ -263,6 +326,7 @@ class Gate:
 
     def _entry(self, event: str, span: OperationSpan, session: str | None, **fields: Any) -> Entry:
         caller, run = current_caller(), current_run()
+        fields["bundle"] = fields.get("bundle") or self.engine.bundle.digest
         return Entry(
             event=event,
             session=session,
@@ -270,10 +334,9 @@ class Gate:
             trace_id=span.trace_id,
             span_id=span.span_id,
             principal=self.principal,
-            tool=_recordable(caller.tool),
-            call_id=_recordable(caller.call_id),
-            bundle=self.engine.bundle.digest,
-            **{name: _recordable(value) for name, value in fields.items()},
+            tool=recordable(caller.tool),
+            call_id=recordable(caller.call_id),
+            **{name: recordable(value) for name, value in fields.items()},
         )
 
     def _about(self, verb: str, session: str | None) -> dict[str, str]:
@@ -281,7 +344,12 @@ class Gate:
         return known | ({attributes.SANDBOX_SESSION_ID: session} if session else {})
 
 
-def _recordable(value: Any) -> Any:
+def why(decision: Decision) -> str:
+    """Return why a decision is a denial, in one line for people and models."""
+    return f"{decision.reason}. {decision.advice}" if decision.advice else decision.reason
+
+
+def recordable(value: Any) -> Any:
     """Bring text that a model chose into a form that the ledger takes: valid Unicode, of bounded length.
 
     A record must never fail for the text in it, or whoever chooses the text could keep a denial out of the ledger.
@@ -292,7 +360,7 @@ def _recordable(value: Any) -> Any:
             return text
         return f"{text[:_MAX_TEXT]}… ({len(text)} characters, {digest(text.encode())})"
     if isinstance(value, tuple):
-        return tuple(_recordable(item) for item in value)
+        return tuple(recordable(item) for item in value)
     if isinstance(value, dict):
-        return {name: _recordable(item) for name, item in value.items()}
+        return {name: recordable(item) for name, item in value.items()}
     return value

@@ -22,12 +22,13 @@ from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
 from cedarbox.errors import CanonicalizationError, PolicyDenied
 from cedarbox.guard.answers import DENIED_EXIT_CODE, denied_update, described
-from cedarbox.guard.backend import KeepsSnapshots, WritesBack, real_path_in_guest, real_path_on_host
+from cedarbox.guard.backend import EndsProcesses, KeepsSnapshots, WritesBack, real_path_in_guest, real_path_on_host
 from cedarbox.guard.facts import mounting
 from cedarbox.guard.gate import Gate, Impossible, Operation, Question
 from cedarbox.guard.identity import applying_decided_manifest, is_decided
 from cedarbox.guard.manifest import questions
 from cedarbox.guard.stores import store_of
+from cedarbox.guard.terminals import HeldProcesses
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import canonical_path
@@ -48,6 +49,7 @@ class GuardedSession(SandboxSession):
     _gate: Gate
     _isolated: bool
     _snapshots: Sequence[Literal["tar", "native"]]
+    _processes: HeldProcesses
 
     @classmethod
     def wrap(
@@ -72,6 +74,7 @@ class GuardedSession(SandboxSession):
         self._instrumentation = provider._instrumentation
         self._seq = 0
         self._provider, self._gate, self._isolated, self._snapshots = provider, gate, isolated, snapshots
+        self._processes = HeldProcesses(gate, provider._inner)
         if isinstance(self._inner, WritesBack):
             self._inner.permission = self._writing_back
         return self
@@ -110,6 +113,7 @@ class GuardedSession(SandboxSession):
         """Tear the sandbox down; recorded, never denied."""
         async with self._gate.noted("sandbox shutdown", session=self.session_id):
             await super().shutdown()
+        self._processes.all_ended()
 
     async def _aclose_impl(self) -> None:
         if type(self._provider) is SandboxSession:
@@ -130,7 +134,8 @@ class GuardedSession(SandboxSession):
         if is_decided():
             return await super().exec(*command, timeout=timeout, shell=shell, user=user)
         try:
-            async with self._command("exec", command, shell, user) as operation:
+            question, certain = self._command("exec", command, shell, user), isinstance(self._inner, EndsProcesses)
+            async with self._gate.operation(question, session=self.session_id, certain=certain) as operation:
                 result = await super().exec(*command, timeout=timeout, shell=shell, user=user)
                 operation.set("exit_code", result.exit_code)
                 operation.set("stdout_bytes", len(result.stdout))
@@ -150,8 +155,11 @@ class GuardedSession(SandboxSession):
         max_output_tokens: int | None = None,
     ) -> PtyExecUpdate:
         """Start a command, on a terminal when ``tty``; exit code 126 and the reason when it is denied."""
+        question = self._command("terminal open" if tty else "exec", command, shell, user, tty=tty)
+        begun = False
         try:
-            async with self._command("terminal open" if tty else "exec", command, shell, user, tty=tty) as operation:
+            async with self._gate.operation(question, session=self.session_id) as operation:
+                begun = True
                 update = await super().pty_exec_start(
                     *command,
                     timeout=timeout,
@@ -161,9 +169,13 @@ class GuardedSession(SandboxSession):
                     yield_time_s=yield_time_s,
                     max_output_tokens=max_output_tokens,
                 )
+                if update.process_id is not None:
+                    self._processes.started(update.process_id, question, self.session_id)
                 described(update, operation)
                 return update
         except PolicyDenied as denial:
+            if begun:
+                await self._processes.start_was_cut()
             return denied_update(denial, None)
 
     async def pty_write_stdin(
@@ -177,12 +189,22 @@ class GuardedSession(SandboxSession):
         """Type into a process, or poll it when ``chars`` is empty; polling is not a privilege of its own."""
 
         async def forward() -> PtyExecUpdate:
-            return await super(GuardedSession, self).pty_write_stdin(
+            update = await super(GuardedSession, self).pty_write_stdin(
                 session_id=session_id, chars=chars, yield_time_s=yield_time_s, max_output_tokens=max_output_tokens
             )
+            if (cut := self._processes.denial(session_id)) is not None:
+                raise cut
+            if update.process_id is None:
+                self._processes.ended(session_id)
+            return update
 
+        if (cut := self._processes.denial(session_id)) is not None:
+            return denied_update(cut, None)
         if not chars:
-            update = await forward()
+            try:
+                update = await forward()
+            except PolicyDenied as denial:
+                return denied_update(denial, None)
             if update.process_id is None:
                 # The call that started it could not tell how it ended.
                 async with self._gate.noted("command end", session=self.session_id) as operation:
@@ -196,7 +218,12 @@ class GuardedSession(SandboxSession):
                 described(update, operation)
                 return update
         except PolicyDenied as denial:
-            return denied_update(denial, session_id)
+            return denied_update(denial, session_id if self._processes.denial(session_id) is None else None)
+
+    async def pty_terminate_all(self) -> None:
+        """End every process that goes on."""
+        await super().pty_terminate_all()
+        self._processes.all_ended()
 
     async def _read(
         self,
@@ -336,7 +363,7 @@ class GuardedSession(SandboxSession):
         user: str | User | None,
         *,
         tty: bool = False,
-    ) -> AbstractAsyncContextManager[Operation]:
+    ) -> Question:
         words = [str(word) for word in command]
         summary = redact(" ".join(words))
 
@@ -345,7 +372,7 @@ class GuardedSession(SandboxSession):
                 base, command=words, shell=bool(shell), user=_user(user), summary=summary, terminal=tty
             )
 
-        return self._gate.operation(Question(verb, name, summary), session=self.session_id)
+        return Question(verb, name, summary)
 
     @asynccontextmanager
     async def _file(self, operation: str, path: Path | str, user: str | User | None = None) -> AsyncIterator[Operation]:

@@ -1,0 +1,66 @@
+"""Processes that a sandbox goes on running after the call that started them."""
+
+from __future__ import annotations
+
+from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
+
+from cedarbox.errors import PolicyDenied
+from cedarbox.guard.backend import EndsProcesses
+from cedarbox.guard.gate import Gate, Question
+from cedarbox.guard.holds import Hold
+
+__all__ = ["HeldProcesses"]
+
+
+class HeldProcesses:
+    """The processes of one session, each of which goes on for as long as the policies permit what started it.
+
+    Args:
+        gate: The gate of the session.
+        inner: The backend's session.
+    """
+
+    def __init__(self, gate: Gate, inner: BaseSandboxSession) -> None:
+        self._gate, self._inner = gate, inner
+        self._holds: dict[int, Hold] = {}
+        self._cut: dict[int, PolicyDenied] = {}
+
+    def started(self, process_id: int, question: Question, session: str) -> None:
+        """Say that a process goes on."""
+
+        async def cut(denial: PolicyDenied) -> None:
+            # From here on nobody is told what it writes, however long the guest takes to end it.
+            self._cut[process_id] = denial
+            self._forget(process_id)
+            if isinstance(self._inner, EndsProcesses):
+                await self._inner.end_process(process_id)
+            else:
+                await self.start_was_cut()
+
+        self._cut.pop(process_id, None)
+        self._forget(process_id)
+        self._holds[process_id] = self._gate.hold(question, session=session, event="terminal.revoked", cut=cut)
+
+    async def start_was_cut(self) -> None:
+        """Make sure that nothing is left of a start that was cut before the backend gave it a number."""
+        # A backend that can end one process ends what a cancelled start began. Of another it is not known, and it can
+        # only end all of them.
+        if not isinstance(self._inner, EndsProcesses):
+            await self._inner.pty_terminate_all()
+
+    def ended(self, process_id: int) -> None:
+        """Say that a process is over."""
+        self._forget(process_id)
+
+    def all_ended(self) -> None:
+        """Say that all of them are over."""
+        for process_id in tuple(self._holds):
+            self._forget(process_id)
+
+    def denial(self, process_id: int) -> PolicyDenied | None:
+        """Return why a process was cut, if it was."""
+        return self._cut.get(process_id)
+
+    def _forget(self, process_id: int) -> None:
+        if (hold := self._holds.pop(process_id, None)) is not None:
+            self._gate.holds.release(hold)
