@@ -17,10 +17,11 @@ from __future__ import annotations
 
 import asyncio
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final
 
@@ -30,7 +31,7 @@ from cedarbox.boxlite.mounts import PinnedMount
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import HostError
 
-__all__ = ["boot", "check_jail", "clean_environments", "jail_of"]
+__all__ = ["boot", "check_jail", "clean_environments", "jail_of", "kill_jail"]
 
 _NAMESPACES: Final = ("user", "mnt", "pid", "ipc", "uts")
 _SHIM: Final = b"boxlite-shim"
@@ -87,6 +88,21 @@ def jail_of(pid: int) -> tuple[list[int], int]:
     if len(chain) < 2:
         raise HostError("the microVM runs without a jail", hint="install bubblewrap, or allow user namespaces")
     return chain[:-1], chain[-1]
+
+
+def kill_jail(pid: int) -> None:
+    """Kill the processes of a microVM: guest, network stack and file sharing end with its shim, at once.
+
+    Args:
+        pid: The process that BoxLite names.
+
+    Raises:
+        HostError: It is not the process of a microVM, so nothing was killed.
+    """
+    jailers, shim = jail_of(pid)
+    for each in (shim, *jailers):
+        with suppress(ProcessLookupError):
+            os.kill(each, signal.SIGKILL)
 
 
 def check_jail(pid: int | None, *, network_card: bool, mounts: Sequence[PinnedMount] = ()) -> None:

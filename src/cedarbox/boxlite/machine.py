@@ -13,7 +13,7 @@ from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import check_kvm
 from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import VerifiedImage
-from cedarbox.boxlite.isolation import boot
+from cedarbox.boxlite.isolation import boot, kill_jail
 from cedarbox.boxlite.mounts import mark, recheck
 from cedarbox.boxlite.network import network_spec
 from cedarbox.boxlite.snapshots import SnapshotInfo
@@ -287,6 +287,24 @@ class Machine:
             return
         except TimeoutError:
             raise HostError(f"the microVM {box.id} did not stop within {STOP_SECONDS:.0f} s") from None
+
+    async def kill(self) -> None:
+        """End it at once, without a word to the guest; its disk stays as it is. Nothing happens when it does not run.
+
+        Raises:
+            HostError: It could not be killed, and did not stop either.
+        """
+        box = self._box
+        if box is not None and not self.remote:
+            try:
+                async with asyncio.timeout(INFO_SECONDS):
+                    pid = (await box.info()).state.pid
+                if pid is not None:
+                    await asyncio.to_thread(kill_jail, pid)
+            except (api.BoxliteError, HostError, TimeoutError):
+                # It may have ended meanwhile. If it has not, it is stopped now.
+                pass
+        await self.down()
 
     async def remove(self) -> None:
         """Stop it and remove its disk. Nothing happens when it is gone."""

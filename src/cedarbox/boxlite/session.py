@@ -124,6 +124,20 @@ class BoxLiteSandboxSession(CopyingSession):
         except api.BoxliteError as error:
             raise lifecycle_failure(Operation.STOP, error, Path(self.state.manifest.root)) from error
 
+    async def end_now(self) -> None:
+        """End the microVM at once, as when it may not run any more. What the guest had not written to its disk is lost.
+
+        Raises:
+            HostError: It could not be ended.
+        """
+        self._frozen, self._held = False, None
+        try:
+            await self._machine.kill()
+        except api.BoxliteError as error:
+            raise lifecycle_failure(Operation.STOP, error, Path(self.state.manifest.root)) from error
+        finally:
+            await self._release()
+
     async def _release(self) -> None:
         runner, self._runner = self._runner, None
         if runner is not None:

@@ -10,7 +10,7 @@ from typing import Final, Literal, Protocol, runtime_checkable
 
 from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
 
-__all__ = ["EndsProcesses", "KeepsSnapshots", "WritesBack", "real_path_in_guest", "real_path_on_host"]
+__all__ = ["EndsAtOnce", "EndsProcesses", "KeepsSnapshots", "WritesBack", "real_path_in_guest", "real_path_on_host"]
 
 # The nearest part of an absolute path that exists, its links followed, and the rest as it stands. BusyBox has no
 # `readlink -m`. The dot keeps a line feed at the end of a name from being cut off with the command's own.
@@ -26,6 +26,14 @@ class KeepsSnapshots(Protocol):
 
     def snapshot_facts(self, when: Literal["taken", "restored"]) -> Mapping[str, str | int] | None:
         """Return what a record should tell of the last one; ``None`` when there was none."""
+
+
+@runtime_checkable
+class EndsAtOnce(Protocol):
+    """A backend's session that can end its sandbox without asking it to."""
+
+    async def end_now(self) -> None:
+        """End the sandbox with all that runs in it and all its connections; do nothing when it has ended."""
 
 
 @runtime_checkable
