@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import atexit
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
 from cedarbox.policy import PolicyBundle, PolicyEngine
+from cedarbox.policy.trust import load as load_bundle
 from cedarbox.settings import Settings, load_settings
 from cedarbox.telemetry.spans import Telemetry
 from cedarbox.telemetry.tracing import is_sealed
@@ -59,9 +61,7 @@ class PolicySandboxClient(GuardedClient):
         if not is_sealed():
             raise SealError("the seal on the SDK's tracing was undone", hint="find what replaced the trace provider")
         settings = settings or load_settings()
-        bundle = (
-            policies if isinstance(policies, PolicyBundle) else PolicyBundle.load(policies or settings.policy.bundle)
-        )
+        bundle = load_bundle(policies or settings.policy.bundle, settings.trust(), datetime.now(UTC))
         principal = principal or settings.policy.principal
         if principal not in bundle.principals:
             hint = f"declared are: {', '.join(sorted(bundle.principals)) or 'none'}"
@@ -85,6 +85,7 @@ class PolicySandboxClient(GuardedClient):
             "name": bundle.name,
             "revision": bundle.revision,
             "policies": len(bundle.policies),
+            "signed_by": list(bundle.signed_by),
         }
         self.ledger.append(Entry(event="policy.loaded", bundle=bundle.digest, attrs=loaded))
         enforce()
