@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -24,6 +25,7 @@ from cedarbox.guard import Gate, GuardedClient, enforce
 from cedarbox.guard.change import Change
 from cedarbox.live import LivePolicies
 from cedarbox.policy import PolicyBundle, PolicyEngine
+from cedarbox.policy.trust import load as load_bundle
 from cedarbox.settings import Settings, load_settings
 from cedarbox.telemetry.spans import Telemetry
 from cedarbox.telemetry.tracing import is_sealed
@@ -62,9 +64,8 @@ class PolicySandboxClient(GuardedClient):
         if not is_sealed():
             raise SealError("the seal on the SDK's tracing was undone", hint="find what replaced the trace provider")
         settings = settings or load_settings()
-        bundle = (
-            policies if isinstance(policies, PolicyBundle) else PolicyBundle.load(policies or settings.policy.bundle)
-        )
+        trust = settings.trust()
+        bundle = load_bundle(policies or settings.policy.bundle, trust, datetime.now(UTC))
         principal = principal or settings.policy.principal
         if principal not in bundle.principals:
             hint = f"declared are: {', '.join(sorted(bundle.principals)) or 'none'}"
@@ -82,7 +83,7 @@ class PolicySandboxClient(GuardedClient):
             backend=inner.backend_id,
             mode=settings.policy.mode,
         )
-        self.live = LivePolicies(gate, bundle.path, lambda: PolicyBundle.load(bundle.path))
+        self.live = LivePolicies(gate, bundle.path, lambda: load_bundle(bundle.path, trust, datetime.now(UTC)))
         super().__init__(inner, gate)
         self.ledger.append(Entry(event="tracing.sealed"))
         loaded: dict[str, JsonValue] = {
@@ -90,6 +91,7 @@ class PolicySandboxClient(GuardedClient):
             "revision": bundle.revision,
             "policies": len(bundle.policies),
             "mode": settings.policy.mode,
+            "signed_by": list(bundle.signed_by),
         }
         self.ledger.append(Entry(event="policy.loaded", bundle=bundle.digest, attrs=loaded))
         enforce()

@@ -7,10 +7,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
 
 from cedarbox.errors import ConfigurationError
+from cedarbox.policy.trust import Trust
 
 if TYPE_CHECKING:
     from cedarbox.boxlite.registry import Registry
@@ -42,6 +43,11 @@ class PolicySettings(_Section):
             to try a bundle on a site that has none; it protects nothing.
         watch_s: Seconds between two looks at the bundle for changes; None does not look.
         sighup: Load the bundle again on SIGHUP.
+        require_signature: Refuse a bundle that is not signed, has expired, or is older than one that was accepted.
+        public_keys: PEM files of the Ed25519 keys whose signatures count. With keys, a signature that is there is
+            verified even when none is required.
+        signature_threshold: How many different keys must have signed.
+        state: Where the newest accepted revisions are remembered; None for ``bundles.json`` beside the ledger.
     """
 
     bundle: Path = Path("policies/airgapped")
@@ -49,6 +55,16 @@ class PolicySettings(_Section):
     mode: Literal["enforce", "shadow"] = "enforce"
     watch_s: Annotated[float | None, Field(ge=0.1, le=3600)] = None
     sighup: bool = False
+    require_signature: bool = False
+    public_keys: tuple[Path, ...] = ()
+    signature_threshold: Annotated[int, Field(ge=1)] = 1
+    state: Path | None = None
+
+    @model_validator(mode="after")
+    def _signers_are_known(self) -> PolicySettings:
+        if self.require_signature and not self.public_keys:
+            raise ValueError("require_signature needs public_keys")
+        return self
 
 
 class AuditSettings(_Section):
@@ -131,6 +147,20 @@ class Settings(BaseSettings):
     otlp: OtlpSettings = OtlpSettings()
     sandbox: SandboxSettings = SandboxSettings()
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
+
+    def trust(self) -> Trust:
+        """Return what is demanded of a policy bundle; the files of public keys are read by this.
+
+        Raises:
+            ConfigurationError: A key cannot be read, or there are fewer different keys than signatures needed.
+        """
+        given = self.policy
+        return Trust.read(
+            given.public_keys,
+            required=given.require_signature,
+            threshold=given.signature_threshold,
+            state=given.state or self.audit.directory.parent / "bundles.json",
+        )
 
     def logins(self) -> tuple[Registry, ...]:
         """Return the registries for a client; no password is read by this.

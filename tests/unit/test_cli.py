@@ -34,6 +34,7 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *said: str) -> None:
         ["demo"],
         *(["audit", name] for name in ("verify", "show")),
         *(["collector", name] for name in ("serve", "show")),
+        *(["policy", name] for name in ("keygen", "sign", "verify")),
         *(["snapshot", name] for name in ("list", "verify", "remove", "prune")),
     ],
     ids=" ".join,

@@ -18,7 +18,7 @@ from typing import Final
 
 from cedarbox.audit import Entry, JsonValue
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
-from cedarbox.guard.gate import Gate, recordable, why
+from cedarbox.guard.gate import Gate, decide, recordable, why
 from cedarbox.guard.holds import Hold
 from cedarbox.policy import PolicyEngine
 
@@ -134,7 +134,7 @@ def _denial(gate: Gate, engine: PolicyEngine, hold: Hold) -> PolicyDenied | None
         action = hold.question.name(base)
     except CanonicalizationError as error:
         return PolicyDenied(hold.question.verb, hold.question.asked, reason=error.message)
-    decision = engine.decide(gate.principal, action)
+    decision = decide(engine, gate.principal, action, base.at)
     if decision.allowed:
         return None
     reason = f"the policies have changed: {why(decision)}"

@@ -18,7 +18,7 @@ from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cedarbox.audit import Entry, JsonValue, Ledger, Record
-from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
+from cedarbox.errors import BundleError, CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.policy import Decision, PolicyEngine
@@ -28,7 +28,7 @@ from cedarbox.telemetry import attributes
 from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.spans import OperationSpan, Telemetry
 
-__all__ = ["Gate", "Impossible", "Operation", "Question", "recordable", "why"]
+__all__ = ["Gate", "Impossible", "Operation", "Question", "decide", "recordable", "why"]
 
 _MAX_TEXT = 4096
 """Longest text of a record, in characters; of longer ones it holds the beginning, the length and the digest."""
@@ -229,13 +229,14 @@ class Gate:
         self, engine: PolicyEngine, question: Question, span: OperationSpan, session: str | None
     ) -> tuple[Action, Decision, Record]:
         # 1. Name it; what has no canonical form is denied.
+        base = self.base()
         try:
-            action = question.name(self.base())
+            action = question.name(base)
         except CanonicalizationError as error:
             unnamed = Impossible(question.verb, question.asked, error.message)
             raise await self._deny(unnamed, span, session, errors=(error.message,)) from None
         # 2. Decide.
-        decision = engine.decide(self.principal, action)
+        decision = decide(engine, self.principal, action, base.at)
         span.set(attributes.CEDARBOX_POLICY_ACTION, action.name)
         span.set(attributes.CEDARBOX_POLICY_RESOURCE, str(action.resource))
         span.set(attributes.CEDARBOX_POLICY_MICROS, decision.micros)
@@ -342,6 +343,22 @@ class Gate:
     def _about(self, verb: str, session: str | None) -> dict[str, str]:
         known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
         return known | ({attributes.SANDBOX_SESSION_ID: session} if session else {})
+
+
+def decide(engine: PolicyEngine, principal: str, action: Action, now: datetime) -> Decision:
+    """Decide by a bundle that is in force; one that has expired meanwhile permits nothing.
+
+    Args:
+        engine: Decides.
+        principal: Id of the agent.
+        action: The request.
+        now: The time of the request.
+    """
+    try:
+        engine.bundle.check_current(now)
+    except BundleError as error:
+        return engine.refusal(error.message)
+    return engine.decide(principal, action)
 
 
 def why(decision: Decision) -> str:

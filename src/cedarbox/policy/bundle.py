@@ -2,7 +2,7 @@
 
 Invariants of a loaded bundle:
 
-* every file was read exactly once, and the digest is over those bytes;
+* every file was read exactly once, all had been there at one moment, and digest and signatures are over those bytes;
 * every policy parses, type-checks against the packaged schema, and has an id of its own;
 * ``entities.json`` declares principals only: what a resource is, cedarbox derives.
 """
@@ -12,10 +12,10 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import stat
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -26,12 +26,14 @@ import cedarpy
 from cedarbox.errors import BundleError
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.entities import NAMESPACE
+from cedarbox.policy.reading import BundleFiles, read_bundle
+from cedarbox.policy.signing import SIGNATURE_FILE, Manifest, Signers, compare, read_envelope, read_manifest, verify
 from cedarbox.policy.source import Statement, excess, locate, statements
 
 __all__ = ["SCHEMA_VERSION", "Policy", "PolicyBundle", "schema_text"]
 
 SCHEMA_VERSION = 1
-_MAX_FILE = 4 * 1024 * 1024
+_MAX_REVISION = 2**53 - 1  # what JSON can tell in a signature
 _PRINCIPAL_TYPES = frozenset({"Tenant", "AgentGroup", "Agent"})
 # cedarpy numbers policies in the text it was given; the number means nothing to the reader.
 _OWN_NUMBER = re.compile(r"^for policy `policy\d+`[,:] ")
@@ -79,6 +81,10 @@ class PolicyBundle:
         entities: The content of ``entities.json``.
         on_denied_tool: What becomes of a tool that a model may not be offered: the turn is an ``error``, or the tool is
             ``remove``d and the turn goes on without it.
+        files: SHA-256 in hex of every file that decides, by its name.
+        signed_by: Ids of the trusted keys whose signatures were verified, sorted; empty when none was asked for.
+        expires: From when on the bundle must not decide any more, in UTC; None for never, or when no signature was
+            verified. See :meth:`check_current`.
     """
 
     path: Path
@@ -88,17 +94,37 @@ class PolicyBundle:
     policies: tuple[Policy, ...]
     entities: tuple[Mapping[str, Any], ...]
     on_denied_tool: Literal["error", "remove"] = "error"
+    files: Mapping[str, str] = field(default_factory=dict)
+    signed_by: tuple[str, ...] = ()
+    expires: datetime | None = None
 
     @classmethod
-    def load(cls, path: Path | str) -> PolicyBundle:
+    def load(cls, path: Path | str, *, signers: Signers | None = None, signature_required: bool = True) -> PolicyBundle:
         """Read and check a bundle.
+
+        Whether it has expired or was rolled back is for :func:`cedarbox.policy.trust.load`, which calls this.
+
+        Args:
+            path: Its directory, or a link to it.
+            signers: Whose signatures count; with None a signature file is not looked at.
+            signature_required: With ``signers``: refuse a bundle without a signature file. One that is there is
+                verified in either case.
 
         Raises:
             BundleError: Anything at all is wrong with it; the message names the file and, where known, the line.
         """
         root = Path(path)
-        contents = _read_all(root)
+        # 1. Read everything once, as it was at one moment. Nothing is read again after this.
+        read = read_bundle(root, with_signature=signers is not None)
+        contents = _with_the_needed(root, read)
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+        # 2. to 5. come before anything of the bundle reaches a parser of policies.
+        manifest, signed_by = (None, ()) if signers is None else _signed(root, read, files, signers, signature_required)
+        # 6. Parse the metadata; what the signature says of it must be so.
         metadata = _metadata(root, contents["bundle.toml"])
+        if manifest is not None:
+            _agree(root, manifest, metadata)
+        # 7. Parse the policies, and check them and the entities against the schema.
         cedar_files = sorted(name for name in contents if name.endswith(".cedar"))
         if not cedar_files:
             raise BundleError(
@@ -111,11 +137,28 @@ class PolicyBundle:
             path=root,
             name=metadata["name"],
             revision=metadata.get("revision", 0),
-            digest=_digest(contents),
+            digest=_digest(files),
             policies=tuple(policy for policy, _ in policies),
             entities=_entities(root, contents["entities.json"]),
             on_denied_tool=metadata.get("on_denied_tool", "error"),
+            files=files,
+            signed_by=signed_by,
+            expires=None if manifest is None else manifest.expires,
         )
+
+    def check_current(self, now: datetime) -> None:
+        """Make sure that the bundle has not expired. A bundle can expire while it is in force.
+
+        Args:
+            now: The time, with its zone.
+
+        Raises:
+            BundleError: It has expired.
+        """
+        if self.expires is not None and now >= self.expires:
+            when = self.expires.strftime("%Y-%m-%d %H:%M:%SZ")
+            hint = "put a newer bundle in place, or have this one signed again"
+            raise BundleError(f"the signature of the bundle expired at {when}", path=self.path, hint=hint)
 
     @cached_property
     def principals(self) -> frozenset[str]:
@@ -123,42 +166,48 @@ class PolicyBundle:
         return frozenset(item["uid"]["id"] for item in self.entities if item["uid"]["type"] == f"{NAMESPACE}::Agent")
 
 
-def _read_all(root: Path) -> dict[str, bytes]:
-    # A link could change between review and load, or lead out of the bundle, so only regular files count.
-    try:
-        entries = sorted(root.iterdir())
-    except ValueError:
-        raise BundleError("a path with a NUL", path=Path("(bundle)"), hint="check the path") from None
-    except OSError as error:
-        missing = isinstance(error, FileNotFoundError)
-        hint = "check the path, or make a bundle there" if missing else "it must be a directory that this user can read"
-        raise BundleError(f"cannot read the policy bundle ({error.strerror})", path=root, hint=hint) from None
-    contents = {}
-    for entry in entries:
-        if entry.suffix != ".cedar" and entry.name not in {"entities.json", "bundle.toml"}:
-            continue
-        try:
-            status = entry.lstat()
-            if not stat.S_ISREG(status.st_mode):
-                raise BundleError("not a regular file", path=entry, hint="a bundle holds plain files, no links")
-            if status.st_size > _MAX_FILE:
-                raise BundleError(f"larger than {_MAX_FILE} bytes", path=entry, hint="split it")
-            contents[entry.name] = entry.read_bytes()
-        except OSError as error:
-            raise BundleError(
-                f"cannot read it ({error.strerror})", path=entry, hint="check its owner and mode"
-            ) from None
+def _with_the_needed(root: Path, read: BundleFiles) -> Mapping[str, bytes]:
     for name, hint in (
         ("bundle.toml", f'write at least: name = "…" and schema = {SCHEMA_VERSION}'),
         ("entities.json", "declare the agents; [] when there are none"),
     ):
-        if name not in contents:
+        if name not in read.deciding:
             raise BundleError(f"{name} is missing", path=root, hint=hint)
-    return contents
+    return read.deciding
 
 
-def _digest(contents: Mapping[str, bytes]) -> str:
-    lines = [f"{hashlib.sha256(data).hexdigest()}  {name}\n" for name, data in sorted(contents.items())]
+def _signed(
+    root: Path, read: BundleFiles, files: Mapping[str, str], signers: Signers, required: bool
+) -> tuple[Manifest | None, tuple[str, ...]]:
+    path = root / SIGNATURE_FILE
+    if read.signature is None:
+        if required:
+            hint = "sign it with cedarbox policy sign"
+            raise BundleError(f"the bundle is not signed: {SIGNATURE_FILE} is missing", path=root, hint=hint)
+        return None, ()
+    # 2. Parse the envelope, strictly: it is not trusted yet.
+    envelope = read_envelope(read.signature, path)
+    # 3. Verify who signed the bytes of the payload, before they are parsed.
+    signed_by = verify(envelope, signers, path)
+    # 4. Parse the payload, strictly.
+    manifest = read_manifest(envelope.payload, path)
+    # 5. Every file that decides is in the manifest, with the digest of the bytes that were read, and no other is.
+    compare(manifest, files, root)
+    return manifest, signed_by
+
+
+def _agree(root: Path, manifest: Manifest, metadata: Mapping[str, Any]) -> None:
+    said = (manifest.name, manifest.revision, manifest.schema)
+    if said != (metadata["name"], metadata.get("revision", 0), metadata["schema"]):
+        hint = "sign the bundle again with cedarbox policy sign"
+        raise BundleError(
+            "the signature is about another name, revision or schema", path=root / "bundle.toml", hint=hint
+        )
+
+
+def _digest(files: Mapping[str, str]) -> str:
+    # No file name holds a line feed, see reading.py, so each text has one meaning.
+    lines = [f"{digest}  {name}\n" for name, digest in sorted(files.items())]
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
@@ -181,8 +230,8 @@ def _metadata(root: Path, data: bytes) -> dict[str, Any]:
     name, revision, schema = metadata.get("name"), metadata.get("revision", 0), metadata.get("schema")
     if not isinstance(name, str) or not name.strip():
         raise BundleError("name must be a non-empty string", path=path)
-    if type(revision) is not int or revision < 0:
-        raise BundleError("revision must be a whole number, 0 or more", path=path)
+    if type(revision) is not int or not 0 <= revision <= _MAX_REVISION:
+        raise BundleError("revision must be a whole number from 0 to 2**53 - 1", path=path)
     if metadata.get("on_denied_tool", "error") not in {"error", "remove"}:
         raise BundleError('on_denied_tool must be "error" or "remove"', path=path)
     if type(schema) is not int or schema != SCHEMA_VERSION:

@@ -73,9 +73,9 @@ class PolicyEngine:
             action: The request.
         """
         if action.name not in self._sets:
-            return self._denied(f"unknown action {action.name!r}")
+            return self.refusal(f"unknown action {action.name!r}")
         if principal not in self.bundle.principals:
-            return self._denied(
+            return self.refusal(
                 f"the agent {principal!r} is not declared in entities.json of bundle {self.bundle.name!r}"
             )
         try:
@@ -94,7 +94,7 @@ class PolicyEngine:
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  # a panic in the engine derives from BaseException, not Exception
-            return self._denied(f"the policy engine failed: {type(error).__name__}: {error}")
+            return self.refusal(f"the policy engine failed: {type(error).__name__}: {error}")
         return self._decision(result)
 
     def _decision(self, result: cedarpy.AuthzResult) -> Decision:
@@ -102,7 +102,7 @@ class PolicyEngine:
         ids = tuple(sorted(result.diagnostics.reasons))
         micros = int(result.metrics.get("authz_duration_micros", 0))
         if errors or result.decision is cedarpy.Decision.NoDecision:
-            return self._denied("a policy or the request could not be evaluated", errors or ("no decision",), micros)
+            return self.refusal("a policy or the request could not be evaluated", errors or ("no decision",), micros)
         determining = [self._policies[policy_id] for policy_id in ids]
         reasons = [policy.annotations["reason"] for policy in determining if policy.annotations.get("reason")]
         allowed = result.decision is cedarpy.Decision.Allow
@@ -116,7 +116,14 @@ class PolicyEngine:
             micros=micros,
         )
 
-    def _denied(self, reason: str, errors: tuple[str, ...] = (), micros: int = 0) -> Decision:
+    def refusal(self, reason: str, errors: tuple[str, ...] = (), micros: int = 0) -> Decision:
+        """Return a denial that no policy determined.
+
+        Args:
+            reason: Why, in one line for people and models.
+            errors: What went wrong; the reason when there is nothing else to say.
+            micros: Microseconds that the engine spent on it.
+        """
         return Decision(
             allowed=False,
             policies=(),
