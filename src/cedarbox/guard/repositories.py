@@ -30,6 +30,9 @@ def host_of(entry: GitRepo) -> Host | Address:
         CanonicalizationError: The host is not a plain host, the repository is not a plain path on it, or the ref or
             the subpath could mean something else.
     """
+    if "@" in entry.host:
+        # The text may hold a token, which no record may.
+        raise CanonicalizationError("the repository host has a user part")
     target = canonical_host(entry.host)
     if isinstance(target, Address) and target.ip.version != 4:
         raise CanonicalizationError(f"the repository host {entry.host[:80]!r} is an IPv6 address")
