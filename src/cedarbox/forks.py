@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import uuid
+from functools import partial
 from typing import Any
 
 from agents.sandbox.manifest import Manifest
@@ -17,7 +18,9 @@ from agents.sandbox.snapshot import LocalSnapshot, SnapshotBase
 from cedarbox.boxlite import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import ConfigurationError, SnapshotError
-from cedarbox.guard import GuardedClient
+from cedarbox.guard import GuardedClient, SealedSnapshot
+from cedarbox.guard.gate import Question
+from cedarbox.policy import actions
 
 __all__ = ["fork"]
 
@@ -40,8 +43,8 @@ async def fork(
     of its own for its snapshots, beside the one it came from. The session that was saved is not touched.
 
     Args:
-        client: The client of the session, guarded or not. A guarded one decides about every fork: that it may be made,
-            and that it may restore the snapshot.
+        client: The client of the session, guarded or not. A guarded one decides first that so many may be forked, and
+            then about each: that it may be made, and that it may restore the snapshot.
         snapshot: The state of a session that was saved with ``stop()``; it may be deleted since.
         n: How many, 1 to 256.
         options: Options of the forks. ``None`` means those of the session on BoxLite, and the client's own elsewhere.
@@ -70,13 +73,16 @@ async def fork(
         raise SnapshotError(
             f"the session {snapshot.session_id} was not saved", hint="give it a snapshot, stop it, then fork its state"
         )
+    if isinstance(client, GuardedClient):
+        asked = partial(actions.fork, snapshot_id=snapshot.snapshot.id, copies=n)
+        await client.gate.ask(Question("snapshot fork", asked, snapshot.snapshot.id), session=str(snapshot.session_id))
     places: list[SnapshotBase] = []
     sessions: list[SandboxSession] = []
     gate = asyncio.Semaphore(at_once)
 
     async def one() -> SandboxSession:
         async with gate:
-            place = snapshot.snapshot.model_copy(update={"id": str(uuid.uuid4())})
+            place = _beside(snapshot.snapshot)
             places.append(place)
             with await snapshot.snapshot.restore(dependencies=dependencies) as content:
                 await place.persist(content, dependencies=dependencies)
@@ -95,6 +101,11 @@ async def fork(
             raise error.exceptions[0] from None
         raise
     return [task.result() for task in tasks]
+
+
+def _beside(snapshot: SnapshotBase) -> SnapshotBase:
+    name = str(uuid.uuid4())
+    return snapshot.at(name) if isinstance(snapshot, SealedSnapshot) else snapshot.model_copy(update={"id": name})
 
 
 async def _made(
@@ -126,6 +137,8 @@ async def _deleted(client: BaseSandboxClient[Any], sessions: list[SandboxSession
 
     for place in places:
         # The SDK has no way to remove a snapshot; of the others only their own service knows one.
-        if isinstance(place, LocalSnapshot):
+        if isinstance(place, SealedSnapshot):
+            place.path.unlink(missing_ok=True)
+        elif isinstance(place, LocalSnapshot):
             (place.base_path / f"{place.id}.tar").unlink(missing_ok=True)
     await asyncio.gather(*(gone(session) for session in sessions), return_exceptions=True)

@@ -12,7 +12,7 @@ from agents import RunConfig
 from agents.sandbox import SandboxRunConfig
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.session.sandbox_client import BaseSandboxClient
-from agents.sandbox.snapshot import NoopSnapshotSpec, SnapshotBase, SnapshotSpec
+from agents.sandbox.snapshot import SnapshotBase, SnapshotSpec
 
 from cedarbox.audit import Entry, JsonValue, Ledger
 from cedarbox.audit.place import Place
@@ -23,6 +23,7 @@ from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
 from cedarbox.guard.change import Change
+from cedarbox.guard.keys import KEY_NAME
 from cedarbox.live import LivePolicies
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.trust import load as load_bundle
@@ -84,7 +85,14 @@ class PolicySandboxClient(GuardedClient):
             mode=settings.policy.mode,
         )
         self.live = LivePolicies(gate, bundle.path, lambda: load_bundle(bundle.path, trust, datetime.now(UTC)))
-        super().__init__(inner, gate)
+        signing = settings.audit.signing_key
+        super().__init__(
+            inner,
+            gate,
+            key=None if signing is None else signing.with_name(KEY_NAME),
+            snapshots=settings.sandbox.snapshots,
+            lifetime_s=settings.sandbox.lifetime_s,
+        )
         self.ledger.append(Entry(event="tracing.sealed"))
         loaded: dict[str, JsonValue] = {
             "name": bundle.name,
@@ -160,8 +168,9 @@ def harden(
         client: Another sandbox client to guard; a BoxLite one when None.
         options: Options of the client; made from ``image`` or ``rootfs`` and the settings when None.
         manifest: What the workspace starts with.
-        snapshot: Where to save the workspace when a run ends; nowhere when None. The SDK's own default would leave
-            every workspace in clear below the home directory.
+        snapshot: Where to save the workspace when a run ends; what ``sandbox.snapshots`` of the settings says when
+            None: nowhere, or sealed. The SDK's own default would leave every workspace in clear below the home
+            directory.
         settings: None for ``cedarbox.toml`` and the environment.
 
     Raises:
@@ -176,7 +185,7 @@ def harden(
         raise ConfigurationError("image and rootfs are for BoxLite", hint="pass the options of the client you give")
     guarded = PolicySandboxClient(client, policies=policies, principal=principal, settings=settings)
     sandbox = SandboxRunConfig(
-        client=guarded, options=options, manifest=manifest, snapshot=snapshot or NoopSnapshotSpec()
+        client=guarded, options=options, manifest=manifest, snapshot=snapshot or guarded.default_snapshot
     )
     return RunConfig(sandbox=sandbox, trace_include_sensitive_data=False)
 

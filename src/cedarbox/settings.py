@@ -104,6 +104,9 @@ class SandboxSettings(_Section):
         boot_timeout_s: Longest boot, in seconds. The first boot of an image also unpacks it.
         store: Image store; None for the one of this user.
         lock: Lock file of images; None for ``cedarbox.images.lock`` in the working directory, which may be missing.
+        snapshots: What becomes of a workspace when nobody asked for a snapshot: ``none``, or ``sealed`` (encrypted, in
+            ``snapshots`` beside the ledger).
+        lifetime_s: Seconds after which a sandbox is ended, whatever it does; None for no end.
     """
 
     image: str | None = None
@@ -113,6 +116,8 @@ class SandboxSettings(_Section):
     boot_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     store: Path | None = None
     lock: Path | None = None
+    snapshots: Literal["none", "sealed"] = "none"
+    lifetime_s: Annotated[int | None, Field(ge=1)] = None
 
 
 class RegistrySettings(_Section):

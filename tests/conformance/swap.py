@@ -110,7 +110,8 @@ def pytest_configure(config: pytest.Config) -> None:
         supports_default_options = original.supports_default_options
 
         def __init__(self, **options: Any) -> None:
-            super().__init__(original(**options), outcomes.gate())
+            # Tests that save with one client and resume with another stand for one site, which has one key.
+            super().__init__(original(**options), outcomes.gate(), key=output / "sandbox.key")
 
         def __getattr__(self, name: str) -> Any:
             # Some tests look at private parts of the client that they made.

@@ -227,7 +227,7 @@ async def test_forks_see_their_parent_and_not_each_other_and_are_on_the_record(
         backend=client.backend_id,
     )
     guarded = GuardedClient(client, gate)
-    sessions = await fork(guarded, guarded.deserialize_session_state(dict(saved.state)), 3)
+    sessions = await fork(guarded, client.deserialize_session_state(dict(saved.state)), 3)
     try:
         assert len({state_of(session).box_id for session in sessions} | {saved.box_id}) == 4
         seen = [(await session.exec("cat before count")).stdout for session in sessions]

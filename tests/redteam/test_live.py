@@ -3,20 +3,23 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import os
 import signal
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agents.sandbox.manifest import Manifest
+from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.sandbox.session.sandbox_session import SandboxSession
-from agents.sandbox.snapshot import NoopSnapshotSpec
+from agents.sandbox.snapshot import LocalSnapshotSpec, NoopSnapshotSpec
 from tests.unit.bundles import PERMIT_ALL
 from tests.unit.guarded import Guarded
 
-from cedarbox.errors import BundleError, LedgerError
+from cedarbox.errors import BundleError, LedgerError, PolicyDenied
 from cedarbox.policy import PolicyEngine
 
 
@@ -105,8 +108,88 @@ async def test_a_terminal_that_the_new_policies_permit_lives_on(tmp_path: Path) 
         change = await guarded.client.reload()
         update = await session.pty_write_stdin(session_id=started.process_id, chars="still\n", yield_time_s=0.3)
         await session.pty_terminate_all()
-    assert (change.asked, change.cuts) == (1, ())
+    assert (change.asked, change.cuts) == (3, ())
     assert b"still" in update.output
+
+
+@pytest.mark.parametrize("withdrawn", ["create", "connectAnywhere"])
+async def test_a_sandbox_that_lives_on_after_what_it_was_given_was_withdrawn(tmp_path: Path, withdrawn: str) -> None:
+    """A sandbox, or the network it was given, is denied while it runs.
+
+    It is ended with its terminals, does nothing more, is not saved and cannot be started again; ``sandbox.revoked`` and
+    the denials of what is asked of it afterwards are on record.
+    """
+    guarded = Guarded(tmp_path)
+    ticks = tmp_path / "ticks"
+    spec = LocalSnapshotSpec(base_path=tmp_path / "saved")
+    session = await guarded.client.create(snapshot=spec, manifest=Manifest(), options=None)
+    await session.start()
+    started = await session.pty_exec_start(f"while :; do echo x >> {ticks}; sleep 0.02; done", yield_time_s=0.3)
+    assert started.process_id is not None
+    guarded.rewrite(without(withdrawn))
+    change = await guarded.client.reload()
+    size = ticks.stat().st_size
+    assert "sandbox.revoked" in {cut.event for cut in change.cuts}
+    assert all(cut.ended for cut in change.cuts)
+    assert (await session.exec("echo still")).exit_code == 126
+    with pytest.raises(PolicyDenied, match="ended"):
+        await session.write(Path("a"), io.BytesIO(b"x"))
+    with pytest.raises(PolicyDenied, match="ended"):
+        await session.start()
+    await session.stop()
+    await session.shutdown()
+    assert ticks.stat().st_size == size
+    assert not list((tmp_path / "saved").glob("*"))
+    await guarded.client.delete(session)
+    assert guarded.client.gate.holds.all() == []
+    revoked = {r.entry.action for r in guarded.records("sandbox.revoked")}
+    assert revoked == {withdrawn}
+    denied = {record.entry.action for record in guarded.records("decision") if record.entry.decision == "deny"}
+    assert {"exec", "sandbox start"} <= denied
+
+
+async def test_a_workspace_is_not_saved_after_snapshots_were_withdrawn(tmp_path: Path) -> None:
+    """Saving was permitted when the sandbox was made, and is denied when it stops: it stops and is not saved."""
+    guarded = Guarded(tmp_path)
+    spec = LocalSnapshotSpec(base_path=tmp_path / "saved")
+    session = await guarded.client.create(snapshot=spec, manifest=Manifest(), options=None)
+    await session.start()
+    guarded.rewrite(without("snapshot"))
+    change = await guarded.client.reload()
+    assert change.cuts == ()
+    await session.stop()
+    await session.shutdown()
+    await guarded.client.delete(session)
+    assert not list((tmp_path / "saved").glob("*"))
+    denied = [r.entry for r in guarded.records("decision") if r.entry.decision == "deny"]
+    assert [(entry.action, entry.policies) for entry in denied] == [("snapshot", ("no",))]
+
+
+async def test_policies_that_change_while_a_sandbox_is_being_made(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sandbox is permitted, and is denied before the backend has made it: it is deleted again."""
+    inner = UnixLocalSandboxClient()
+    guarded = Guarded(tmp_path, inner=inner)
+    create, deleted, delete = inner.create, [], inner.delete
+
+    async def slow(**given: Any) -> SandboxSession:
+        made = await create(**given)
+        guarded.rewrite(without("create"))
+        await guarded.client.reload()
+        return made
+
+    async def noticed(session: SandboxSession) -> SandboxSession:
+        deleted.append(session)
+        return await delete(session)
+
+    monkeypatch.setattr(inner, "create", slow)
+    monkeypatch.setattr(inner, "delete", noticed)
+    with pytest.raises(PolicyDenied, match="withdrawn"):
+        await guarded.client.create(snapshot=NoopSnapshotSpec(), manifest=Manifest(), options=None)
+    assert len(deleted) == 1
+    assert guarded.client.gate.holds.all() == []
+    assert guarded.records("sandbox.created") == []
 
 
 async def test_sixty_four_operations_during_a_reload(tmp_path: Path) -> None:
@@ -251,7 +334,10 @@ async def test_shadow_denies_nothing_and_records_every_denial(tmp_path: Path) ->
     assert change.cuts == ()
     assert b"on" in update.output
     denied = [r.entry for r in guarded.records("decision") if r.entry.decision == "deny"]
-    assert [(entry.action, entry.attrs["mode"]) for entry in denied] == [("exec", "shadow")]
+    assert [(entry.action, entry.attrs["mode"]) for entry in denied] == [
+        ("exec", "shadow"),
+        ("openTerminal", "shadow"),
+    ]
     assert [(r.entry.action, r.entry.outcome) for r in guarded.records("terminal.revoked")] == [
         ("openTerminal", "shadow")
     ]

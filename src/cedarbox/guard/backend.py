@@ -4,13 +4,31 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
-from typing import Final, Literal, Protocol, runtime_checkable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractAsyncContextManager, contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+from functools import wraps
+from pathlib import Path
+from typing import Any, Final, Literal, Protocol, runtime_checkable
 
+from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxSession
 from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
 
-__all__ = ["EndsAtOnce", "EndsProcesses", "KeepsSnapshots", "WritesBack", "real_path_in_guest", "real_path_on_host"]
+from cedarbox.errors import CanonicalizationError, CedarboxError
+from cedarbox.policy.canonical import canonical_path
+
+__all__ = [
+    "EndsAtOnce",
+    "EndsProcesses",
+    "KeepsSnapshots",
+    "Pin",
+    "WritesBack",
+    "pin_paths",
+    "real_path_in_guest",
+    "real_path_on_host",
+    "within_paths",
+]
 
 # The nearest part of an absolute path that exists, its links followed, and the rest as it stands. BusyBox has no
 # `readlink -m`. The dot keeps a line feed at the end of a name from being cut off with the command's own.
@@ -68,3 +86,79 @@ async def real_path_in_guest(session: BaseSandboxSession, path: str) -> str:
 def real_path_on_host(path: str) -> str:
     """Return where a path of this host leads; the end of the path need not exist."""
     return os.path.realpath(path)
+
+
+@dataclass(slots=True)
+class Pin:
+    """The paths that one operation may touch.
+
+    Attributes:
+        allowed: Canonical real paths that were decided.
+        elsewhere: Another path that the backend was about to touch; empty when there was none.
+    """
+
+    allowed: frozenset[str]
+    elsewhere: str = ""
+
+
+class _LedElsewhereError(Exception):
+    """A path was about to be used that was not decided."""
+
+
+_PIN: ContextVar[Pin | None] = ContextVar("cedarbox_pin", default=None)
+# The two places in which unix-local follows links. What they return it opens part by part and follows no link in it,
+# so a check of what they return cannot be raced (agents 0.24, ``_unix_local_file_ops``).
+_RESOLVERS: Final = ("normalize_path", "_normalize_entry_path")
+
+
+def pin_paths(session: BaseSandboxSession) -> bool:
+    """Have a backend without a file system of its own touch only paths that were decided, see :func:`within_paths`.
+
+    Args:
+        session: The backend's session.
+
+    Returns:
+        False when this backend cannot be held to it: then no path through a link may be used.
+
+    Raises:
+        CedarboxError: The SDK's unix-local session has changed.
+    """
+    if not isinstance(session, UnixLocalSandboxSession):
+        return False
+    for name in _RESOLVERS:
+        if not callable(getattr(type(session), name, None)):
+            hint = "install openai-agents >=0.24,<0.25, the version this release was checked against"
+            raise CedarboxError(f"the SDK's unix-local session has changed (gone: {name})", hint=hint)
+        setattr(session, name, _held(getattr(session, name)))
+    return True
+
+
+@contextmanager
+def within_paths(allowed: frozenset[str]) -> Iterator[Pin]:
+    """Hold every path that a pinned backend resolves in the block to these; its own affairs are outside of any."""
+    pin = Pin(allowed)
+    token = _PIN.set(pin)
+    try:
+        yield pin
+    finally:
+        _PIN.reset(token)
+
+
+def _held(resolve: Callable[..., Path]) -> Callable[..., Path]:
+    @wraps(resolve)
+    def held(*arguments: Any, **options: Any) -> Path:
+        path = resolve(*arguments, **options)
+        pin = _PIN.get()
+        if pin is not None and _canonical(path) not in pin.allowed:
+            pin.elsewhere = str(path)
+            raise _LedElsewhereError(str(path))
+        return path
+
+    return held
+
+
+def _canonical(path: Path) -> str:
+    try:
+        return canonical_path(str(path))
+    except CanonicalizationError:
+        return ""

@@ -1,30 +1,39 @@
-"""A sandbox client under policy: decides what a sandbox would be given before the backend makes it."""
+"""A sandbox client under policy: decides what a sandbox would be given before the backend makes it.
+
+What comes back of a saved state is what was saved: :meth:`GuardedClient.serialize_session_state` seals it, and no other
+is taken. A state that never left this process has no seal; like all code here it is trusted, and decided on its facts.
+"""
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from copy import deepcopy
+from dataclasses import replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from types import FunctionType
+from typing import Any, Literal
 
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.session.sandbox_client import BaseSandboxClient, BaseSandboxClientOptions
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
-from agents.sandbox.snapshot import SnapshotBase, SnapshotSpec
+from agents.sandbox.snapshot import NoopSnapshotSpec, SnapshotBase, SnapshotSpec
 
-from cedarbox.audit import JsonValue
-from cedarbox.errors import CedarboxError
+from cedarbox.audit import Entry, JsonValue
+from cedarbox.errors import CedarboxError, ConfigurationError
 from cedarbox.guard.facts import SandboxFacts, facts_of
 from cedarbox.guard.gate import Gate, Impossible, Question
+from cedarbox.guard.keys import KEY_NAME, SandboxKey
 from cedarbox.guard.manifest import questions
+from cedarbox.guard.sealed import SealedSnapshotSpec
 from cedarbox.guard.session import GuardedSession
-from cedarbox.guard.stores import store_of
-from cedarbox.policy import actions
+from cedarbox.guard.states import StateSeal
+from cedarbox.guard.stores import is_default_of_sdk, saves, store_of
+from cedarbox.policy import PolicyEngine, actions
 
-__all__ = ["GuardedClient"]
-
-_NO_SNAPSHOT = "noop"
+__all__ = ["GuardedClient", "is_genuine_client"]
 
 
 class GuardedClient(BaseSandboxClient[Any]):
@@ -33,10 +42,40 @@ class GuardedClient(BaseSandboxClient[Any]):
     Args:
         inner: The client to guard.
         gate: Decides and records.
+        key: The file of the sandbox key, which seals states and snapshots; made on first use. None for ``sandbox.key``
+            beside the directory of the ledger.
+        snapshots: What becomes of a workspace when a session ends and nobody asked for a snapshot: ``none`` or
+            ``sealed``, in the directory ``snapshots`` beside that of the ledger.
+        lifetime_s: Seconds after which a sandbox is ended, counted from when it is made or taken up; None for no end.
+
+    Raises:
+        ConfigurationError: The client is guarded already, or the key or the lifetime cannot be used.
     """
 
-    def __init__(self, inner: BaseSandboxClient[Any], gate: Gate) -> None:
-        self.inner, self.gate = inner, gate
+    def __init__(
+        self,
+        inner: BaseSandboxClient[Any],
+        gate: Gate,
+        *,
+        key: Path | None = None,
+        snapshots: Literal["none", "sealed"] = "none",
+        lifetime_s: int | None = None,
+    ) -> None:
+        if isinstance(inner, GuardedClient):
+            raise ConfigurationError("this client is guarded already", hint="give the backend's own client")
+        if lifetime_s is not None and (isinstance(lifetime_s, bool) or lifetime_s < 1):
+            raise ConfigurationError(f"lifetime_s: {lifetime_s!r} cannot be used", hint="give seconds, 1 or more")
+        self.inner, self.gate, self.lifetime_s = inner, gate, lifetime_s
+        beside = gate.ledger.directory.parent
+        self.key = SandboxKey.load((key or beside / KEY_NAME).absolute())
+        if self.key.made:
+            gate.ledger.append(Entry(event="key.created", attrs={"key": "sandbox"}))
+        self._states = StateSeal(self.key, inner.backend_id)
+        self.default_snapshot: SnapshotSpec = (
+            SealedSnapshotSpec(base_path=beside / "snapshots", key=self.key.path)
+            if snapshots == "sealed"
+            else NoopSnapshotSpec()
+        )
         # The SDK stores the id in a run's state and refuses to resume under another one.
         self.backend_id = inner.backend_id
         self.supports_default_options = inner.supports_default_options
@@ -50,20 +89,27 @@ class GuardedClient(BaseSandboxClient[Any]):
     ) -> SandboxSession:
         """Make a sandbox if everything it would be given is permitted.
 
+        Without a snapshot the sandbox gets :attr:`default_snapshot`, and so it does with the SDK's own default, which
+        would leave the workspace in clear below the home directory.
+
         Raises:
             PolicyDenied: Something is not; nothing was made.
         """
         if isinstance(options, Mapping):
             options = BaseSandboxClientOptions.parse(dict(options))
+        if snapshot is None or is_default_of_sdk(snapshot):
+            snapshot = self.default_snapshot
         async with self.gate.noted("sandbox create", session=None, event="sandbox.created") as operation:
-            facts = await self._facts(options)
+            engine, facts = self.gate.engine, await self._facts(options)
             # A session that is made with a snapshot that exists starts from it.
             restores = isinstance(snapshot, SnapshotBase) and await self._restorable(snapshot)
             await self.gate.ask_all(_questions("create", facts, manifest, snapshot, restores=restores))
             session = await self.inner.create(snapshot=snapshot, manifest=manifest, options=options)
             operation.session = str(session.state.session_id)
-            operation.facts.update(_record_of(facts))
-            return await self._guarded(session, facts)
+            operation.facts.update(_record_of(facts, snapshot))
+            if manifest is not None and session.state.manifest.root != manifest.root:
+                await self._asked_again(session, questions(session.state.manifest, isolated=facts.isolation != "none"))
+            return await self._in_force(await self._guarded(session, facts), "create", facts, engine)
 
     async def resume(self, state: SandboxSessionState) -> SandboxSession:
         """Take a sandbox up again if everything that its state says is permitted.
@@ -73,12 +119,16 @@ class GuardedClient(BaseSandboxClient[Any]):
         """
         session_id = str(state.session_id)
         async with self.gate.noted("sandbox resume", session=session_id, event="sandbox.resumed") as operation:
-            facts = await self._facts(state)
+            engine, facts = self.gate.engine, await self._facts(state)
             asked = _questions("resume", facts, state.manifest, state.snapshot, restores=True)
             await self.gate.ask_all(asked, session=session_id)
+            saved_under = getattr(state, "policy_bundle", "")
             session = await self.inner.resume(state)
-            operation.facts.update(_record_of(facts))
-            return await self._guarded(session, facts)
+            operation.facts.update(_record_of(facts, state.snapshot))
+            if saved_under:
+                # The bundle in force decides; the one that it was saved under is only told.
+                operation.facts["saved_under"] = saved_under
+            return await self._in_force(await self._guarded(session, facts), "resume", facts, engine)
 
     async def delete(self, session: SandboxSession) -> SandboxSession:
         """Delete a sandbox; recorded, never denied: a denied delete would leak a running machine."""
@@ -86,20 +136,42 @@ class GuardedClient(BaseSandboxClient[Any]):
             if not isinstance(session, GuardedSession):
                 return await self.inner.delete(session)
             await self.inner.delete(session._provider)
+            session.release()
             return session
 
     def serialize_session_state(self, state: SandboxSessionState) -> dict[str, object]:
-        """Serialise a state as the guarded client does."""
-        return self.inner.serialize_session_state(state)
+        """Serialise a state as the guarded client does, and seal it."""
+        return self._states.sealed(self.inner.serialize_session_state(state))
 
     def deserialize_session_state(self, payload: dict[str, object]) -> SandboxSessionState:
-        """Read a state back as the guarded client does."""
-        return self.inner.deserialize_session_state(payload)
+        """Read a state back as the guarded client does; ``payload`` is left as it is.
+
+        Raises:
+            ConfigurationError: It is not what :meth:`serialize_session_state` gave: recorded as a denial.
+        """
+        try:
+            plain = self._states.opened(payload)
+        except ConfigurationError as error:
+            session = payload.get("session_id")
+            refused = Entry(
+                event="decision",
+                decision="deny",
+                principal=self.gate.principal,
+                session=session[:64] if isinstance(session, str) and session.isascii() else None,
+                action="resume",
+                errors=(error.message,),
+                bundle=self.gate.engine.bundle.digest,
+                attrs={"reason": error.message},
+            )
+            self.gate.ledger.append(refused)
+            raise
+        return self.inner.deserialize_session_state(deepcopy(plain))
 
     async def _facts(self, source: object) -> SandboxFacts:
         try:
             # Checking the digests of an image reads all of it.
-            return await asyncio.to_thread(facts_of, self.inner, source)
+            facts = await asyncio.to_thread(facts_of, self.inner, source)
+            return facts if self.lifetime_s is None else replace(facts, lifetime_s=self.lifetime_s)
         except CedarboxError as error:
             await self.gate.refuse(Impossible("create", 'Image::"unknown"', error.message))
             raise
@@ -110,7 +182,29 @@ class GuardedClient(BaseSandboxClient[Any]):
         except Exception:  # noqa: BLE001 - what cannot be told is asked about
             return True
 
-    async def _guarded(self, session: SandboxSession, facts: SandboxFacts) -> SandboxSession:
+    async def _asked_again(self, session: SandboxSession, asked: Iterable[Question | Impossible]) -> None:
+        # Some backends choose the root of the workspace themselves, and rules are about paths.
+        try:
+            await self.gate.ask_all(asked, session=str(session.state.session_id))
+        except BaseException:
+            await self.inner.delete(session)
+            raise
+
+    async def _in_force(
+        self, session: GuardedSession, verb: str, facts: SandboxFacts, engine: PolicyEngine
+    ) -> GuardedSession:
+        session.hold(facts.questions(verb))
+        if self.gate.engine is not engine:
+            # The policies changed between the first question and the moment from which a change ends the sandbox.
+            manifest = questions(session.state.manifest, isolated=facts.isolation != "none")
+            try:
+                await self._asked_again(session._provider, [*facts.questions(verb), *manifest])
+            except BaseException:
+                session.release()
+                raise
+        return session
+
+    async def _guarded(self, session: SandboxSession, facts: SandboxFacts) -> GuardedSession:
         state = session.state
         if facts.digest is not None and getattr(state, "image_digest", facts.digest) is None:
             # A backend that keeps a digest boots nothing else: the image cannot change after the decision.
@@ -126,7 +220,22 @@ class GuardedClient(BaseSandboxClient[Any]):
         if hasattr(state, "policy_bundle"):
             # Its snapshots tell which policies it ran under.
             state.policy_bundle = self.gate.engine.bundle.digest
-        return GuardedSession.wrap(session, self.gate, isolated=facts.isolation != "none", snapshots=facts.snapshots)
+        return GuardedSession.wrap(
+            session,
+            self.gate,
+            isolated=facts.isolation != "none",
+            snapshots=facts.snapshots,
+            lifetime_s=self.lifetime_s,
+        )
+
+
+def is_genuine_client(client: Any) -> bool:
+    """Whether a client is a guarded one, with none of its methods replaced by a subclass or on the object."""
+    methods = {name: member for name, member in vars(GuardedClient).items() if isinstance(member, FunctionType)}
+    own = (name for name in methods if name != "__init__")
+    return isinstance(client, GuardedClient) and all(
+        getattr(type(client), name) is methods[name] and name not in vars(client) for name in own
+    )
 
 
 def _questions(
@@ -141,7 +250,7 @@ def _questions(
     if manifest is not None:
         yield from questions(manifest, isolated=facts.isolation != "none")
     # The backend persists on its own when it stops, so saving is decided here, where it can still be refused.
-    if snapshot is not None and snapshot.type != _NO_SNAPSHOT:
+    if snapshot is not None and saves(snapshot):
         name = str(getattr(snapshot, "id", "new"))
         for kind in facts.snapshots:
             store = store_of(snapshot, kind)
@@ -151,8 +260,10 @@ def _questions(
                 yield Question("snapshot restore", saved, name)
 
 
-def _record_of(facts: SandboxFacts) -> dict[str, JsonValue]:
+def _record_of(facts: SandboxFacts, snapshot: SnapshotSpec | SnapshotBase) -> dict[str, JsonValue]:
     return {
+        "snapshot": store_of(snapshot, "tar") if saves(snapshot) else "none",
+        "lifetime_s": facts.lifetime_s,
         "image": facts.image,
         "image_digest": facts.digest,
         "isolation": facts.isolation,

@@ -16,8 +16,10 @@ __all__ = ["GATED", "PASSED", "check_coverage"]
 
 GATED = frozenset(
     {
+        "_apply_entry_batch",
         "_apply_manifest",
         "_read",
+        "_validate_manifest_application",
         "_write_new_file",
         "exec",
         "hydrate_workspace",
@@ -25,6 +27,7 @@ GATED = frozenset(
         "mkdir",
         "mv",
         "persist_workspace",
+        "provision_manifest_accounts",
         "pty_exec_start",
         "pty_write_stdin",
         "read_bounded",
@@ -51,7 +54,6 @@ PASSED = frozenset(
         "apply_manifest",
         "apply_patch",
         "extract",
-        "provision_manifest_accounts",
         "read",
         # Recorded by what they belong to; they touch no content of the guest.
         "_aclose_dependencies",
@@ -59,7 +61,6 @@ PASSED = frozenset(
         "_emit_finish_event",
         "_emit_start_event",
         "_run_pre_stop_hooks",
-        "_validate_manifest_application",
         "_validate_path_access",
         "pty_terminate_all",
         "run_pre_stop_hooks",
@@ -69,7 +70,6 @@ PASSED = frozenset(
         "_after_start",
         "_after_start_failed",
         "_after_stop",
-        "_apply_entry_batch",
         "_before_shutdown",
         "_before_stop",
         "_can_reuse_restorable_snapshot_workspace",

@@ -9,18 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, runtime_checkable
+from typing import Final, Literal, Protocol, runtime_checkable
 
 from agents.sandbox.session.sandbox_client import BaseSandboxClient
 
 from cedarbox.errors import CanonicalizationError
 from cedarbox.guard.gate import Impossible, Question
+from cedarbox.guard.manifest import environment_questions
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path
 from cedarbox.policy.entities import Base
 
 __all__ = ["Describes", "SandboxFacts", "facts_of", "mounting"]
+
+# What the options and states of the backends in agents 0.24 call it.
+_ENVIRONMENTS: Final = (
+    *("env", "envs", "env_vars", "environment", "base_envs", "base_env_vars"),
+    *("secrets", "secret_refs", "managed_secrets"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +47,8 @@ class SandboxFacts:
         disk_gb: Disk in GB, when the backend says.
         mounts: Directories of the host that it is given: path as configured, real path, path in the guest, writable.
         snapshots: The forms in which it may save a workspace: ``tar``, ``native`` or both.
+        environment: Names of the environment variables that its options give to every process.
+        lifetime_s: Seconds after which it is ended, counted from here; None when nothing ends it.
     """
 
     image: str
@@ -54,6 +63,8 @@ class SandboxFacts:
     disk_gb: int | None = None
     mounts: tuple[tuple[str, str, str, bool], ...] = ()
     snapshots: tuple[Literal["tar", "native"], ...] = ("tar",)
+    environment: tuple[str, ...] = ()
+    lifetime_s: int | None = None
 
     def questions(self, verb: str) -> Iterator[Question | Impossible]:
         """Yield everything that has to be asked before this sandbox may be made; what it opens first, itself last.
@@ -77,6 +88,7 @@ class SandboxFacts:
             yield Question("port expose", self._exposing(port), str(port))
         for host, real, guest, writable in self.mounts:
             yield Question("mount", mounting(host, real, guest, writable=writable), f"{host} at {guest}")
+        yield from environment_questions(self.environment)
         yield Question(f"sandbox {verb}", self._making(verb), self.image)
 
     def _making(self, verb: str) -> Callable[[Base], Action]:
@@ -91,6 +103,7 @@ class SandboxFacts:
                 vcpus=self.vcpus,
                 memory_mib=self.memory_mib,
                 disk_gb=self.disk_gb,
+                lifetime_s=self.lifetime_s,
             )
             return actions.resume(action) if verb == "resume" else action
 
@@ -153,11 +166,18 @@ def facts_of(client: BaseSandboxClient[object], source: object) -> SandboxFacts:
     if isinstance(client, Describes):
         return SandboxFacts(**client.describe_sandbox(source))  # type: ignore[arg-type]  # checked by the dataclass's users
     ports = tuple(getattr(source, "exposed_ports", None) or ())
+    given = _environment_of(source)
     if client.backend_id == "unix_local":
-        return SandboxFacts("host", None, "host", "none", None, ports=ports, public_ports=False)
+        return SandboxFacts("host", None, "host", "none", None, ports=ports, public_ports=False, environment=given)
     if client.backend_id == "docker":
         image = str(getattr(source, "image", "") or "unknown")
         closed = getattr(source, "network_mode", None) == "none"
         digest = image.partition("@")[2] or None
-        return SandboxFacts(image, digest, image.partition("@")[0], "container", () if closed else None, ports=ports)
-    return SandboxFacts("unknown", None, client.backend_id, "hosted", None, ports=ports)
+        repository, egress = image.partition("@")[0], () if closed else None
+        return SandboxFacts(image, digest, repository, "container", egress, ports=ports, environment=given)
+    return SandboxFacts("unknown", None, client.backend_id, "hosted", None, ports=ports, environment=given)
+
+
+def _environment_of(source: object) -> tuple[str, ...]:
+    found = (getattr(source, name, None) for name in _ENVIRONMENTS)
+    return tuple(dict.fromkeys(str(name) for given in found if isinstance(given, Mapping) for name in given))

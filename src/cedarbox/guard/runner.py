@@ -22,11 +22,11 @@ from agents.run_internal import run_loop, tool_actions, tool_execution
 from agents.tool import _FunctionToolInvocationResult
 
 from cedarbox.errors import ConfigurationError, PolicyDenied, SealError
-from cedarbox.guard.client import GuardedClient
+from cedarbox.guard.client import is_genuine_client
 from cedarbox.guard.gate import Gate, Question
 from cedarbox.guard.identity import Caller, RunIdentity, current_run, within
 from cedarbox.guard.model import GuardedModel
-from cedarbox.guard.session import GuardedSession
+from cedarbox.guard.session import is_genuine_session
 from cedarbox.guard.tools import tool_kind
 from cedarbox.policy import actions
 from cedarbox.telemetry.redaction import digest
@@ -98,14 +98,16 @@ def _guarded(options: dict[str, Any]) -> AbstractContextManager[None]:
     sandbox = config.sandbox if config is not None else None
     client = sandbox.client if sandbox is not None else None
     session = sandbox.session if sandbox is not None else None
-    if client is not None and not isinstance(client, GuardedClient):
+    if client is not None and not is_genuine_client(client):
         raise ConfigurationError(
             f"this run would use an unguarded {type(client).__name__}", hint="wrap it in PolicySandboxClient"
         )
-    if session is not None and not isinstance(session, GuardedSession):
+    if session is not None and not is_genuine_session(session):
         raise ConfigurationError(
             f"this run would use an unguarded {type(session).__name__}", hint="make it with a PolicySandboxClient"
         )
+    if sandbox is not None and client is not None and sandbox.snapshot is None:
+        sandbox.snapshot = client.default_snapshot  # The SDK's own would be in clear below the home directory.
     if config is not None:
         config.trace_include_sensitive_data = False
     run = current_run()

@@ -57,6 +57,11 @@ class HeldProcesses:
         for process_id in tuple(self._holds):
             self._forget(process_id)
 
+    def question(self, process_id: int) -> Question | None:
+        """Return what was asked for a process that goes on; None when none of this number does."""
+        hold = self._holds.get(process_id)
+        return None if hold is None else hold.question
+
     def denial(self, process_id: int) -> PolicyDenied | None:
         """Return why a process was cut, if it was."""
         return self._cut.get(process_id)
