@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from tests.redteam.sites import Site
 from tests.unit.bundles import PERMIT_ALL, write_bundle
-from tests.unit.signed import signed_bundle
+from tests.unit.signed import manifest_of, seal, signed_bundle
 
 from cedarbox.errors import BundleError
 from cedarbox.policy import PolicyBundle, reading
@@ -40,6 +40,7 @@ class Swap:
             for name, data in files.items():
                 (place / name).write_bytes(data)
         self.path.symlink_to("old")
+        self.others = old.keys() - new.keys()
 
     def link(self, target: str = "new") -> None:
         draft = self.path.with_name("draft")
@@ -53,18 +54,30 @@ class Swap:
     def files(self) -> None:
         for file in sorted(self.new.iterdir()):
             file.replace(self.old / file.name)
+        self._remove_others()
 
     def contents(self) -> None:
         for file in sorted(self.new.iterdir()):
             (self.old / file.name).write_bytes(file.read_bytes())
+        self._remove_others()
+
+    def _remove_others(self) -> None:
+        for name in self.others:
+            (self.old / name).unlink()
 
 
 @pytest.fixture
 def pair(site: Site) -> list[Mapping[str, bytes]]:
-    """The files of two bundles that are both signed; each file has the same size in both."""
-    first = signed_bundle(site.directory / "first", *site.keys, policies="// same size\n" + PERMIT_ALL, revision=1)
-    second = signed_bundle(site.directory / "second", *site.keys, policies="// SAME SIZE\n" + PERMIT_ALL, revision=2)
-    return [{file.name: file.read_bytes() for file in place.iterdir()} for place in (first, second)]
+    """The files of two signed bundles; the second has one more."""
+    found: list[Mapping[str, bytes]] = []
+    for revision in (1, 2):
+        place = site.directory / f"revision{revision}"
+        signed_bundle(place, policies=PERMIT_ALL + f"// {revision}", revision=revision)
+        if revision == 2:
+            (place / "second.cedar").write_text("// nothing but a comment")
+        seal(place, manifest_of(place).payload(), *site.keys)
+        found.append({file.name: file.read_bytes() for file in place.iterdir()})
+    return found
 
 
 def _at_line(
@@ -94,13 +107,17 @@ def _at_line(
         sys.settrace(before)
 
 
+@pytest.mark.parametrize("back", [False, True], ids=["a file more", "a file less"])
 @pytest.mark.parametrize("way", ["link", "directory", "files", "contents"])
-def test_the_bundle_is_swapped_during_the_load(site: Site, pair: list[Mapping[str, bytes]], way: str) -> None:
+def test_the_bundle_is_swapped_during_the_load(
+    site: Site, pair: list[Mapping[str, bytes]], way: str, *, back: bool
+) -> None:
     """At every single line of the reader another bundle takes the place. What is read is one of the two, or nothing.
 
     A mixture can be read only where files are written in place, within one tick of the clock of the file system, and
     then its signature is false.
     """
+    pair = pair[::-1] if back else pair
     outcomes = set()
     for number in itertools.count(1):
         swap = Swap(site.directory / "swap", *pair)
@@ -113,7 +130,7 @@ def test_the_bundle_is_swapped_during_the_load(site: Site, pair: list[Mapping[st
         else:
             assert way == "contents"
             mixed = Swap(site.directory / "mixed", files, {})
-            site.assert_refused("not what was signed|is false|canonical|not JSON", mixed.old)
+            site.assert_refused("not what was signed|is false|canonical|not JSON|does not cover|missing", mixed.old)
             shutil.rmtree(site.directory / "mixed")
         shutil.rmtree(site.directory / "swap")
         if not came:
