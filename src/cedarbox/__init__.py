@@ -23,6 +23,7 @@ from cedarbox.errors import (  # noqa: E402
     UnsupportedToolError,
 )
 from cedarbox.forks import fork  # noqa: E402
+from cedarbox.guard import SealedSnapshotSpec  # noqa: E402
 from cedarbox.hardened import PolicySandboxClient, harden  # noqa: E402
 from cedarbox.policy import Decision, PolicyBundle, PolicyEngine  # noqa: E402
 from cedarbox.settings import Settings  # noqa: E402
@@ -45,6 +46,7 @@ __all__ = [
     "PolicyEngine",
     "PolicySandboxClient",
     "SealError",
+    "SealedSnapshotSpec",
     "SecretEnv",
     "Settings",
     "SnapshotError",

@@ -169,7 +169,8 @@ def harden(
         options: Options of the client; made from ``image`` or ``rootfs`` and the settings when None.
         manifest: What the workspace starts with.
         snapshot: Where to save the workspace when a run ends; what ``sandbox.snapshots`` of the settings says when
-            None: nowhere, or sealed. The SDK's own default would leave every workspace in clear below the home
+            None: nowhere, or sealed. Nowhere, the default, means that a run that is paused and resumed from its state
+            begins with the manifest again. The SDK's own default would leave every workspace in clear below the home
             directory.
         settings: None for ``cedarbox.toml`` and the environment.
 

@@ -110,8 +110,10 @@ def pytest_configure(config: pytest.Config) -> None:
         supports_default_options = original.supports_default_options
 
         def __init__(self, **options: Any) -> None:
-            # Tests that save with one client and resume with another stand for one site, which has one key.
-            super().__init__(original(**options), outcomes.gate(), key=output / "sandbox.key")
+            # Tests that save with one client and resume with another stand for one site, which has one key; tests that
+            # pause a run expect that its workspace is saved without their asking.
+            key = output / "sandbox.key"
+            super().__init__(original(**options), outcomes.gate(), key=key, snapshots="sealed")
 
         def __getattr__(self, name: str) -> Any:
             # Some tests look at private parts of the client that they made.

@@ -34,6 +34,7 @@ def test_the_public_names_are_these() -> None:
         "PolicyEngine",
         "PolicySandboxClient",
         "SealError",
+        "SealedSnapshotSpec",
         "SecretEnv",
         "SnapshotError",
         "Settings",
