@@ -20,6 +20,7 @@ from cedarbox.boxlite.image_lock import LOCK_FILE
 from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
+from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.settings import Settings, load_settings
 from cedarbox.telemetry.spans import Telemetry
@@ -78,6 +79,7 @@ class PolicySandboxClient(GuardedClient):
             telemetry=self.telemetry,
             principal=principal,
             backend=inner.backend_id,
+            approvals=ApprovalStore(settings.audit.approvals or directory.parent / "approvals"),
         )
         super().__init__(inner, gate)
         self.ledger.append(Entry(event="tracing.sealed"))

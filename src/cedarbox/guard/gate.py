@@ -18,6 +18,8 @@ from typing import Any
 
 from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
+from cedarbox.guard.approval_store import ApprovalStore
+from cedarbox.guard.approvals import ToolCall, Unapproved
 from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
@@ -40,11 +42,15 @@ class Question:
         verb: The operation, such as ``file read``: name of the span, and of the record when the action cannot be named.
         name: Builds the typed action; raises :class:`CanonicalizationError` when it cannot.
         asked: What was asked for as it came, with secrets taken out; recorded when it cannot be named.
+        call: The call of a tool that this is about to carry out, which a person can approve.
+        offered: A tool is only offered, and asked about again when it is called.
     """
 
     verb: str
     name: Callable[[Base], Action]
     asked: str = ""
+    call: ToolCall | None = None
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,13 +91,22 @@ class Gate:
         telemetry: Shows.
         principal: Id of the agent as ``entities.json`` of the bundle declares it.
         backend: The ``backend_id`` of the client that is guarded.
+        approvals: Where signed approvals are kept; None when there are none, so that what needs one is denied.
     """
 
     def __init__(
-        self, *, engine: PolicyEngine, ledger: Ledger, telemetry: Telemetry, principal: str, backend: str
+        self,
+        *,
+        engine: PolicyEngine,
+        ledger: Ledger,
+        telemetry: Telemetry,
+        principal: str,
+        backend: str,
+        approvals: ApprovalStore | None = None,
     ) -> None:
         self.engine, self.ledger, self.telemetry = engine, ledger, telemetry
         self.principal, self.backend = principal, backend
+        self.approvals = approvals
 
     def base(self) -> Base:
         """Return what every request carries, for the caller in whose context this runs."""
@@ -132,6 +147,44 @@ class Gate:
         """
         with self.telemetry.operation(f"decide {question.verb}", self._about(question.verb, session)) as span:
             return (await self._admit(question, span, session))[1]
+
+    async def wants_approval(self, question: Question) -> bool:
+        """Whether a call has to wait for a person, who is then asked; the request is recorded.
+
+        The call is decided again, and that is recorded, when it is carried out. Where nobody can be asked the answer
+        is no: the call goes on, and is denied there for want of an approval.
+        """
+        call, store = question.call, self.approvals
+        if call is None or store is None:
+            return False
+        try:
+            action = question.name(self.base())
+        except CanonicalizationError:
+            return False
+        decision = self.engine.decide(self.principal, action)
+        approval = decision.approval
+        if not decision.allowed or approval is None:
+            return False
+        with self.telemetry.operation("approval request", self._about("approval request", None)) as span:
+            try:
+                request, new = store.ask(call, principal=self.principal, decision=decision, approval=approval)
+                if new:
+                    attrs = {"request": request.id, **call.bound(), "approvers": approval.approvers}
+                    entry = self._entry(
+                        "approval.requested",
+                        span,
+                        None,
+                        action=action.name,
+                        resource=str(action.resource),
+                        policies=decision.policies,
+                        attrs=attrs | {"expires_s": approval.expires_s},
+                    )
+                    await self.ledger.record(entry)
+                    await asyncio.to_thread(store.put, request)
+            except (Unapproved, LedgerError) as error:
+                span.fail("unrecorded", error.message)
+                return False
+        return True
 
     async def ask_all(self, questions: Iterable[Question | Impossible], *, session: str | None = None) -> None:
         """Ask in order and stop at the first no.
@@ -189,6 +242,15 @@ class Gate:
             raise await self._deny(
                 denied, span, session, policies=decision.policies, errors=decision.errors, summary=action.summary
             )
+        attrs: dict[str, JsonValue] = {"summary": action.summary} if action.summary else {}
+        if decision.approval is not None and not question.offered:
+            try:
+                attrs["approval"] = await self._claim(question, decision)
+            except Unapproved as error:
+                denied = Impossible(action.name, str(action.resource), error.message)
+                raise await self._deny(
+                    denied, span, session, policies=decision.policies, errors=(error.message,), summary=action.summary
+                ) from None
         # 3. Record the decision and wait until it is on disk.
         entry = self._entry(
             "decision",
@@ -198,7 +260,7 @@ class Gate:
             resource=str(action.resource),
             decision="allow",
             policies=decision.policies,
-            attrs={"summary": action.summary} if action.summary else {},
+            attrs=attrs,
         )
         try:
             record = await self.ledger.record(entry)
@@ -209,6 +271,22 @@ class Gate:
         span.set(attributes.CEDARBOX_POLICY_DECISION, "allow")
         span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
         return action, decision, record
+
+    async def _claim(self, question: Question, decision: Decision) -> dict[str, JsonValue]:
+        approval, bundle = decision.approval, self.engine.bundle
+        assert approval is not None  # noqa: S101 - the caller looked
+        if question.call is None or self.approvals is None:
+            who = " or ".join(approval.approvers)
+            raise Unapproved(f"it needs an approval by {who}, and there is nothing here that could wait for one")
+        grant = await asyncio.to_thread(
+            self.approvals.claim,
+            question.call,
+            principal=self.principal,
+            bundle=bundle,
+            decision=decision,
+            approval=approval,
+        )
+        return {"approver": grant.statement()["approver"], **grant.facts()}
 
     async def _deny(
         self,

@@ -15,7 +15,7 @@ import re
 import stat
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from importlib import resources
 from pathlib import Path
@@ -25,6 +25,7 @@ import cedarpy
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.actions import ACTION_GROUPS
+from cedarbox.policy.approval import check_approval, declared_approvers
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.source import Statement, excess, locate, statements
 
@@ -35,7 +36,7 @@ _MAX_FILE = 4 * 1024 * 1024
 _PRINCIPAL_TYPES = frozenset({"Tenant", "AgentGroup", "Agent"})
 # cedarpy numbers policies in the text it was given; the number means nothing to the reader.
 _OWN_NUMBER = re.compile(r"^for policy `policy\d+`[,:] ")
-_METADATA_KEYS = frozenset({"name", "revision", "description", "schema", "on_denied_tool"})
+_METADATA_KEYS = frozenset({"name", "revision", "description", "schema", "on_denied_tool", "approvers"})
 
 
 def schema_text() -> str:
@@ -79,6 +80,7 @@ class PolicyBundle:
         entities: The content of ``entities.json``.
         on_denied_tool: What becomes of a tool that a model may not be offered: the turn is an ``error``, or the tool is
             ``remove``d and the turn goes on without it.
+        approvers: Base64 of the Ed25519 public key of each approver, by name; from ``bundle.toml``.
     """
 
     path: Path
@@ -88,6 +90,7 @@ class PolicyBundle:
     policies: tuple[Policy, ...]
     entities: tuple[Mapping[str, Any], ...]
     on_denied_tool: Literal["error", "remove"] = "error"
+    approvers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str) -> PolicyBundle:
@@ -107,6 +110,9 @@ class PolicyBundle:
         policies = [policy for name in cedar_files for policy in _policies(root, name, contents[name])]
         _refuse_duplicates(root, [policy for policy, _ in policies])
         _validate(root, policies)
+        approvers = metadata.get("approvers", {})
+        for policy, statement in policies:
+            check_approval(root / policy.file, policy, statement, approvers)
         return cls(
             path=root,
             name=metadata["name"],
@@ -115,6 +121,7 @@ class PolicyBundle:
             policies=tuple(policy for policy, _ in policies),
             entities=_entities(root, contents["entities.json"]),
             on_denied_tool=metadata.get("on_denied_tool", "error"),
+            approvers=approvers,
         )
 
     @cached_property
@@ -188,6 +195,7 @@ def _metadata(root: Path, data: bytes) -> dict[str, Any]:
     if type(schema) is not int or schema != SCHEMA_VERSION:
         hint = f"this cedarbox enforces schema {SCHEMA_VERSION}"
         raise BundleError(f"schema is {schema!r}, expected {SCHEMA_VERSION}", path=path, hint=hint)
+    metadata["approvers"] = declared_approvers(path, _text(path, data), metadata.get("approvers"))
     return metadata
 
 
