@@ -49,9 +49,11 @@ def list_requests(
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for request in found:
         call = request.call
-        console.print(f"{request.id[:12]}  {request.requested}  {call.kind} tool {_shown(call.tool)}")
-        console.print(f"  agent      {_shown(call.agent or '')} as {request.principal}, call {_shown(call.call_id)}")
-        console.print(f"  approvers  {' or '.join(request.approvers)}, for {request.expires_s} s at most")
+        console.print(f"{request.id[:12]}  {_shown(request.requested)}  {_shown(call.kind)} tool {_shown(call.tool)}")
+        console.print(
+            f"  agent      {_shown(call.agent or '')} as {_shown(request.principal)}, call {_shown(call.call_id)}"
+        )
+        console.print(f"  approvers  {_shown(' or '.join(request.approvers))}, for {request.expires_s} s at most")
         console.print(f"  digest     {call.arguments_digest}")
         console.print(f"  arguments  {_shown(call.arguments)}")
 

@@ -126,6 +126,7 @@ class Request:
             request = cls(**fields | {"call": ToolCall(**fields["call"])})
         except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
             raise Unapproved("the file of the request is damaged") from None
+        call = request.call
         texts = (call.tool, call.kind, call.call_id, call.arguments, request.principal, request.bundle, request.nonce)
         names = (*request.policies, *request.approvers, request.requested)
         if not all(isinstance(text, str) for text in (*texts, *names)) or type(request.expires_s) is not int:
