@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from base64 import b64encode
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -14,11 +15,13 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from tests.unit.bundles import write_bundle
 from tests.unit.guarded import Guarded
 
+from cedarbox import approvals
 from cedarbox.guard.approval_store import ApprovalStore
+from cedarbox.guard.approvals import sign
 
 __all__ = ["ASKS", "DESK", "OFFICER", "Scene", "metadata", "pem", "public"]
 
-DESK, OFFICER = Ed25519PrivateKey.generate(), Ed25519PrivateKey.generate()
+DESK, OFFICER = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
 
 PERMITS = (
     '@id("rest") permit (principal, action, resource) unless '
@@ -89,6 +92,24 @@ class Scene:
         assert self.paid == []
         state: RunState[Any, Any] = result.to_state()
         return state
+
+    def forge(self, key: Ed25519PrivateKey, approver: str = "desk", **changes: Any) -> None:
+        """Put a grant of the waiting call into the directory, signed as told, past all that approve() checks."""
+        (request,) = self.store.requests()
+        statement = request.statement("granted", approver, self.store.clock(), 900) | changes
+        self.store.put_grant(request, replace(sign(statement, key), stream="none", seq=0))
+
+    async def carry_on(self, agent: Agent[None], state: RunState[Any, Any]) -> None:
+        """Approve in the SDK's own way, without a signature, and go on."""
+        for item in state.get_interruptions():
+            state.approve(item)
+        result = await self.run(agent, state)
+        assert result.final_output == "done"
+
+    async def sign(self, state: RunState[Any, Any]) -> None:
+        """Have the desk approve all that waits."""
+        for item in state.get_interruptions():
+            await approvals.approve(state, item, client=self.client, key=DESK, approver="desk")
 
     def denials(self) -> list[str]:
         """Return the reasons of the denied calls of ``pay``, from the ledger."""

@@ -46,6 +46,8 @@ class ApprovalStore:
 
     def __init__(self, directory: Path, *, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> None:
         self.directory, self.clock = directory, clock
+        # Beside the files, so that whoever can take those away wins nothing in this process.
+        self._used: set[str] = set()
 
     def ask(self, call: ToolCall, *, principal: str, decision: Decision, approval: Approval) -> tuple[Request, bool]:
         """Return the request of a call that waits already, or a new one that is not on disk yet; and whether it is new.
@@ -131,7 +133,7 @@ class ApprovalStore:
             try:
                 grant = Grant.from_json(self._read(name))
                 verify(grant, request, bundle=bundle, approval=approval, now=self.clock())
-                if os.path.lexists(self._path(f"{grant.digest}.used")):
+                if grant.digest in self._used or os.path.lexists(self._path(f"{grant.digest}.used")):
                     raise Unapproved("it was used before")  # noqa: TRY301  # one of the reasons that are collected
             except Unapproved as error:
                 wrong.append(error.message)
@@ -170,6 +172,7 @@ class ApprovalStore:
             # The name is taken in one step, by one process only, and stays taken.
             if not self._write(f"{grant.digest}.used", b""):
                 raise Unapproved("the approval was used before")
+            self._used.add(grant.digest)
             return grant
         finally:
             self.forget(identity)

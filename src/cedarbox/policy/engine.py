@@ -33,7 +33,7 @@ class Decision:
         errors: What went wrong while deciding; never empty on an allow.
         bundle: Digest of the policy bundle.
         micros: Time that Cedar spent evaluating, in microseconds, as the engine reports it; 0 when it did not run.
-        approval: The signature that an allow still needs; None when it needs none.
+        approval: The signature that an allow still needs, without which it is none; None when it needs none.
     """
 
     allowed: bool
