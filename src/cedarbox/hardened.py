@@ -22,6 +22,7 @@ from cedarbox.boxlite.image_lock import LOCK_FILE
 from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
+from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.guard.change import Change
 from cedarbox.guard.keys import KEY_NAME
 from cedarbox.live import LivePolicies
@@ -83,6 +84,7 @@ class PolicySandboxClient(GuardedClient):
             principal=principal,
             backend=inner.backend_id,
             mode=settings.policy.mode,
+            approvals=ApprovalStore(settings.audit.approvals or directory.parent / "approvals"),
         )
         self.live = LivePolicies(gate, bundle.path, lambda: load_bundle(bundle.path, trust, datetime.now(UTC)))
         signing = settings.audit.signing_key

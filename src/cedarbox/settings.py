@@ -73,10 +73,12 @@ class AuditSettings(_Section):
     Attributes:
         directory: Made with mode 0700 when it is missing.
         signing_key: Ed25519 key, made on first use with mode 0600; None for ``ledger.key`` beside the directory.
+        approvals: Directory of the approvals that calls wait for; None for ``approvals`` beside the directory.
     """
 
     directory: Path = Path(".cedarbox/ledger")
     signing_key: Path | None = None
+    approvals: Path | None = None
 
 
 class OtlpSettings(_Section):

@@ -10,6 +10,8 @@ from agents.run_internal import run_loop, tool_actions, tool_execution
 from hypothesis import HealthCheck, settings
 from tests.unit.guarded import Guarded
 
+from cedarbox.guard.waiting import WRAPPED
+
 # A loaded machine is not a fault of the code.
 settings.register_profile("cedarbox", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("cedarbox")
@@ -28,3 +30,5 @@ def _alone() -> Iterator[None]:
     run_loop.get_model = _get_model
     setattr(tool_execution, "_invoke_function_tool_with_metadata", _invoke)  # noqa: B010  # private to the SDK
     setattr(tool_actions.CustomToolAction, "execute", _execute)  # noqa: B010  # as above
+    for owner, name, original, _ in WRAPPED:
+        setattr(owner, name, original)

@@ -23,7 +23,15 @@ class Guarded:
 
     made: ClassVar[list[Guarded]] = []
 
-    def __init__(self, directory: Path, policies: str = PERMIT_ALL, *, inner: Any = None, **policy: Any) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        policies: str = PERMIT_ALL,
+        *,
+        inner: Any = None,
+        bundle: Path | None = None,
+        **policy: Any,
+    ) -> None:
         settings = load_settings(
             policy=policy,
             audit={"directory": directory / "ledger", "signing_key": directory / "ledger.key"},
@@ -31,7 +39,7 @@ class Guarded:
         )
         self.directory = directory
         self.made.append(self)
-        bundle = write_bundle(directory / "bundle", policies)
+        bundle = bundle or write_bundle(directory / "bundle", policies)
         self.client = PolicySandboxClient(
             inner or UnixLocalSandboxClient(),
             policies=bundle,

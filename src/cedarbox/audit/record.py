@@ -29,6 +29,9 @@ JsonValue: TypeAlias = "str | int | bool | Sequence[JsonValue] | Mapping[str, Js
 
 EVENTS: Final = frozenset(
     {
+        "approval.granted",
+        "approval.rejected",
+        "approval.requested",
         "clock.stepped",
         "decision",
         "egress.closed",

@@ -19,6 +19,8 @@ from typing import Any, Literal
 
 from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import BundleError, CanonicalizationError, LedgerError, PolicyDenied
+from cedarbox.guard.approval_store import ApprovalStore
+from cedarbox.guard.approvals import ToolCall, Unapproved
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.policy import Decision, PolicyEngine
@@ -42,11 +44,15 @@ class Question:
         verb: The operation, such as ``file read``: name of the span, and of the record when the action cannot be named.
         name: Builds the typed action; raises :class:`CanonicalizationError` when it cannot.
         asked: What was asked for as it came, with secrets taken out; recorded when it cannot be named.
+        call: The call of a tool that this is about to carry out, which a person can approve.
+        offered: A tool is only offered, and asked about again when it is called.
     """
 
     verb: str
     name: Callable[[Base], Action]
     asked: str = ""
+    call: ToolCall | None = None
+    offered: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -89,6 +95,7 @@ class Gate:
         backend: The ``backend_id`` of the client that is guarded.
         mode: ``enforce``; or ``shadow``, in which a denial is recorded as one and what was asked happens all the same.
             What cannot be named, or not be recorded, is denied in both.
+        approvals: Where signed approvals are kept; None when there are none, so that what needs one is denied.
     """
 
     def __init__(
@@ -100,10 +107,11 @@ class Gate:
         principal: str,
         backend: str,
         mode: Literal["enforce", "shadow"] = "enforce",
+        approvals: ApprovalStore | None = None,
     ) -> None:
         self.engine, self.ledger, self.telemetry = engine, ledger, telemetry
         self.principal, self.backend, self.mode = principal, backend, mode
-        self.holds = Holds()
+        self.approvals, self.holds = approvals, Holds()
 
     def base(self) -> Base:
         """Return what every request carries, for the caller in whose context this runs."""
@@ -177,6 +185,44 @@ class Gate:
         with self.telemetry.operation(f"decide {question.verb}", self._about(question.verb, session)) as span:
             return (await self._admit(question, span, session))[1]
 
+    async def wants_approval(self, question: Question) -> bool:
+        """Whether a call has to wait for a person, who is then asked; the request is recorded.
+
+        The call is decided again, and that is recorded, when it is carried out. Where nobody can be asked the answer
+        is no: the call goes on, and is denied there for want of an approval.
+        """
+        call, store = question.call, self.approvals
+        if call is None or store is None:
+            return False
+        try:
+            action = question.name(self.base())
+        except CanonicalizationError:
+            return False
+        decision = self.engine.decide(self.principal, action)
+        approval = decision.approval
+        if not decision.allowed or approval is None:
+            return False
+        with self.telemetry.operation("approval request", self._about("approval request", None)) as span:
+            try:
+                request, new = store.ask(call, principal=self.principal, decision=decision, approval=approval)
+                if new:
+                    attrs = {"request": request.id, **call.bound(), "approvers": approval.approvers}
+                    entry = self._entry(
+                        "approval.requested",
+                        span,
+                        None,
+                        action=action.name,
+                        resource=str(action.resource),
+                        policies=decision.policies,
+                        attrs=attrs | {"expires_s": approval.expires_s},
+                    )
+                    await self.ledger.record(entry)
+                    await asyncio.to_thread(store.put, request)
+            except (Unapproved, LedgerError) as error:
+                span.fail("unrecorded", error.message)
+                return False
+        return True
+
     async def ask_all(self, questions: Iterable[Question | Impossible], *, session: str | None = None) -> None:
         """Ask in order and stop at the first no.
 
@@ -244,8 +290,16 @@ class Gate:
         if not decision.allowed and self.mode == "enforce":
             denied = Impossible(action.name, str(action.resource), why(decision))
             raise await self._deny(denied, span, session, decision=decision, summary=action.summary)
+        attrs: dict[str, JsonValue] = {"summary": action.summary} if action.summary else {}
+        if decision.approval is not None and not question.offered and self.mode == "enforce":
+            try:
+                attrs["approval"] = await self._claim(engine, question, decision)
+            except Unapproved as error:
+                denied = Impossible(action.name, str(action.resource), error.message)
+                raise await self._deny(
+                    denied, span, session, decision=decision, errors=(error.message,), summary=action.summary
+                ) from None
         # 3. Record the decision and wait until it is on disk.
-        attrs = {"summary": action.summary} if action.summary else {}
         if not decision.allowed:
             attrs |= {"mode": "shadow", "reason": why(decision)}
         answer = "allow" if decision.allowed else "deny"
@@ -271,6 +325,22 @@ class Gate:
         span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
         return action, decision, record
 
+    async def _claim(self, engine: PolicyEngine, question: Question, decision: Decision) -> dict[str, JsonValue]:
+        approval, bundle = decision.approval, engine.bundle
+        assert approval is not None  # noqa: S101 - the caller looked
+        if question.call is None or self.approvals is None:
+            who = " or ".join(approval.approvers)
+            raise Unapproved(f"it needs an approval by {who}, and there is nothing here that could wait for one")
+        grant = await asyncio.to_thread(
+            self.approvals.claim,
+            question.call,
+            principal=self.principal,
+            bundle=bundle,
+            decision=decision,
+            approval=approval,
+        )
+        return {"approver": grant.statement()["approver"], **grant.facts()}
+
     async def _deny(
         self,
         denied: Impossible,
@@ -293,7 +363,7 @@ class Gate:
             resource=denied.resource,
             decision="deny",
             policies=policies,
-            errors=decision.errors if decision is not None else errors,
+            errors=errors or (decision.errors if decision is not None else ()),
             bundle=decision.bundle if decision is not None else None,
             attrs={"reason": reason, **({"summary": summary} if summary else {})},
         )

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
+from cedarbox.errors import ConfigurationError
+
 if TYPE_CHECKING:
     from cedarbox.guard.gate import Gate
 
@@ -20,6 +22,7 @@ __all__ = [
     "RunIdentity",
     "applying_decided_manifest",
     "current_caller",
+    "current_gate",
     "current_run",
     "is_decided",
     "within",
@@ -63,6 +66,18 @@ def current_caller() -> Caller:
 def current_run() -> RunIdentity | None:
     """Return the guarded run in whose context this runs, if any."""
     return _RUN.get()
+
+
+def current_gate() -> Gate:
+    """Return the gate of the guarded run in whose context this runs.
+
+    Raises:
+        ConfigurationError: There is none.
+    """
+    run = current_run()
+    if run is None:
+        raise ConfigurationError("a run was started around the guard", hint="start it with Runner.run")
+    return run.gate
 
 
 def is_decided() -> bool:

@@ -8,6 +8,7 @@ refused.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +22,7 @@ from agents.testing import ScriptedModel
 from agents.tool import FunctionTool, Tool
 
 from cedarbox.errors import CanonicalizationError, UnsupportedToolError
+from cedarbox.guard.approvals import HELD_KINDS
 from cedarbox.guard.gate import Gate, Impossible, Question
 from cedarbox.guard.identity import current_run
 from cedarbox.guard.tools import tool_kind
@@ -150,7 +152,8 @@ class GuardedModel(Model):
         if key in offered:
             return
         name = tool.name
-        await self._gate.ask(Question("tool offer", lambda base: actions.invoke_tool(base, name=name, kind=kind), name))
+        named = partial(actions.invoke_tool, name=name, kind=kind)
+        await self._gate.ask(Question("tool offer", named, name, offered=kind in HELD_KINDS))
         offered.add(key)
 
     def _refuse_unsupported(self, settings: ModelSettings, tools: list[Tool]) -> None:

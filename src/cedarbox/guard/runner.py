@@ -6,6 +6,8 @@ Each is wrapped once. The names are private to the SDK, so their presence is che
 1. The default runner: which sandbox client a run may use, and whose gate is in force for it.
 2. The resolver of models: every model call, after the last tool was added.
 3. The invoker of function tools, and 4. the executor of custom tools: whose tool call an operation comes from.
+
+What has to wait for an approval waits by wraps of its own, in ``guard.waiting``.
 """
 
 from __future__ import annotations
@@ -22,14 +24,12 @@ from agents.run_internal import run_loop, tool_actions, tool_execution
 from agents.tool import _FunctionToolInvocationResult
 
 from cedarbox.errors import ConfigurationError, PolicyDenied, SealError
+from cedarbox.guard import waiting
 from cedarbox.guard.client import is_genuine_client
-from cedarbox.guard.gate import Gate, Question
 from cedarbox.guard.identity import Caller, RunIdentity, current_run, within
+from cedarbox.guard.identity import current_gate as _gate
 from cedarbox.guard.model import GuardedModel
 from cedarbox.guard.session import is_genuine_session
-from cedarbox.guard.tools import tool_kind
-from cedarbox.policy import actions
-from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.tracing import is_sealed
 
 __all__ = ["GuardRunner", "enforce", "is_in_force"]
@@ -76,16 +76,18 @@ def enforce() -> None:
     run_loop.get_model = _guarded_model
     setattr(tool_execution, _INVOKER, _guarded_function_tool)
     tool_actions.CustomToolAction.execute = _guarded_custom_tool  # type: ignore[method-assign]  # a static stand-in
+    waiting.install()
     set_default_agent_runner(GuardRunner())
 
 
 def is_in_force() -> bool:
-    """Whether all four wraps are in place."""
+    """Whether all wraps are in place."""
     return (
         type(get_default_agent_runner()) is GuardRunner
         and run_loop.get_model is _guarded_model
         and getattr(tool_execution, _INVOKER) is _guarded_function_tool
         and tool_actions.CustomToolAction.execute is _guarded_custom_tool
+        and waiting.is_installed()
     )
 
 
@@ -118,13 +120,6 @@ def _guarded(options: dict[str, Any]) -> AbstractContextManager[None]:
     return within(run=RunIdentity(run.id if run else uuid.uuid4().hex, gate))
 
 
-def _gate() -> Gate:
-    run = current_run()
-    if run is None:
-        raise ConfigurationError("a run was started around the guard", hint="start it with Runner.run")
-    return run.gate
-
-
 def _guarded_model(agent: Agent[Any], run_config: RunConfig) -> Model:
     model = _get_model(agent, run_config)
     return model if isinstance(model, GuardedModel) else GuardedModel(model, _gate(), agent.name)
@@ -132,26 +127,15 @@ def _guarded_model(agent: Agent[Any], run_config: RunConfig) -> Model:
 
 async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments: str) -> Any:
     agent = context.agent.name if context.agent is not None else None
+    call = waiting.call_of(function_tool, agent, context.tool_call_id, arguments)
     with within(caller=Caller(agent, function_tool.name, context.tool_call_id)):
         try:
-            async with _gate().operation(_invocation(function_tool)) as operation:
-                operation.set("arguments_digest", digest(arguments.encode("utf-8", "surrogatepass")))
+            async with _gate().operation(waiting.question(function_tool, call)) as operation:
+                operation.set("arguments_digest", call.arguments_digest)
                 return await _invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
         except PolicyDenied as denial:
             return _FunctionToolInvocationResult(str(denial))
 
 
 async def _guarded_custom_tool(*, agent: Agent[Any], call: Any, **options: Any) -> Any:
-    tool, request = call.custom_tool, call.tool_call
-    call_id, text = (
-        request.get(key) if isinstance(request, dict) else getattr(request, key, None) for key in ("call_id", "input")
-    )
-    with within(caller=Caller(agent.name, tool.name, call_id)):
-        async with _gate().operation(_invocation(tool)) as operation:
-            operation.set("arguments_digest", digest(str(text).encode("utf-8", "surrogatepass")))
-            return await _execute_custom_tool(agent=agent, call=call, **options)
-
-
-def _invocation(tool: Any) -> Question:
-    kind = tool_kind(tool)
-    return Question("tool invoke", lambda base: actions.invoke_tool(base, name=tool.name, kind=kind), tool.name)
+    return await waiting.through_gate(_execute_custom_tool, call.custom_tool, agent=agent, call=call, **options)

@@ -25,6 +25,7 @@ import cedarpy
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.actions import ACTION_GROUPS
+from cedarbox.policy.approval import check_approval, declared_approvers
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.reading import BundleFiles, read_bundle
 from cedarbox.policy.signing import SIGNATURE_FILE, Manifest, Signers, compare, read_envelope, read_manifest, verify
@@ -37,7 +38,7 @@ _MAX_REVISION = 2**53 - 1  # what JSON can tell in a signature
 _PRINCIPAL_TYPES = frozenset({"Tenant", "AgentGroup", "Agent"})
 # cedarpy numbers policies in the text it was given; the number means nothing to the reader.
 _OWN_NUMBER = re.compile(r"^for policy `policy\d+`[,:] ")
-_METADATA_KEYS = frozenset({"name", "revision", "description", "schema", "on_denied_tool"})
+_METADATA_KEYS = frozenset({"name", "revision", "description", "schema", "on_denied_tool", "approvers"})
 
 
 def schema_text() -> str:
@@ -85,6 +86,7 @@ class PolicyBundle:
         signed_by: Ids of the trusted keys whose signatures were verified, sorted; empty when none was asked for.
         expires: From when on the bundle must not decide any more, in UTC; None for never, or when no signature was
             verified. See :meth:`check_current`.
+        approvers: Base64 of the Ed25519 public key of each approver, by name; from ``bundle.toml``.
     """
 
     path: Path
@@ -97,6 +99,7 @@ class PolicyBundle:
     files: Mapping[str, str] = field(default_factory=dict)
     signed_by: tuple[str, ...] = ()
     expires: datetime | None = None
+    approvers: Mapping[str, str] = field(default_factory=dict)
 
     @classmethod
     def load(cls, path: Path | str, *, signers: Signers | None = None, signature_required: bool = True) -> PolicyBundle:
@@ -133,6 +136,9 @@ class PolicyBundle:
         policies = [policy for name in cedar_files for policy in _policies(root, name, contents[name])]
         _refuse_duplicates(root, [policy for policy, _ in policies])
         _validate(root, policies)
+        approvers = metadata.get("approvers", {})
+        for policy, statement in policies:
+            check_approval(root / policy.file, policy, statement, approvers)
         return cls(
             path=root,
             name=metadata["name"],
@@ -144,6 +150,7 @@ class PolicyBundle:
             files=files,
             signed_by=signed_by,
             expires=None if manifest is None else manifest.expires,
+            approvers=approvers,
         )
 
     def check_current(self, now: datetime) -> None:
@@ -237,6 +244,7 @@ def _metadata(root: Path, data: bytes) -> dict[str, Any]:
     if type(schema) is not int or schema != SCHEMA_VERSION:
         hint = f"this cedarbox enforces schema {SCHEMA_VERSION}"
         raise BundleError(f"schema is {schema!r}, expected {SCHEMA_VERSION}", path=path, hint=hint)
+    metadata["approvers"] = declared_approvers(path, _text(path, data), metadata.get("approvers"))
     return metadata
 
 

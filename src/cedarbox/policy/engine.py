@@ -14,6 +14,7 @@ import cedarpy
 import orjson
 
 from cedarbox.policy.actions import ACTION_GROUPS, Action
+from cedarbox.policy.approval import Approval, approval_of, combined
 from cedarbox.policy.bundle import Policy, PolicyBundle, schema_text
 from cedarbox.policy.entities import NAMESPACE
 
@@ -32,6 +33,7 @@ class Decision:
         errors: What went wrong while deciding; never empty on an allow.
         bundle: Digest of the policy bundle.
         micros: Time that Cedar spent evaluating, in microseconds, as the engine reports it; 0 when it did not run.
+        approval: The signature that an allow still needs, without which it is none; None when it needs none.
     """
 
     allowed: bool
@@ -41,6 +43,7 @@ class Decision:
     errors: tuple[str, ...]
     bundle: str
     micros: int
+    approval: Approval | None = None
 
 
 class PolicyEngine:
@@ -106,6 +109,11 @@ class PolicyEngine:
         determining = [self._policies[policy_id] for policy_id in ids]
         reasons = [policy.annotations["reason"] for policy in determining if policy.annotations.get("reason")]
         allowed = result.decision is cedarpy.Decision.Allow
+        # One permit that asks is enough: another beside it cannot take the need away.
+        asked = [approval for policy in determining if (approval := approval_of(policy)) is not None]
+        approval = combined(asked) if allowed else None
+        if approval is not None and not approval.approvers:
+            return self.refusal(f"{', '.join(ids)} require approvals that no one approver can give", (), micros, ids)
         return Decision(
             allowed=allowed,
             policies=ids,
@@ -114,19 +122,23 @@ class PolicyEngine:
             errors=(),
             bundle=self.bundle.digest,
             micros=micros,
+            approval=approval,
         )
 
-    def refusal(self, reason: str, errors: tuple[str, ...] = (), micros: int = 0) -> Decision:
+    def refusal(
+        self, reason: str, errors: tuple[str, ...] = (), micros: int = 0, policies: tuple[str, ...] = ()
+    ) -> Decision:
         """Return a denial that no policy determined.
 
         Args:
             reason: Why, in one line for people and models.
             errors: What went wrong; the reason when there is nothing else to say.
             micros: Microseconds that the engine spent on it.
+            policies: Ids of the policies that would have permitted it.
         """
         return Decision(
             allowed=False,
-            policies=(),
+            policies=policies,
             reason=reason,
             advice="",
             errors=errors or (reason,),

@@ -1,0 +1,145 @@
+"""How a call waits for an approval: by the SDK's own interruption.
+
+The SDK asks each tool whether a call needs an approval, ends the run with ``result.interruptions`` when it does, and
+goes on from a ``RunState`` in which the call was approved. Here the policies are asked as well. That the state says
+"approved" carries nothing out: the gate looks for a signed approval when the call is about to be carried out.
+
+Wrapped are, for function tools (those of MCP servers and nested agents too), the question whether a call needs an
+approval and the method that asks it, which knows the agent; for shell and patch tools, their executors. Custom tools
+come through the wrap of ``guard.runner``. The names are private to the SDK, so their presence is checked at import.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from functools import partial
+from typing import Any, Final
+
+from agents import Agent
+from agents._function_tool_arguments import FunctionToolApproval
+from agents._tool_identity import get_mapping_or_attr
+from agents.items import ToolApprovalItem
+from agents.run_internal import tool_actions, tool_execution
+
+from cedarbox.guard.approvals import ToolCall
+from cedarbox.guard.gate import Question
+from cedarbox.guard.identity import Caller, current_caller, current_gate, within
+from cedarbox.guard.tools import tool_kind
+from cedarbox.policy import actions
+
+__all__ = ["WRAPPED", "call_of", "exact_arguments", "install", "is_installed", "question", "through_gate"]
+
+_Execute = Callable[..., Awaitable[Any]]
+
+_BATCH: Final = tool_execution._FunctionToolBatchExecutor
+_ASKING: Final = "_maybe_execute_tool_approval"
+
+_ask: _Execute = getattr(_BATCH, _ASKING)
+_needs_approval: Callable[..., Awaitable[FunctionToolApproval]] = tool_execution.function_needs_approval
+_execute_shell: _Execute = tool_actions.ShellAction.execute
+_execute_patch: _Execute = tool_actions.ApplyPatchAction.execute
+
+# What tells two objects of one call apart, or what the SDK fills in while it runs.
+_NOT_CONTENT: Final = frozenset({"id", "call_id", "status"})
+
+
+def call_of(tool: Any, agent: str | None, call_id: object, arguments: str) -> ToolCall:
+    """Return a call of a tool in the form that is approved."""
+    binding = getattr(tool, "_mcp_tool_binding", None)
+    server = binding[0] if binding is not None else None
+    return ToolCall(agent, tool.name, tool_kind(tool), server, call_id if isinstance(call_id, str) else "", arguments)
+
+
+def exact_arguments(raw: Any) -> str:
+    """Return the exact text of a call's arguments.
+
+    Args:
+        raw: The call as the model made it: arguments of a function, input of a custom tool. The calls of other tools
+            have no such text; all that they say is brought into sorted JSON for them.
+    """
+    kind = get_mapping_or_attr(raw, "type")
+    if kind in {"function_call", "custom_tool_call"}:
+        return str(get_mapping_or_attr(raw, "arguments" if kind == "function_call" else "input"))
+    fields = dict(raw) if isinstance(raw, dict) else raw.model_dump()
+    kept = {name: value for name, value in fields.items() if name not in _NOT_CONTENT and value is not None}
+    return json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str)
+
+
+def question(tool: Any, call: ToolCall) -> Question:
+    """Return the question whether a call may be carried out."""
+    return Question("tool invoke", partial(actions.invoke_tool, name=tool.name, kind=call.kind), tool.name, call)
+
+
+async def through_gate(
+    execute: _Execute, tool: Any, *, agent: Agent[Any], call: Any, context_wrapper: Any, **options: Any
+) -> Any:
+    """Carry a call out under the gate, or return the item that makes the SDK interrupt the run.
+
+    Args:
+        execute: The SDK's executor.
+        tool: The tool.
+        agent: Whose turn it is.
+        call: The SDK's object of the call.
+        context_wrapper: The SDK's context, which knows what was approved.
+        options: The other arguments of the executor.
+    """
+    raw = call.tool_call
+    invoked = call_of(tool, agent.name, get_mapping_or_attr(raw, "call_id"), exact_arguments(raw))
+    asked = question(tool, invoked)
+    with within(caller=Caller(agent.name, tool.name, invoked.call_id)):
+        item = ToolApprovalItem(agent=agent, raw_item=raw, tool_name=tool.name)
+        status = context_wrapper.get_approval_status(tool.name, invoked.call_id, current_invocation=item)
+        if status is None and await current_gate().wants_approval(asked):
+            return item
+        async with current_gate().operation(asked) as operation:
+            operation.set("arguments_digest", invoked.arguments_digest)
+            return await execute(agent=agent, call=call, context_wrapper=context_wrapper, **options)
+
+
+async def _guarded_ask(
+    self: Any, *, tool_context: Any, approval_evaluation: FunctionToolApproval | None, **options: Any
+) -> Any:
+    agent = tool_context.agent.name if tool_context.agent is not None else None
+    if approval_evaluation is not None and approval_evaluation.outcome == "invoke":
+        # It was made where nobody knew the agent; without it the question is asked again, here.
+        approval_evaluation = None
+    with within(caller=Caller(agent, tool_context.tool_name, tool_context.tool_call_id)):
+        return await _ask(self, tool_context=tool_context, approval_evaluation=approval_evaluation, **options)
+
+
+async def _guarded_needs_approval(function_tool: Any, context_wrapper: Any, tool_call: Any) -> FunctionToolApproval:
+    evaluation = await _needs_approval(function_tool, context_wrapper, tool_call)
+    call = call_of(function_tool, current_caller().agent, tool_call.call_id, tool_call.arguments)
+    if await current_gate().wants_approval(question(function_tool, call)):
+        evaluation.outcome = "require_approval"
+        evaluation.prepared = None
+    return evaluation
+
+
+async def _guarded_shell(*, call: Any, **options: Any) -> Any:
+    return await through_gate(_execute_shell, call.shell_tool, call=call, **options)
+
+
+async def _guarded_patch(*, call: Any, **options: Any) -> Any:
+    return await through_gate(_execute_patch, call.apply_patch_tool, call=call, **options)
+
+
+WRAPPED: Final[tuple[tuple[Any, str, Any, Any], ...]] = (
+    (_BATCH, _ASKING, vars(_BATCH)[_ASKING], _guarded_ask),
+    (tool_execution, "function_needs_approval", _needs_approval, _guarded_needs_approval),
+    (tool_actions.ShellAction, "execute", vars(tool_actions.ShellAction)["execute"], _guarded_shell),
+    (tool_actions.ApplyPatchAction, "execute", vars(tool_actions.ApplyPatchAction)["execute"], _guarded_patch),
+)
+"""Where, under which name, what was there, what is put there. All but the first two are static stand-ins."""
+
+
+def install() -> None:
+    """Put the wraps in place; there is no way back."""
+    for owner, name, _, wrap in WRAPPED:
+        setattr(owner, name, staticmethod(wrap) if name == "execute" else wrap)
+
+
+def is_installed() -> bool:
+    """Whether the wraps are in place."""
+    return all(getattr(owner, name) is wrap for owner, name, _, wrap in WRAPPED)
