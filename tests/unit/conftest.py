@@ -10,6 +10,9 @@ from agents.run_internal import run_loop, tool_actions, tool_execution
 from hypothesis import HealthCheck, settings
 from tests.unit.guarded import Guarded
 
+from cedarbox.guard.elsewhere import around_the_runner
+from cedarbox.guard.executors import SEAMS
+
 # A loaded machine is not a fault of the code.
 settings.register_profile("cedarbox", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("cedarbox")
@@ -17,6 +20,7 @@ settings.load_profile("cedarbox")
 _get_model = run_loop.get_model
 _invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]
 _execute = vars(tool_actions.CustomToolAction)["execute"]
+_originals = [(owner, name, vars(owner)[name]) for owner, name, _ in (*SEAMS, *around_the_runner())]
 
 
 @pytest.fixture(autouse=True)
@@ -28,3 +32,5 @@ def _alone() -> Iterator[None]:
     run_loop.get_model = _get_model
     setattr(tool_execution, "_invoke_function_tool_with_metadata", _invoke)  # noqa: B010  # private to the SDK
     setattr(tool_actions.CustomToolAction, "execute", _execute)  # noqa: B010  # as above
+    for owner, name, original in _originals:
+        setattr(owner, name, original)

@@ -1,11 +1,14 @@
 """In force: from the first hardened run on, every run of this process passes the guard.
 
-The SDK has four places through which all runs go, whatever agent, handoff, nested agent or memory job started them.
+The SDK has a few places through which all runs go, whatever agent, handoff, nested agent or memory job started them.
 Each is wrapped once. The names are private to the SDK, so their presence is checked at import and the SDK is pinned.
 
 1. The default runner: which sandbox client a run may use, and whose gate is in force for it.
 2. The resolver of models: every model call, after the last tool was added.
 3. The invoker of function tools, and 4. the executor of custom tools: whose tool call an operation comes from.
+5. The executors of the other tools of this host, the resolver of names that tools share, and the maker of sandboxes
+   (see `executors`).
+6. What does not go through the runner at all, which is refused (see `elsewhere`).
 """
 
 from __future__ import annotations
@@ -22,13 +25,14 @@ from agents.run_internal import run_loop, tool_actions, tool_execution
 from agents.tool import _FunctionToolInvocationResult
 
 from cedarbox.errors import ConfigurationError, PolicyDenied, SealError
-from cedarbox.guard.client import GuardedClient
-from cedarbox.guard.gate import Gate, Question
+from cedarbox.guard.elsewhere import around_the_runner
+from cedarbox.guard.executors import SEAMS, check_sandbox
+from cedarbox.guard.executors import gate_of_run as _gate
 from cedarbox.guard.identity import Caller, RunIdentity, current_run, within
 from cedarbox.guard.model import GuardedModel
-from cedarbox.guard.session import GuardedSession
-from cedarbox.guard.tools import tool_kind
-from cedarbox.policy import actions
+from cedarbox.guard.nesting import refuse_another_guard
+from cedarbox.guard.server_state import hold_session
+from cedarbox.guard.tools import invocation as _invocation
 from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.tracing import is_sealed
 
@@ -47,17 +51,17 @@ class GuardRunner(AgentRunner):
 
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
         """Run under guard, or refuse."""
-        with _guarded(options):
+        with _guarded(input, options):
             return await super().run(starting_agent, input, **options)
 
     def run_sync(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
         """Run under guard, or refuse."""
-        with _guarded(options):
+        with _guarded(input, options):
             return super().run_sync(starting_agent, input, **options)
 
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's
         """Run under guard, or refuse; the task that the SDK starts inherits the guard."""
-        with _guarded(options):
+        with _guarded(input, options):
             return super().run_streamed(starting_agent, input, **options)
 
 
@@ -76,56 +80,47 @@ def enforce() -> None:
     run_loop.get_model = _guarded_model
     setattr(tool_execution, _INVOKER, _guarded_function_tool)
     tool_actions.CustomToolAction.execute = _guarded_custom_tool  # type: ignore[method-assign]  # a static stand-in
+    for owner, name, wrap in (*SEAMS, *around_the_runner()):
+        setattr(owner, name, wrap)
     set_default_agent_runner(GuardRunner())
 
 
 def is_in_force() -> bool:
-    """Whether all four wraps are in place."""
+    """Whether all wraps are in place."""
     return (
         type(get_default_agent_runner()) is GuardRunner
         and run_loop.get_model is _guarded_model
         and getattr(tool_execution, _INVOKER) is _guarded_function_tool
         and tool_actions.CustomToolAction.execute is _guarded_custom_tool
+        and all(vars(owner).get(name) is wrap for owner, name, wrap in (*SEAMS, *around_the_runner()))
     )
 
 
-def _guarded(options: dict[str, Any]) -> AbstractContextManager[None]:
+def _guarded(given: Any, options: dict[str, Any]) -> AbstractContextManager[None]:
     if not is_in_force() or not is_sealed():
         raise SealError("a wrap of the guard or the seal on tracing was undone", hint="find what replaced it")
     config = options.get("run_config")
     if isinstance(config, dict):
         raise ConfigurationError("run_config is a dict", hint="pass the RunConfig that harden() returned")
-    sandbox = config.sandbox if config is not None else None
-    client = sandbox.client if sandbox is not None else None
-    session = sandbox.session if sandbox is not None else None
-    if client is not None and not isinstance(client, GuardedClient):
-        raise ConfigurationError(
-            f"this run would use an unguarded {type(client).__name__}", hint="wrap it in PolicySandboxClient"
-        )
-    if session is not None and not isinstance(session, GuardedSession):
-        raise ConfigurationError(
-            f"this run would use an unguarded {type(session).__name__}", hint="make it with a PolicySandboxClient"
-        )
+    guard = check_sandbox(config.sandbox if config is not None else None)
     if config is not None:
         config.trace_include_sensitive_data = False
     run = current_run()
-    gate = client.gate if client is not None else session.gate if session is not None else run.gate if run else None
+    gate = guard or (run.gate if run is not None else None)
     if gate is None:
         hint = "pass run_config=harden(...), or set run_config.sandbox.client to a PolicySandboxClient"
         raise ConfigurationError("cedarbox is in force in this process and this run has no guard", hint=hint)
-    return within(run=RunIdentity(run.id if run else uuid.uuid4().hex, gate))
-
-
-def _gate() -> Gate:
-    run = current_run()
-    if run is None:
-        raise ConfigurationError("a run was started around the guard", hint="start it with Runner.run")
-    return run.gate
+    if run is not None:
+        refuse_another_guard(run.gate, gate)
+    if options.get("session") is not None:
+        hold_session(options["session"], gate)
+    chained = bool(options.get("auto_previous_response_id") or getattr(given, "_auto_previous_response_id", False))
+    return within(run=RunIdentity(run.id if run else uuid.uuid4().hex, gate, chained=chained))
 
 
 def _guarded_model(agent: Agent[Any], run_config: RunConfig) -> Model:
     model = _get_model(agent, run_config)
-    return model if isinstance(model, GuardedModel) else GuardedModel(model, _gate(), agent.name)
+    return model if isinstance(model, GuardedModel) else GuardedModel(model, _gate(), agent)
 
 
 async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments: str) -> Any:
@@ -148,8 +143,3 @@ async def _guarded_custom_tool(*, agent: Agent[Any], call: Any, **options: Any) 
         async with _gate().operation(_invocation(tool)) as operation:
             operation.set("arguments_digest", digest(str(text).encode("utf-8", "surrogatepass")))
             return await _execute_custom_tool(agent=agent, call=call, **options)
-
-
-def _invocation(tool: Any) -> Question:
-    kind = tool_kind(tool)
-    return Question("tool invoke", lambda base: actions.invoke_tool(base, name=tool.name, kind=kind), tool.name)
