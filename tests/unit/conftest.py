@@ -10,8 +10,7 @@ from agents.run_internal import run_loop, tool_actions, tool_execution
 from hypothesis import HealthCheck, settings
 from tests.unit.guarded import Guarded
 
-from cedarbox.guard.elsewhere import around_the_runner
-from cedarbox.guard.executors import SEAMS
+from cedarbox.guard.runner import seams
 
 # A loaded machine is not a fault of the code.
 settings.register_profile("cedarbox", suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -20,7 +19,7 @@ settings.load_profile("cedarbox")
 _get_model = run_loop.get_model
 _invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]
 _execute = vars(tool_actions.CustomToolAction)["execute"]
-_originals = [(owner, name, vars(owner)[name]) for owner, name, _ in (*SEAMS, *around_the_runner())]
+_originals = [(owner, name, vars(owner)[name]) for owner, name, _ in seams()]
 
 
 @pytest.fixture(autouse=True)

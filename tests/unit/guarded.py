@@ -23,14 +23,16 @@ class Guarded:
 
     made: ClassVar[list[Guarded]] = []
 
-    def __init__(self, directory: Path, policies: str = PERMIT_ALL, *, inner: Any = None) -> None:
+    def __init__(
+        self, directory: Path, policies: str = PERMIT_ALL, *, inner: Any = None, metadata: str | None = None
+    ) -> None:
         settings = load_settings(
             audit={"directory": directory / "ledger", "signing_key": directory / "ledger.key"},
             otlp={"spans": directory / "spans"},
         )
         self.directory = directory
         self.made.append(self)
-        bundle = write_bundle(directory / "bundle", policies)
+        bundle = write_bundle(directory / "bundle", policies, metadata=metadata)
         self.client = PolicySandboxClient(
             inner or UnixLocalSandboxClient(),
             policies=bundle,

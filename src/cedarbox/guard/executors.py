@@ -18,6 +18,7 @@ from agents.run_internal.tool_execution import extract_apply_patch_call_id
 from agents.sandbox.runtime_session_manager import SandboxRuntimeSessionManager
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
+from cedarbox.guard.capabilities import decide_capabilities
 from cedarbox.guard.client import GuardedClient
 from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import Caller, current_run, within
@@ -123,13 +124,14 @@ def _guarded_collisions(tools: Sequence[Any], handoffs: Sequence[Any] = (), **op
     return kept
 
 
-async def _guarded_resources(manager: Any, **options: Any) -> Any:
+async def _guarded_resources(manager: Any, *, agent: Any, **options: Any) -> Any:
     # A run configuration can be changed after the run was admitted, and a run can be started around the runner.
+    await decide_capabilities(agent, gate_of_run())
     if check_sandbox(manager._sandbox_config) is not gate_of_run():
         raise ConfigurationError(
             "the sandbox of this run is under another guard than the run", hint="leave its run configuration alone"
         )
-    return await _create_resources(manager, **options)
+    return await _create_resources(manager, agent=agent, **options)
 
 
 def _call_id(call: Any) -> str | None:

@@ -123,34 +123,32 @@ class GuardedModel(Model):
 
     async def _offered(self, tools: Sequence[Tool], handoffs: Sequence[Any]) -> list[tuple[Tool, ToolIdentity]]:
         """Return the tools that the model may be shown; what is denied is left out if the bundle says so."""
+        digest, run = self._gate.engine.bundle.digest, current_run()
         shadowing = requests.shadows(tools, handoffs)
         offered = []
         for tool in tools:
             identity = identity_of(tool)
+            if run is not None and identity.key(digest) in run.withheld:
+                continue
             try:
                 if any(tool is shadow for shadow in shadowing):
                     reason = "a tool of an MCP server bears the name of another tool"
                     await self._refuse(Impossible("invokeTool", f'Tool::"{identity}"', reason))
-                if await self._offer(identity):
-                    offered.append((tool, identity))
+                await self._offer(identity)
+                offered.append((tool, identity))
             except PolicyDenied:
-                digest, run = self._gate.engine.bundle.digest, current_run()
                 if self._gate.engine.bundle.on_denied_tool != "remove" or run is None:
                     raise
                 run.withheld.add(identity.key(digest))
         return offered
 
-    async def _offer(self, identity: ToolIdentity) -> bool:
-        key, run = identity.key(self._gate.engine.bundle.digest), current_run()
-        if run is not None and key in run.withheld:
-            return False
+    async def _offer(self, identity: ToolIdentity) -> None:
         # A tool of this side is decided again whenever it is called, so offering it is asked once in a run. A tool that
         # runs at the vendor has no second place to ask.
         if identity.kind in DECIDED_WHEN_CALLED:
-            await ask_once(self._gate, *key[1:], offer(identity))
+            await ask_once(self._gate, identity.kind, str(identity), offer(identity))
         else:
             await self._gate.ask(offer(identity))
-        return True
 
     async def _refuse(self, denied: Impossible | None) -> None:
         if denied is not None:
@@ -164,7 +162,7 @@ class GuardedModel(Model):
             names.append("compaction")
         if names:
             raise UnsupportedToolError(
-                f"agent {self._agent.name!r} has {', '.join(sorted(names))}, which a Chat Completions model cannot take",
+                f"{self._agent.name!r} has {', '.join(sorted(names))}, which a Chat Completions model cannot take",
                 hint="give the agent capabilities=cedarbox.capabilities_for(model), "
                 "or serve the model over the Responses API",
             )

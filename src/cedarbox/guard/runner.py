@@ -8,7 +8,8 @@ Each is wrapped once. The names are private to the SDK, so their presence is che
 3. The invoker of function tools, and 4. the executor of custom tools: whose tool call an operation comes from.
 5. The executors of the other tools of this host, the resolver of names that tools share, and the maker of sandboxes
    (see `executors`).
-6. What does not go through the runner at all, which is refused (see `elsewhere`).
+6. The SDK's own runner class, so that an instance that the program made is under guard as well.
+7. What does not go through the runner at all, which is refused (see `elsewhere`).
 """
 
 from __future__ import annotations
@@ -36,7 +37,7 @@ from cedarbox.guard.tools import invocation as _invocation
 from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.tracing import is_sealed
 
-__all__ = ["GuardRunner", "enforce", "is_in_force"]
+__all__ = ["GuardRunner", "enforce", "is_in_force", "seams"]
 
 _Invoke = Callable[..., Awaitable[Any]]
 _INVOKER = "_invoke_function_tool_with_metadata"
@@ -65,6 +66,26 @@ class GuardRunner(AgentRunner):
             return super().run_streamed(starting_agent, input, **options)
 
 
+def _through_the_guard(name: str) -> Any:
+    original = getattr(AgentRunner, name)
+
+    def method(runner: AgentRunner, *given: Any, **options: Any) -> Any:
+        # A runner of the program's own making is one more way around, and leads back here.
+        if isinstance(runner, GuardRunner):
+            return original(runner, *given, **options)
+        return getattr(GuardRunner(), name)(*given, **options)
+
+    return method
+
+
+_DIRECT = tuple((AgentRunner, name, _through_the_guard(name)) for name in ("run", "run_sync", "run_streamed"))
+
+
+def seams() -> tuple[tuple[Any, str, Any], ...]:
+    """Return where the SDK is wrapped besides: the owner, the name, and what stands there in force."""
+    return (*SEAMS, *_DIRECT, *around_the_runner())
+
+
 def enforce() -> None:
     """Put the guard in force for this process. Doing it twice changes nothing; there is no way back.
 
@@ -80,7 +101,7 @@ def enforce() -> None:
     run_loop.get_model = _guarded_model
     setattr(tool_execution, _INVOKER, _guarded_function_tool)
     tool_actions.CustomToolAction.execute = _guarded_custom_tool  # type: ignore[method-assign]  # a static stand-in
-    for owner, name, wrap in (*SEAMS, *around_the_runner()):
+    for owner, name, wrap in seams():
         setattr(owner, name, wrap)
     set_default_agent_runner(GuardRunner())
 
@@ -92,7 +113,7 @@ def is_in_force() -> bool:
         and run_loop.get_model is _guarded_model
         and getattr(tool_execution, _INVOKER) is _guarded_function_tool
         and tool_actions.CustomToolAction.execute is _guarded_custom_tool
-        and all(vars(owner).get(name) is wrap for owner, name, wrap in (*SEAMS, *around_the_runner()))
+        and all(vars(owner).get(name) is wrap for owner, name, wrap in seams())
     )
 
 

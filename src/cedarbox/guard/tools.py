@@ -75,7 +75,7 @@ class ToolIdentity:
 
     def key(self, digest: str) -> tuple[str, str, str]:
         """Return the form in which a run remembers it, under the bundle with this digest."""
-        return digest, self.kind, self.name if self.server is None else f"{self.server}/{self.name}"
+        return digest, self.kind, str(self)
 
     def action(self, base: Base) -> Action:
         """Return the request to offer or run it."""
