@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from agents import Agent, RunConfig, Runner, RunState, WebSearchTool, function_tool, handoff
+from agents import Agent, OpenAIConversationsSession, RunConfig, Runner, RunState, WebSearchTool, function_tool, handoff
 from agents.realtime import RealtimeAgent, RealtimeRunner, RealtimeSession
 from agents.realtime.openai_realtime import OpenAIRealtimeWebSocketModel
 from agents.run import AgentRunner
@@ -16,8 +16,9 @@ from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.testing import ScriptedModel, assistant_message, function_call
 from tests.redteam.attacks import LOCAL_TOOLS, denying, says
 from tests.unit.guarded import Guarded
+from tests.unit.model_server import model_server
 
-from cedarbox.errors import ConfigurationError
+from cedarbox.errors import ConfigurationError, PolicyDenied
 
 
 class Counting(UnixLocalSandboxClient):
@@ -82,6 +83,37 @@ async def test_runner_of_its_own_inside_a_guarded_run(tmp_path: Path) -> None:
     assert (inner.calls, raw.made) == ((), 0)
     outcomes = {(r.entry.call_id, r.entry.outcome) for r in guarded.records("outcome")}
     assert ("e", "error") in outcomes
+
+
+@pytest.mark.parametrize("how", ["run", "run_streamed", "subclass"])
+async def test_runner_of_its_own_with_a_session_of_the_vendor(tmp_path: Path, how: str) -> None:
+    """A runner that the program made itself brings a session that keeps the conversation at a vendor.
+
+    It is led through the guard: the record is a denial of useServerState for conversation, and nothing arrives.
+    """
+
+    class Own(AgentRunner):
+        pass
+
+    guarded, model = Guarded(tmp_path, denying("useServerState", 'ServerState::"conversation"')), says()
+    runner = Own() if how == "subclass" else AgentRunner()
+    with model_server({"id": "conv_1"}) as server:
+        options: Any = {
+            "run_config": guarded.config,
+            "session": OpenAIConversationsSession(openai_client=server.client()),
+        }
+
+        async def attempt() -> None:
+            if how != "run_streamed":
+                await runner.run(Agent(name="a", model=model), "go", **options)
+                return
+            async for _ in runner.run_streamed(Agent(name="a", model=model), "go", **options).stream_events():
+                pass
+
+        with pytest.raises(PolicyDenied):
+            await attempt()
+    assert (server.requests, model.calls) == ([], ())
+    assert guarded.denied() == [("useServerState", 'ServerState::"conversation"')]
 
 
 async def test_client_swapped_in_the_configuration_of_a_run_under_way(tmp_path: Path) -> None:

@@ -254,6 +254,25 @@ async def test_websocket_to_a_host_that_is_not_permitted(tmp_path: Path) -> None
     assert guarded.denied() == [("useModel", LOOPBACK)]
 
 
+async def test_websocket_swapped_after_the_check(tmp_path: Path) -> None:
+    """The address of the web socket is changed after the decision, by the callable that gives the key.
+
+    The record is a denial of useModel for the new address when the connection is about to be made; none is.
+    """
+    guarded = Guarded(tmp_path, denying("useModel", 'ModelEndpoint::"localhost"'))
+    with model_server() as server:
+
+        async def key() -> str:
+            client.websocket_base_url = server.url.replace("http", "ws").replace("127.0.0.1", "localhost")
+            return "x"
+
+        client = AsyncOpenAI(base_url=server.url, api_key=key)
+        await refused(guarded, Agent(name="a", model=OpenAIResponsesWSModel("m", client)))
+    assert server.requests == []
+    assert ("allow", "useModel", LOOPBACK) in guarded.decisions()
+    assert guarded.denied() == [("useModel", 'ModelEndpoint::"localhost"')]
+
+
 async def test_model_name_with_the_prefix_of_another_provider(tmp_path: Path) -> None:
     """A model name chooses a provider whose models send wherever that provider likes.
 

@@ -162,7 +162,8 @@ class GuardedModel(Model):
             names.append("compaction")
         if names:
             raise UnsupportedToolError(
-                f"{self._agent.name!r} has {', '.join(sorted(names))}, which a Chat Completions model cannot take",
+                f"agent {self._agent.name!r} has {', '.join(sorted(names))}, "
+                "which a Chat Completions model cannot take",
                 hint="give the agent capabilities=cedarbox.capabilities_for(model), "
                 "or serve the model over the Responses API",
             )
