@@ -24,6 +24,7 @@ from cedarbox.errors import (  # noqa: E402
 )
 from cedarbox.forks import fork  # noqa: E402
 from cedarbox.guard import SealedSnapshotSpec  # noqa: E402
+from cedarbox.guard.capabilities import capabilities_for  # noqa: E402
 from cedarbox.hardened import PolicySandboxClient, harden  # noqa: E402
 from cedarbox.policy import Decision, PolicyBundle, PolicyEngine  # noqa: E402
 from cedarbox.settings import Settings  # noqa: E402
@@ -51,6 +52,7 @@ __all__ = [
     "Settings",
     "SnapshotError",
     "UnsupportedToolError",
+    "capabilities_for",
     "fork",
     "harden",
     "verify_ledger",

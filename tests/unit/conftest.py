@@ -10,7 +10,7 @@ from agents.run_internal import run_loop, tool_actions, tool_execution
 from hypothesis import HealthCheck, settings
 from tests.unit.guarded import Guarded
 
-from cedarbox.guard.waiting import WRAPPED
+from cedarbox.guard.runner import seams
 
 # A loaded machine is not a fault of the code.
 settings.register_profile("cedarbox", suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -19,6 +19,7 @@ settings.load_profile("cedarbox")
 _get_model = run_loop.get_model
 _invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]
 _execute = vars(tool_actions.CustomToolAction)["execute"]
+_originals = [(owner, name, vars(owner)[name]) for owner, name, _ in seams()]
 
 
 @pytest.fixture(autouse=True)
@@ -30,5 +31,5 @@ def _alone() -> Iterator[None]:
     run_loop.get_model = _get_model
     setattr(tool_execution, "_invoke_function_tool_with_metadata", _invoke)  # noqa: B010  # private to the SDK
     setattr(tool_actions.CustomToolAction, "execute", _execute)  # noqa: B010  # as above
-    for owner, name, original, _ in WRAPPED:
+    for owner, name, original in _originals:
         setattr(owner, name, original)

@@ -30,6 +30,7 @@ class Guarded:
         *,
         inner: Any = None,
         bundle: Path | None = None,
+        metadata: str | None = None,
         **policy: Any,
     ) -> None:
         settings = load_settings(
@@ -39,7 +40,7 @@ class Guarded:
         )
         self.directory = directory
         self.made.append(self)
-        bundle = bundle or write_bundle(directory / "bundle", policies)
+        bundle = bundle or write_bundle(directory / "bundle", policies, metadata=metadata)
         self.client = PolicySandboxClient(
             inner or UnixLocalSandboxClient(),
             policies=bundle,

@@ -39,6 +39,7 @@ def test_the_public_names_are_these() -> None:
         "SnapshotError",
         "Settings",
         "UnsupportedToolError",
+        "capabilities_for",
         "fork",
         "harden",
         "verify_ledger",

@@ -192,13 +192,14 @@ class Gate:
         is no: the call goes on, and is denied there for want of an approval.
         """
         call, store = question.call, self.approvals
-        if call is None or store is None:
+        if call is None or store is None or self.mode == "shadow":
             return False
+        base = self.base()
         try:
-            action = question.name(self.base())
+            action = question.name(base)
         except CanonicalizationError:
             return False
-        decision = self.engine.decide(self.principal, action)
+        decision = decide(self.engine, self.principal, action, base.at)
         approval = decision.approval
         if not decision.allowed or approval is None:
             return False

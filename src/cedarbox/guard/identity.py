@@ -45,12 +45,16 @@ class RunIdentity:
     Attributes:
         id: 32 hexadecimal digits.
         gate: The gate that guards it.
-        offered: Tools of this side that were permitted to be offered: bundle digest, kind, name.
+        offered: What was permitted for the rest of the run, such as a tool of this side: bundle digest, kind, name.
+        withheld: What was denied and left out of the requests, in the same form.
+        chained: Each response of the model is to build on the one before, which the model server has to keep.
     """
 
     id: str
     gate: Gate
     offered: set[tuple[str, str, str]] = field(default_factory=set)
+    withheld: set[tuple[str, str, str]] = field(default_factory=set)
+    chained: bool = False
 
 
 _CALLER: ContextVar[Caller] = ContextVar("cedarbox_caller", default=Caller())  # noqa: B039  # Caller is frozen

@@ -1,82 +1,42 @@
 """A model behind the gate: where a conversation goes and which tools it may bring are decided before anything is sent.
 
 The model is the only place that sees a request as it will be sent: after hooks, MCP servers, handoffs and nested
-agents have added their tools. What a request can smuggle past the list of tools (a stored prompt, extra parameters) is
-refused.
+agents have added their tools.
 """
 
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping, Sequence
-from functools import partial
+from dataclasses import dataclass
 from typing import Any
-from urllib.parse import urlsplit
 
+from agents import Agent
 from agents.items import TResponseStreamEvent
 from agents.model_settings import ModelSettings
 from agents.models.interface import Model
-from agents.models.openai_chatcompletions import OpenAIChatCompletionsModel
-from agents.models.openai_responses import OpenAIResponsesModel
 from agents.retry import ModelRetryAdvice, ModelRetryAdviceRequest
-from agents.testing import ScriptedModel
 from agents.tool import FunctionTool, Tool
 
-from cedarbox.errors import CanonicalizationError, UnsupportedToolError
-from cedarbox.guard.approvals import HELD_KINDS
-from cedarbox.guard.gate import Gate, Impossible, Question
+from cedarbox.errors import PolicyDenied, UnsupportedToolError
+from cedarbox.guard import requests
+from cedarbox.guard.capabilities import decide_capabilities, decide_compaction
+from cedarbox.guard.endpoints import Destination
+from cedarbox.guard.gate import Gate, Impossible
 from cedarbox.guard.identity import current_run
-from cedarbox.guard.tools import tool_kind
-from cedarbox.policy import actions
-from cedarbox.policy.actions import Action
-from cedarbox.policy.canonical import Address, Host, canonical_host
-from cedarbox.policy.entities import Base
+from cedarbox.guard.once import ask_once
+from cedarbox.guard.server_state import decided_settings
+from cedarbox.guard.tools import DECIDED_WHEN_CALLED, ToolIdentity, identity_of, offer
 
-__all__ = ["HARMLESS_EXTRAS", "GuardedModel"]
+__all__ = ["GuardedModel"]
 
-_DECIDED_WHEN_CALLED = frozenset({"function", "mcp", "custom"})
 
-HARMLESS_EXTRAS = frozenset(
-    {
-        "best_of",
-        "cache_salt",
-        "chat_template_kwargs",
-        "context_management",
-        "frequency_penalty",
-        "guided_choice",
-        "guided_grammar",
-        "guided_json",
-        "guided_regex",
-        "ignore_eos",
-        "keep_alive",
-        "length_penalty",
-        "logit_bias",
-        "max_completion_tokens",
-        "max_tokens",
-        "min_p",
-        "min_tokens",
-        "n",
-        "num_ctx",
-        "options",
-        "presence_penalty",
-        "reasoning_effort",
-        "repeat_penalty",
-        "repetition_penalty",
-        "response_format",
-        "seed",
-        "service_tier",
-        "stop",
-        "stop_token_ids",
-        "temperature",
-        "top_k",
-        "top_p",
-        "user",
-    }
-)
-"""Keys of ``extra_body`` and ``extra_args`` that only shape sampling (OpenAI, vLLM, llama.cpp, Ollama).
+@dataclass(frozen=True, slots=True)
+class _Admitted:
+    """What may be sent, and by whom."""
 
-Any other key is refused: ``tools``, ``prompt``, ``web_search_options`` and their like switch on tools of the server
-that no list of tools shows.
-"""
+    sender: Model
+    settings: ModelSettings
+    tools: list[Tool]
 
 
 class GuardedModel(Model):
@@ -85,10 +45,10 @@ class GuardedModel(Model):
     Args:
         inner: The model that the SDK resolved.
         gate: Decides and records.
-        agent: Name of the agent whose turn it is.
+        agent: The agent whose turn it is, as it is executed.
     """
 
-    def __init__(self, inner: Model, gate: Gate, agent: str) -> None:
+    def __init__(self, inner: Model, gate: Gate, agent: Agent[Any]) -> None:
         self._inner, self._gate, self._agent = inner, gate, agent
 
     def __getattr__(self, name: str) -> Any:
@@ -105,8 +65,8 @@ class GuardedModel(Model):
         **options: Any,
     ) -> Any:
         """Ask, then forward."""
-        await self._admit(model_settings, tools, options)
-        return await self._inner.get_response(system_instructions, input, model_settings, tools, *rest, **options)
+        sent = await self._admit(input, model_settings, tools, rest, options)
+        return await sent.sender.get_response(system_instructions, input, sent.settings, sent.tools, *rest, **options)
 
     async def stream_response(
         self,
@@ -118,8 +78,8 @@ class GuardedModel(Model):
         **options: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Ask, then forward the stream."""
-        await self._admit(model_settings, tools, options)
-        stream = self._inner.stream_response(system_instructions, input, model_settings, tools, *rest, **options)
+        sent = await self._admit(input, model_settings, tools, rest, options)
+        stream = sent.sender.stream_response(system_instructions, input, sent.settings, sent.tools, *rest, **options)
         async for event in stream:
             yield event
 
@@ -134,72 +94,76 @@ class GuardedModel(Model):
     async def _cleanup_on_run_end(self, owner: object) -> None:
         await self._inner._cleanup_on_run_end(owner)
 
-    async def _admit(self, settings: ModelSettings, tools: list[Tool], options: Mapping[str, Any]) -> None:
-        for tool in tools:
-            await self._offer(tool)
-        if (smuggled := _smuggled(settings, options)) is not None:
-            raise await self._gate.refuse(smuggled)
-        self._refuse_unsupported(settings, tools)
-        for host in self._hosts():
-            await self._gate.ask(self._use(host))
+    async def _admit(
+        self,
+        items: Any,
+        settings: ModelSettings,
+        tools: Sequence[Tool],
+        rest: Sequence[Any],
+        options: Mapping[str, Any],
+    ) -> _Admitted:
+        settings, shown = requests.frozen(settings), list(tools)
+        # The SDK gives the handoffs by name, or second after the tools (agents 0.24, Model.get_response).
+        handoffs = options["handoffs"] if "handoffs" in options else rest[1] if len(rest) > 1 else ()
+        to = Destination.of(self._inner, self._gate)
+        offered = await self._offered(shown, handoffs)
+        await self._refuse(requests.smuggled(settings, items))
+        await self._refuse(requests.unknown_choice(settings, [tool for tool, _ in offered], handoffs))
+        self._refuse_unsupported(to, settings, [tool for tool, _ in offered])
+        await self._gate.ask(to.use())
+        await decide_capabilities(self._agent, self._gate)
+        if requests.compacts(settings):
+            await decide_compaction(self._gate)
+        settings = await decided_settings(self._gate, to, settings, items, options)
+        # A tool is an object that others hold: what it was when it was decided, it has to be when it is sent.
+        if changed := [str(identity) for tool, identity in offered if identity_of(tool) != identity]:
+            reason = "the tool became another one while it was being decided"
+            await self._refuse(Impossible("invokeTool", f'Tool::"{changed[0]}"', reason))
+        return _Admitted(to.sender, settings, [tool for tool, _ in offered])
 
-    async def _offer(self, tool: Tool) -> None:
-        kind, run = tool_kind(tool), current_run()
+    async def _offered(self, tools: Sequence[Tool], handoffs: Sequence[Any]) -> list[tuple[Tool, ToolIdentity]]:
+        """Return the tools that the model may be shown; what is denied is left out if the bundle says so."""
+        digest, run = self._gate.engine.bundle.digest, current_run()
+        shadowing = requests.shadows(tools, handoffs)
+        offered = []
+        for tool in tools:
+            identity = identity_of(tool)
+            if run is not None and identity.key(digest) in run.withheld:
+                continue
+            try:
+                if any(tool is shadow for shadow in shadowing):
+                    reason = "a tool of an MCP server bears the name of another tool"
+                    await self._refuse(Impossible("invokeTool", f'Tool::"{identity}"', reason))
+                await self._offer(identity)
+                offered.append((tool, identity))
+            except PolicyDenied:
+                if self._gate.engine.bundle.on_denied_tool != "remove" or run is None:
+                    raise
+                run.withheld.add(identity.key(digest))
+        return offered
+
+    async def _offer(self, identity: ToolIdentity) -> None:
         # A tool of this side is decided again whenever it is called, so offering it is asked once in a run. A tool that
         # runs at the vendor has no second place to ask.
-        key = (self._gate.engine.bundle.digest, kind, tool.name)
-        offered = run.offered if run is not None and kind in _DECIDED_WHEN_CALLED else set()
-        if key in offered:
-            return
-        name = tool.name
-        named = partial(actions.invoke_tool, name=name, kind=kind)
-        await self._gate.ask(Question("tool offer", named, name, offered=kind in HELD_KINDS))
-        offered.add(key)
+        if identity.kind in DECIDED_WHEN_CALLED:
+            await ask_once(self._gate, identity.kind, str(identity), offer(identity))
+        else:
+            await self._gate.ask(offer(identity))
 
-    def _refuse_unsupported(self, settings: ModelSettings, tools: list[Tool]) -> None:
-        if not isinstance(self._inner, OpenAIChatCompletionsModel):
+    async def _refuse(self, denied: Impossible | None) -> None:
+        if denied is not None:
+            raise await self._gate.refuse(denied)
+
+    def _refuse_unsupported(self, to: Destination, settings: ModelSettings, tools: Sequence[Tool]) -> None:
+        if to.wire != "chat":
             return
         names = [tool.name for tool in tools if not isinstance(tool, FunctionTool)]
-        if "context_management" in {**(settings.extra_args or {})}:
+        if requests.compacts(settings):
             names.append("compaction")
         if names:
             raise UnsupportedToolError(
-                f"agent {self._agent!r} has {', '.join(sorted(names))}, which a Chat Completions model cannot take",
-                hint="give the agent capabilities=[Shell()], or serve the model over the Responses API",
+                f"agent {self._agent.name!r} has {', '.join(sorted(names))}, "
+                "which a Chat Completions model cannot take",
+                hint="give the agent capabilities=cedarbox.capabilities_for(model), "
+                "or serve the model over the Responses API",
             )
-
-    def _hosts(self) -> Sequence[str | None]:
-        """Where the inner model sends a conversation; None stands for this process."""
-        if isinstance(self._inner, ScriptedModel):
-            return [None]
-        if isinstance(self._inner, (OpenAIChatCompletionsModel, OpenAIResponsesModel)):
-            client = self._inner._client
-            urls = [str(client.base_url), str(getattr(client, "websocket_base_url", None) or client.base_url)]
-            return sorted({urlsplit(url).hostname or "" for url in urls})
-        return [""]
-
-    def _use(self, host: str | None) -> Question:
-        model = str(getattr(self._inner, "model", None) or type(self._inner).__name__)
-
-        def name(base: Base) -> Action:
-            if host == "":
-                raise CanonicalizationError(
-                    f"the model class {type(self._inner).__name__} does not say where it sends to"
-                )
-            target: Host | Address | None = None if host is None else canonical_host(host)
-            return actions.use_model(base, model=model, host=target)
-
-        return Question("model use", name, model)
-
-
-def _smuggled(settings: ModelSettings, options: Mapping[str, Any]) -> Impossible | None:
-    if options.get("prompt") is not None:
-        reason = "a stored prompt brings instructions and tools that only the vendor sees"
-        return Impossible("invokeTool", 'Tool::"prompt"', reason)
-    for where in ("extra_body", "extra_args"):
-        extras = getattr(settings, where)
-        keys = set(extras) if isinstance(extras, Mapping) else {repr(type(extras))} if extras is not None else set()
-        if unknown := sorted(str(key) for key in keys - HARMLESS_EXTRAS):
-            reason = f"{where} has {unknown[0]!r}, which could switch on a tool of the model server"
-            return Impossible("invokeTool", f'Tool::"{where}"', reason)
-    return None

@@ -1,11 +1,15 @@
 """In force: from the first hardened run on, every run of this process passes the guard.
 
-The SDK has four places through which all runs go, whatever agent, handoff, nested agent or memory job started them.
+The SDK has a few places through which all runs go, whatever agent, handoff, nested agent or memory job started them.
 Each is wrapped once. The names are private to the SDK, so their presence is checked at import and the SDK is pinned.
 
 1. The default runner: which sandbox client a run may use, and whose gate is in force for it.
 2. The resolver of models: every model call, after the last tool was added.
 3. The invoker of function tools, and 4. the executor of custom tools: whose tool call an operation comes from.
+5. The executors of the other tools of this host, the resolver of names that tools share, and the maker of sandboxes
+   (see `executors`).
+6. The SDK's own runner class, so that an instance that the program made is under guard as well.
+7. What does not go through the runner at all, which is refused (see `elsewhere`).
 
 What has to wait for an approval waits by wraps of its own, in ``guard.waiting``.
 """
@@ -25,14 +29,16 @@ from agents.tool import _FunctionToolInvocationResult
 
 from cedarbox.errors import ConfigurationError, PolicyDenied, SealError
 from cedarbox.guard import waiting
-from cedarbox.guard.client import is_genuine_client
+from cedarbox.guard.elsewhere import around_the_runner
+from cedarbox.guard.executors import SEAMS, check_sandbox
 from cedarbox.guard.identity import Caller, RunIdentity, current_run, within
 from cedarbox.guard.identity import current_gate as _gate
 from cedarbox.guard.model import GuardedModel
-from cedarbox.guard.session import is_genuine_session
+from cedarbox.guard.nesting import refuse_another_guard
+from cedarbox.guard.server_state import hold_session
 from cedarbox.telemetry.tracing import is_sealed
 
-__all__ = ["GuardRunner", "enforce", "is_in_force"]
+__all__ = ["GuardRunner", "enforce", "is_in_force", "seams"]
 
 _Invoke = Callable[..., Awaitable[Any]]
 _INVOKER = "_invoke_function_tool_with_metadata"
@@ -47,18 +53,38 @@ class GuardRunner(AgentRunner):
 
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
         """Run under guard, or refuse."""
-        with _guarded(options):
+        with _guarded(input, options):
             return await super().run(starting_agent, input, **options)
 
     def run_sync(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
         """Run under guard, or refuse."""
-        with _guarded(options):
+        with _guarded(input, options):
             return super().run_sync(starting_agent, input, **options)
 
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's
         """Run under guard, or refuse; the task that the SDK starts inherits the guard."""
-        with _guarded(options):
+        with _guarded(input, options):
             return super().run_streamed(starting_agent, input, **options)
+
+
+def _through_the_guard(name: str) -> Any:
+    original = getattr(AgentRunner, name)
+
+    def method(runner: AgentRunner, *given: Any, **options: Any) -> Any:
+        # A runner of the program's own making is one more way around, and leads back here.
+        if isinstance(runner, GuardRunner):
+            return original(runner, *given, **options)
+        return getattr(GuardRunner(), name)(*given, **options)
+
+    return method
+
+
+_DIRECT = tuple((AgentRunner, name, _through_the_guard(name)) for name in ("run", "run_sync", "run_streamed"))
+
+
+def seams() -> tuple[tuple[Any, str, Any], ...]:
+    """Return where the SDK is wrapped besides: the owner, the name, and what stands there in force."""
+    return (*SEAMS, *_DIRECT, *waiting.WRAPPED, *around_the_runner())
 
 
 def enforce() -> None:
@@ -76,7 +102,8 @@ def enforce() -> None:
     run_loop.get_model = _guarded_model
     setattr(tool_execution, _INVOKER, _guarded_function_tool)
     tool_actions.CustomToolAction.execute = _guarded_custom_tool  # type: ignore[method-assign]  # a static stand-in
-    waiting.install()
+    for owner, name, wrap in seams():
+        setattr(owner, name, wrap)
     set_default_agent_runner(GuardRunner())
 
 
@@ -87,42 +114,38 @@ def is_in_force() -> bool:
         and run_loop.get_model is _guarded_model
         and getattr(tool_execution, _INVOKER) is _guarded_function_tool
         and tool_actions.CustomToolAction.execute is _guarded_custom_tool
-        and waiting.is_installed()
+        and all(vars(owner).get(name) is wrap for owner, name, wrap in seams())
     )
 
 
-def _guarded(options: dict[str, Any]) -> AbstractContextManager[None]:
+def _guarded(given: Any, options: dict[str, Any]) -> AbstractContextManager[None]:
     if not is_in_force() or not is_sealed():
         raise SealError("a wrap of the guard or the seal on tracing was undone", hint="find what replaced it")
     config = options.get("run_config")
     if isinstance(config, dict):
         raise ConfigurationError("run_config is a dict", hint="pass the RunConfig that harden() returned")
     sandbox = config.sandbox if config is not None else None
-    client = sandbox.client if sandbox is not None else None
-    session = sandbox.session if sandbox is not None else None
-    if client is not None and not is_genuine_client(client):
-        raise ConfigurationError(
-            f"this run would use an unguarded {type(client).__name__}", hint="wrap it in PolicySandboxClient"
-        )
-    if session is not None and not is_genuine_session(session):
-        raise ConfigurationError(
-            f"this run would use an unguarded {type(session).__name__}", hint="make it with a PolicySandboxClient"
-        )
-    if sandbox is not None and client is not None and sandbox.snapshot is None:
-        sandbox.snapshot = client.default_snapshot  # The SDK's own would be in clear below the home directory.
+    guard = check_sandbox(sandbox)
+    if sandbox is not None and sandbox.client is not None and sandbox.snapshot is None:
+        sandbox.snapshot = sandbox.client.default_snapshot  # The SDK's own would be in clear below the home directory.
     if config is not None:
         config.trace_include_sensitive_data = False
     run = current_run()
-    gate = client.gate if client is not None else session.gate if session is not None else run.gate if run else None
+    gate = guard or (run.gate if run is not None else None)
     if gate is None:
         hint = "pass run_config=harden(...), or set run_config.sandbox.client to a PolicySandboxClient"
         raise ConfigurationError("cedarbox is in force in this process and this run has no guard", hint=hint)
-    return within(run=RunIdentity(run.id if run else uuid.uuid4().hex, gate))
+    if run is not None:
+        refuse_another_guard(run.gate, gate)
+    if options.get("session") is not None:
+        hold_session(options["session"], gate)
+    chained = bool(options.get("auto_previous_response_id") or getattr(given, "_auto_previous_response_id", False))
+    return within(run=RunIdentity(run.id if run else uuid.uuid4().hex, gate, chained=chained))
 
 
 def _guarded_model(agent: Agent[Any], run_config: RunConfig) -> Model:
     model = _get_model(agent, run_config)
-    return model if isinstance(model, GuardedModel) else GuardedModel(model, _gate(), agent.name)
+    return model if isinstance(model, GuardedModel) else GuardedModel(model, _gate(), agent)
 
 
 async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments: str) -> Any:

@@ -5,30 +5,29 @@ goes on from a ``RunState`` in which the call was approved. Here the policies ar
 "approved" carries nothing out: the gate looks for a signed approval when the call is about to be carried out.
 
 Wrapped are, for function tools (those of MCP servers and nested agents too), the question whether a call needs an
-approval and the method that asks it, which knows the agent; for shell and patch tools, their executors. Custom tools
-come through the wrap of ``guard.runner``. The names are private to the SDK, so their presence is checked at import.
+approval and the method that asks it, which knows the agent. The executors of custom, shell and patch tools are wrapped
+in ``guard.runner`` and ``guard.executors``, and come through here. The names are private to the SDK, so their presence
+is checked at import.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable
-from functools import partial
 from typing import Any, Final
 
 from agents import Agent
 from agents._function_tool_arguments import FunctionToolApproval
 from agents._tool_identity import get_mapping_or_attr
 from agents.items import ToolApprovalItem
-from agents.run_internal import tool_actions, tool_execution
+from agents.run_internal import tool_execution
 
 from cedarbox.guard.approvals import ToolCall
 from cedarbox.guard.gate import Question
 from cedarbox.guard.identity import Caller, current_caller, current_gate, within
-from cedarbox.guard.tools import tool_kind
-from cedarbox.policy import actions
+from cedarbox.guard.tools import invocation, tool_kind
 
-__all__ = ["WRAPPED", "call_of", "exact_arguments", "install", "is_installed", "question", "through_gate"]
+__all__ = ["WRAPPED", "call_of", "exact_arguments", "question", "through_gate"]
 
 _Execute = Callable[..., Awaitable[Any]]
 
@@ -37,8 +36,6 @@ _ASKING: Final = "_maybe_execute_tool_approval"
 
 _ask: _Execute = getattr(_BATCH, _ASKING)
 _needs_approval: Callable[..., Awaitable[FunctionToolApproval]] = tool_execution.function_needs_approval
-_execute_shell: _Execute = tool_actions.ShellAction.execute
-_execute_patch: _Execute = tool_actions.ApplyPatchAction.execute
 
 # What tells two objects of one call apart, or what the SDK fills in while it runs.
 _NOT_CONTENT: Final = frozenset({"id", "call_id", "status"})
@@ -68,7 +65,7 @@ def exact_arguments(raw: Any) -> str:
 
 def question(tool: Any, call: ToolCall) -> Question:
     """Return the question whether a call may be carried out."""
-    return Question("tool invoke", partial(actions.invoke_tool, name=tool.name, kind=call.kind), tool.name, call)
+    return invocation(tool, call)
 
 
 async def through_gate(
@@ -117,29 +114,8 @@ async def _guarded_needs_approval(function_tool: Any, context_wrapper: Any, tool
     return evaluation
 
 
-async def _guarded_shell(*, call: Any, **options: Any) -> Any:
-    return await through_gate(_execute_shell, call.shell_tool, call=call, **options)
-
-
-async def _guarded_patch(*, call: Any, **options: Any) -> Any:
-    return await through_gate(_execute_patch, call.apply_patch_tool, call=call, **options)
-
-
-WRAPPED: Final[tuple[tuple[Any, str, Any, Any], ...]] = (
-    (_BATCH, _ASKING, vars(_BATCH)[_ASKING], _guarded_ask),
-    (tool_execution, "function_needs_approval", _needs_approval, _guarded_needs_approval),
-    (tool_actions.ShellAction, "execute", vars(tool_actions.ShellAction)["execute"], _guarded_shell),
-    (tool_actions.ApplyPatchAction, "execute", vars(tool_actions.ApplyPatchAction)["execute"], _guarded_patch),
+WRAPPED: Final[tuple[tuple[Any, str, Any], ...]] = (
+    (_BATCH, _ASKING, _guarded_ask),
+    (tool_execution, "function_needs_approval", _guarded_needs_approval),
 )
-"""Where, under which name, what was there, what is put there. All but the first two are static stand-ins."""
-
-
-def install() -> None:
-    """Put the wraps in place; there is no way back."""
-    for owner, name, _, wrap in WRAPPED:
-        setattr(owner, name, staticmethod(wrap) if name == "execute" else wrap)
-
-
-def is_installed() -> bool:
-    """Whether the wraps are in place."""
-    return all(getattr(owner, name) is wrap for owner, name, _, wrap in WRAPPED)
+"""Where the SDK is wrapped: the owner, the name, and what stands there while the guard is in force."""
