@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cedarbox.cli import audit, collector, demo, image, snapshot
+from cedarbox.cli import audit, collector, demo, image, init, policy, snapshot
 from cedarbox.errors import CedarboxError
 
 __all__ = ["app", "main"]
@@ -25,9 +25,11 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo.demo)
+app.command()(init.init)
 app.add_typer(audit.app, name="audit")
 app.add_typer(collector.app, name="collector")
 app.add_typer(image.app, name="image")
+app.add_typer(policy.app, name="policy")
 app.add_typer(snapshot.app, name="snapshot")
 
 
