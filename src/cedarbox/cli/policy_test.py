@@ -58,8 +58,9 @@ def test(
 ) -> None:
     """Run the test cases in tests/*.yaml of a bundle against Cedar itself.
 
-    A policy is covered when it determines some case, and some other case with the same action is decided without it.
-    Changes are made only when every case passes.
+    A policy is covered when it determines some case, and some other case with the same action is decided without it; a
+    policy with neither scope nor condition, which no case can do without, when it determines one. Changes are made only
+    when every case passes.
 
     Exit code 0: good. 1: a case failed, too few policies are covered, or a change went unnoticed. 2: bad input.
 
@@ -120,7 +121,10 @@ def _document(result: _Result) -> dict[str, object]:
         "coverage": {
             "percent": percent(result.coverage),
             "threshold": result.threshold,
-            "policies": [{"id": c.policy.id, "decides": c.decides, "abstains": c.abstains} for c in result.coverage],
+            "policies": [
+                {"id": c.policy.id, "decides": c.decides, "abstains": c.abstains, "always": c.always}
+                for c in result.coverage
+            ],
         },
         "mutants": mutants,
     }

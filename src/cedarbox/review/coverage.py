@@ -26,9 +26,15 @@ class PolicyCoverage:
     abstains: bool
 
     @property
+    def always(self) -> bool:
+        """It has neither a scope nor a condition but its actions, so no case can be decided without it."""
+        est = self.policy.est
+        return est["principal"]["op"] == est["resource"]["op"] == "All" and not est.get("conditions")
+
+    @property
     def both_ways(self) -> bool:
-        """The cases tell it from a policy that always decides, and from one that never does."""
-        return self.decides and self.abstains
+        """The cases tell it from a policy that never decides, and from one that always does, unless it is one."""
+        return self.decides and (self.abstains or self.always)
 
 
 def measure(bundle: PolicyBundle, outcomes: Sequence[Outcome]) -> tuple[PolicyCoverage, ...]:
