@@ -23,6 +23,7 @@ Entries = Mapping[str, tuple[yaml.Node, yaml.Node]]
 """A mapping of YAML: the nodes of key and value by the text of the key."""
 
 _MAX_FILE: Final = 1024 * 1024
+_MAX_DEPTH: Final = 16
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _WORDS: Final[Mapping[str, Scalar]] = {"true": True, "false": False, "null": None, "~": None, "": None}
 
@@ -50,7 +51,12 @@ class YamlFile:
             if status.st_size > _MAX_FILE:
                 raise BundleError(f"larger than {_MAX_FILE} bytes", path=self.path, hint="split it")
             text = self.path.read_text("utf-8")
+            depth = 0
             for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                # The time that PyYAML takes grows with the square of the depth, and then its recursion ends.
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > _MAX_DEPTH:
+                    self.fail(event, f"nested more than {_MAX_DEPTH} deep", "a case is four deep")
                 if getattr(event, "anchor", None):
                     self.fail(event, "an anchor or alias", "write the value out")
                 if tag := getattr(event, "tag", None):
@@ -60,8 +66,8 @@ class YamlFile:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else None
             raise BundleError(f"not YAML: {error.problem or error.context}", path=self.path, line=line) from None
-        except (yaml.YAMLError, UnicodeDecodeError, RecursionError) as error:
-            shown = " ".join(str(error).split())[:120] or "nested too deep"
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            shown = " ".join(str(error).split())[:120]
             raise BundleError(f"not YAML: {shown}", path=self.path, hint="save it as UTF-8 text") from None
         except OSError as error:
             hint = "check its owner and mode"
