@@ -32,6 +32,8 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *said: str) -> None:
     "command",
     [
         ["demo"],
+        ["init"],
+        ["policy", "test"],
         *(["audit", name] for name in ("verify", "show")),
         *(["collector", name] for name in ("serve", "show")),
         *(["policy", name] for name in ("keygen", "sign", "verify")),

@@ -13,7 +13,7 @@ from cedarbox.policy import PolicyBundle, schema_text
 from cedarbox.policy.actions import ACTION_GROUPS
 
 
-@pytest.mark.parametrize("name", ["airgapped", "baseline"])
+@pytest.mark.parametrize("name", sorted(path.name for path in SHIPPED.iterdir()))
 def test_shipped_bundles_load(name: str) -> None:
     bundle = PolicyBundle.load(SHIPPED / name)
     assert bundle.name == name

@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cedarbox.cli import approve, audit, collector, demo, image, policy, snapshot
+from cedarbox.cli import approve, audit, collector, demo, image, init, policy, snapshot
 from cedarbox.errors import CedarboxError
 
 __all__ = ["app", "main"]
@@ -25,6 +25,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command()(demo.demo)
+app.command()(init.init)
 app.add_typer(approve.app, name="approve")
 app.add_typer(audit.app, name="audit")
 app.add_typer(collector.app, name="collector")

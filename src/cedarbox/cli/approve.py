@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
 
@@ -14,7 +15,7 @@ from rich.console import Console
 from cedarbox.approvals import ApprovalStore, Request, grant_request, reject_request
 from cedarbox.audit import Ledger
 from cedarbox.errors import ConfigurationError
-from cedarbox.policy import PolicyBundle
+from cedarbox.policy.trust import load
 from cedarbox.settings import Settings, load_settings
 
 __all__ = ["app"]
@@ -77,7 +78,7 @@ def grant(
     """
     settings = load_settings()
     store = _store(settings)
-    found, bundle = _find(store, request), PolicyBundle.load(settings.policy.bundle)
+    found, bundle = _find(store, request), load(settings.policy.bundle, settings.trust(), datetime.now(UTC))
     lifetime_s = None
     if expires is not None:
         match = _DURATION.fullmatch(expires)
@@ -110,7 +111,7 @@ def reject(
     """
     settings = load_settings()
     store = _store(settings)
-    found, bundle = _find(store, request), PolicyBundle.load(settings.policy.bundle)
+    found, bundle = _find(store, request), load(settings.policy.bundle, settings.trust(), datetime.now(UTC))
     with _ledger(settings) as ledger:
         reject_request(found, store=store, bundle=bundle, ledger=ledger, reason=reason, key=key, approver=approver)
     typer.echo(f"{found.id}: rejected")

@@ -1,4 +1,4 @@
-"""``cedarbox policy``: sign policy bundles, and check who signed them."""
+"""``cedarbox policy``: sign policy bundles, check who signed them, and run their tests."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from typing import Annotated, Final
 import orjson
 import typer
 
+from cedarbox.cli import policy_test
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.bundle import SCHEMA_VERSION
@@ -29,7 +30,8 @@ from cedarbox.policy.signing import sign as sign_envelope
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Sign policy bundles and verify them.", no_args_is_help=True)
+app = typer.Typer(help="Sign, verify and test policy bundles.", no_args_is_help=True)
+app.command()(policy_test.test)
 
 Bundle = Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")]
 _AGE: Final = re.compile(r"([0-9]{1,9})([smhdw])")

@@ -1,0 +1,119 @@
+"""Small changes of a bundle that its tests must notice.
+
+A test that passes with and without a policy says nothing about it. So each policy is changed, one small step at a time,
+in Cedar's JSON form, and some test must fail for each step: a policy is deleted, its scope is widened, a condition or a
+part of one is dropped or turned around, a member of a list is left out, a limit is moved by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+from cedarbox.policy.bundle import Policy, PolicyBundle
+
+__all__ = ["Mutant", "mutants_of"]
+
+_Json = Mapping[str, Any]
+_JOINING: Final = frozenset({"&&", "||"})
+# `a < b` and `a <= b` differ in one value, which is where limits are got wrong.
+_MOVED: Final = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
+_ANY: Final = {"op": "All"}
+
+
+@dataclass(frozen=True, slots=True)
+class Mutant:
+    """A bundle in which one policy is a little different.
+
+    Attributes:
+        policy: The policy that was changed.
+        change: What was done to it, in a few words.
+        bundle: The bundle with the change.
+    """
+
+    policy: Policy
+    change: str
+    bundle: PolicyBundle
+
+
+def mutants_of(bundle: PolicyBundle) -> Iterator[Mutant]:
+    """Yield every mutant of a bundle, policy by policy."""
+    for policy in bundle.policies:
+        others = tuple(other for other in bundle.policies if other is not policy)
+        yield Mutant(policy, "deleted", replace(bundle, policies=others))
+        for change, changed in _changes(policy):
+            policies = tuple(changed if other is policy else other for other in bundle.policies)
+            yield Mutant(policy, change, replace(bundle, policies=policies))
+
+
+def _changes(policy: Policy) -> Iterator[tuple[str, Policy]]:
+    est = policy.est
+    for part in ("principal", "resource"):
+        if est[part]["op"] != "All":
+            yield f"any {part}", replace(policy, est={**est, part: _ANY})
+    named: Sequence[Mapping[str, str]] = est["action"].get("entities", ())
+    for uid in named if len(named) > 1 else ():
+        action = {**est["action"], "entities": [other for other in named if other is not uid]}
+        # The engine asks a policy only about its own actions, and evaluates the scope too, so the latter is enough.
+        yield f"without the action {uid['id']}", replace(policy, est={**est, "action": action})
+    conditions: Sequence[_Json] = est.get("conditions", ())
+    for number, condition in enumerate(conditions):
+        for change, put in _condition_changes(condition):
+            changed = [*conditions[:number], *put, *conditions[number + 1 :]]
+            where = f"condition {number + 1} " if len(conditions) > 1 else "its condition "
+            yield where + change, replace(policy, est={**est, "conditions": changed})
+
+
+def _condition_changes(condition: _Json) -> Iterator[tuple[str, list[_Json]]]:
+    body = condition["body"]
+    yield "dropped", []
+    turned = "unless" if condition["kind"] == "when" else "when"
+    yield "turned around", [{**condition, "kind": turned}]
+    for change, changed in _body_changes(body):
+        yield change, [{**condition, "body": changed}]
+
+
+def _body_changes(body: Any) -> Iterator[tuple[str, Any]]:
+    """Yield an expression with one change, for each change that can be made anywhere in it."""
+    if isinstance(body, list):
+        for index, member in enumerate(body):
+            for change, changed in _body_changes(member):
+                yield change, [*body[:index], changed, *body[index + 1 :]]
+    elif isinstance(body, Mapping) and "Value" not in body:
+        for name, part in body.items():
+            yield from _here(name, part)
+            for change, changed in _body_changes(part):
+                yield change, {**body, name: changed}
+
+
+def _here(operator: str, operands: Any) -> Iterator[tuple[str, Any]]:
+    """Yield what can be put in the place of one operator with its operands."""
+    if operator in _JOINING:
+        for side, other in (("left", "right"), ("right", "left")):
+            term = operands[side]
+            yield f"without {_shown(term)}", operands[other]
+            if not term.keys() & _JOINING:
+                yield f"with not {_shown(term)}", {operator: {**operands, side: {"!": {"arg": term}}}}
+    if operator == "Set" and len(operands) > 1:
+        for index, member in enumerate(operands):
+            yield f"without {_shown(member)}", {"Set": [*operands[:index], *operands[index + 1 :]]}
+    if operator in _MOVED:
+        yield f"with {_MOVED[operator]} for {operator}", {_MOVED[operator]: operands}
+
+
+def _shown(body: Any) -> str:
+    """Return an expression of Cedar's JSON form as text for people, not for parsing."""
+    if isinstance(body, list):
+        return ", ".join(map(_shown, body))
+    if not isinstance(body, Mapping):
+        return str(body)
+    if {"type", "id"} == body.keys():
+        return f'{body["type"]}::"{body["id"]}"'
+    ((operator, operands),) = body.items() if len(body) == 1 else [("", list(body.values()))]
+    if operator in {"Value", "Var", "__entity"}:
+        return _shown(operands)
+    if isinstance(operands, Mapping) and "left" in operands:
+        left, right = _shown(operands["left"]), _shown(operands.get("right", operands.get("attr")))
+        return f"{left}.{right}" if operator == "." else f"{left} {operator} {right}"
+    return f"{operator}({_shown(operands)})"

@@ -1,0 +1,127 @@
+"""A YAML file of which every value knows its place, and of which nothing is taken that a reader could not see.
+
+The library parses; what a word means is decided by what is expected there. Aliases, tags and repeated keys are refused,
+so what a reviewer reads is what is used.
+"""
+
+from __future__ import annotations
+
+import re
+import stat
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Final, NoReturn
+
+import yaml
+
+from cedarbox.errors import BundleError
+from cedarbox.review.arguments import Scalar
+
+__all__ = ["Entries", "YamlFile"]
+
+Entries = Mapping[str, tuple[yaml.Node, yaml.Node]]
+"""A mapping of YAML: the nodes of key and value by the text of the key."""
+
+_MAX_FILE: Final = 1024 * 1024
+_MAX_DEPTH: Final = 16
+_WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
+_WORDS: Final[Mapping[str, Scalar]] = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+class YamlFile:
+    """Reads one file.
+
+    Args:
+        path: The file.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def root(self) -> yaml.Node:
+        """Return the one document of the file.
+
+        Raises:
+            BundleError: It cannot be read, is empty, is not YAML, or has what is not taken.
+        """
+        try:
+            status = self.path.lstat()
+            if not stat.S_ISREG(status.st_mode):
+                raise BundleError("not a regular file", path=self.path, hint="give a plain file, no link")
+            if status.st_size > _MAX_FILE:
+                raise BundleError(f"larger than {_MAX_FILE} bytes", path=self.path, hint="split it")
+            text = self.path.read_text("utf-8")
+            depth = 0
+            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+                # The time that PyYAML takes grows with the square of the depth, and then its recursion ends.
+                depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
+                if depth > _MAX_DEPTH:
+                    self.fail(event, f"nested more than {_MAX_DEPTH} deep", "a case is four deep")
+                if getattr(event, "anchor", None):
+                    self.fail(event, "an anchor or alias", "write the value out")
+                if tag := getattr(event, "tag", None):
+                    self.fail(event, f"the tag {tag}", "write a plain value")
+            root = yaml.compose(text, Loader=yaml.SafeLoader)
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            line = mark.line + 1 if mark else None
+            raise BundleError(f"not YAML: {error.problem or error.context}", path=self.path, line=line) from None
+        except (yaml.YAMLError, UnicodeDecodeError) as error:
+            shown = " ".join(str(error).split())[:120]
+            raise BundleError(f"not YAML: {shown}", path=self.path, hint="save it as UTF-8 text") from None
+        except OSError as error:
+            hint = "check its owner and mode"
+            raise BundleError(f"cannot read it ({error.strerror})", path=self.path, hint=hint) from None
+        if root is None:
+            raise BundleError("empty", path=self.path, hint="write a test case, or remove the file")
+        return root
+
+    def scalar(self, node: yaml.Node, expected: str) -> Scalar:
+        """Return a single value; ``expected`` is for the message."""
+        if not isinstance(node, yaml.ScalarNode):
+            self.fail(node, f"expected {expected}", "write one value")
+        text: str = node.value
+        # YAML 1.1 would read `no` as false and 22:22 as 1342, so plain words are read by these few rules instead.
+        if node.style is None:
+            if text in _WORDS:
+                return _WORDS[text]
+            if _WHOLE.fullmatch(text):
+                return int(text)
+        return text
+
+    def text(self, node: yaml.Node, expected: str) -> str:
+        """Return a text that is not empty."""
+        value = self.scalar(node, expected)
+        if not isinstance(value, str) or not value:
+            self.fail(node, f"expected {expected}", "put it in quotes if it looks like a number or a truth value")
+        return value
+
+    def texts(self, node: yaml.Node, expected: str) -> tuple[str, ...]:
+        """Return one text or a list of them."""
+        if not isinstance(node, yaml.SequenceNode):
+            return (self.text(node, expected),)
+        if not node.value:
+            self.fail(node, "an empty list", f"expected {expected}")
+        return tuple(self.text(member, expected) for member in node.value)
+
+    def mapping(
+        self, node: yaml.Node, expected: str, *, known: Sequence[str] | None = None
+    ) -> dict[str, tuple[yaml.Node, yaml.Node]]:
+        """Return a mapping by its keys; those that are not ``known`` are refused, unless that is None."""
+        if not isinstance(node, yaml.MappingNode):
+            self.fail(node, f"expected {expected}", "write it as name: value")
+        found: dict[str, tuple[yaml.Node, yaml.Node]] = {}
+        for key, value in node.value:
+            name = self.text(key, "a name")
+            if name in found:
+                self.fail(key, f"{name!r} is there twice", "keep one")
+            if known is not None and name not in known:
+                self.fail(key, f"unknown key {name!r}", f"known: {', '.join(known)}")
+            found[name] = key, value
+        return found
+
+    def fail(self, node: yaml.Node | yaml.Event, message: str, hint: str) -> NoReturn:
+        """Raise the error about a place in this file."""
+        mark = node.start_mark
+        line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
+        raise BundleError(message, path=self.path, line=line, column=column, hint=hint)
