@@ -43,6 +43,7 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_snapshots.py",
         "test_faults.py",
         "test_mounts.py",
+        "test_live.py",
         "test_examples.py",
         "test_demo.py",
     ),

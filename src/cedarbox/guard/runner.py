@@ -22,9 +22,11 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from agents import Agent, RunConfig
+from agents._tool_identity import get_mapping_or_attr
 from agents.models.interface import Model
 from agents.run import AgentRunner, get_default_agent_runner, set_default_agent_runner
 from agents.run_internal import run_loop, tool_actions, tool_execution
+from agents.run_internal.items import apply_patch_rejection_item
 from agents.tool import _FunctionToolInvocationResult
 
 from cedarbox.errors import ConfigurationError, PolicyDenied, SealError
@@ -161,4 +163,14 @@ async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments:
 
 
 async def _guarded_custom_tool(*, agent: Agent[Any], call: Any, **options: Any) -> Any:
-    return await waiting.through_gate(_execute_custom_tool, call.custom_tool, agent=agent, call=call, **options)
+    try:
+        return await waiting.through_gate(_execute_custom_tool, call.custom_tool, agent=agent, call=call, **options)
+    except PolicyDenied as denial:
+        request = call.tool_call
+        return apply_patch_rejection_item(
+            agent,
+            str(get_mapping_or_attr(request, "call_id") or ""),
+            tool_call=request,
+            output_type="custom_tool_call_output",
+            rejection_message=str(denial),
+        )
