@@ -12,10 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from agents import Agent, Runner
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.snapshot import LocalSnapshotSpec, NoopSnapshotSpec
+from agents.testing import ModelStep, ScriptedModel, assistant_message
 from tests.unit.bundles import PERMIT_ALL
 from tests.unit.guarded import Guarded
 
@@ -110,6 +112,42 @@ async def test_a_terminal_that_the_new_policies_permit_lives_on(tmp_path: Path) 
         await session.pty_terminate_all()
     assert (change.asked, change.cuts) == (3, ())
     assert b"still" in update.output
+
+
+@pytest.mark.parametrize("streamed", [False, True])
+async def test_an_answer_of_a_model_that_is_still_coming_when_the_model_is_withdrawn(
+    tmp_path: Path, streamed: bool
+) -> None:
+    """A conversation is on its way to a model that the policies deny by then: the answer never arrives.
+
+    ``operation.revoked`` (or, for a stream, the denial of what is asked again) is on record.
+    """
+    guarded = Guarded(tmp_path)
+    called = asyncio.Event()
+
+    async def slowly(_: object) -> list[Any]:
+        called.set()
+        await asyncio.sleep(0.5 if streamed else 30)
+        return [assistant_message("too late")]
+
+    agent = Agent(name="talker", model=ScriptedModel([ModelStep.respond(slowly)]))
+    result = Runner.run_streamed(agent, "Hello.", run_config=guarded.config) if streamed else None
+
+    async def run() -> object:
+        if result is None:
+            return await Runner.run(agent, "Hello.", run_config=guarded.config)
+        return [event async for event in result.stream_events()]
+
+    running = asyncio.create_task(run())
+    await called.wait()
+    guarded.rewrite(without("useModel"))
+    await guarded.client.reload()
+    with pytest.raises(PolicyDenied, match="withdrawn"):
+        await running
+    if streamed:
+        assert ("deny", "useModel") in {(decision, action) for decision, action, _ in guarded.decisions()}
+    else:
+        assert {record.entry.action for record in guarded.records("operation.revoked")} == {"useModel"}
 
 
 @pytest.mark.parametrize("withdrawn", ["create", "connectAnywhere"])

@@ -18,7 +18,8 @@ from typing import Final
 
 from cedarbox.audit import Entry, JsonValue
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
-from cedarbox.guard.gate import Gate, decide, recordable, why
+from cedarbox.guard.entries import recordable, why
+from cedarbox.guard.gate import Gate, decide
 from cedarbox.guard.holds import Hold
 from cedarbox.policy import PolicyEngine
 

@@ -21,19 +21,16 @@ from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import BundleError, CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.guard.approvals import ToolCall, Unapproved
+from cedarbox.guard.entries import recordable, why
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base
 from cedarbox.telemetry import attributes
-from cedarbox.telemetry.redaction import digest
 from cedarbox.telemetry.spans import OperationSpan, Telemetry
 
-__all__ = ["Gate", "Impossible", "Operation", "Question", "decide", "recordable", "why"]
-
-_MAX_TEXT = 4096
-"""Longest text of a record, in characters; of longer ones it holds the beginning, the length and the digest."""
+__all__ = ["Gate", "Impossible", "Operation", "Question", "decide"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -133,7 +130,7 @@ class Gate:
             PolicyDenied: The answer is no, whatever the reason.
             LedgerError: The act was done and its outcome could not be recorded.
         """
-        about = self._about(question.verb, session)
+        about = self.about(question.verb, session)
         held = self.holds.running(question, session, certain=certain)
         with self.telemetry.operation(question.verb, about) as span, held as running:
             try:
@@ -162,6 +159,28 @@ class Gate:
             # 5. Record the outcome.
             await self.ledger.record(self._outcome(action, decision, operation))
 
+    @asynccontextmanager
+    async def while_permitted(self, question: Question, *, decided_by: PolicyEngine) -> AsyncIterator[None]:
+        """Let the block, which was decided, go on for as long as the policies permit it.
+
+        Args:
+            question: What was asked for it.
+            decided_by: What decided it.
+
+        Raises:
+            PolicyDenied: A change of policy denies it, before it began or while it ran.
+        """
+        with self.holds.running(question, None, certain=True) as running:
+            try:
+                if self.engine is not decided_by:
+                    await self.ask(question)
+                yield
+            except BaseException as error:
+                if (denial := running.denial(error)) is not None:
+                    raise denial from None
+                raise
+            await running.finished()
+
     def hold(self, question: Question, *, session: str | None, event: str, cut: Cut) -> Hold:
         """Register something that goes on after its operation, so that a change of policy can end it.
 
@@ -182,47 +201,8 @@ class Gate:
         Raises:
             PolicyDenied: The answer is no, whatever the reason.
         """
-        with self.telemetry.operation(f"decide {question.verb}", self._about(question.verb, session)) as span:
+        with self.telemetry.operation(f"decide {question.verb}", self.about(question.verb, session)) as span:
             return (await self._admit(question, span, session))[1]
-
-    async def wants_approval(self, question: Question) -> bool:
-        """Whether a call has to wait for a person, who is then asked; the request is recorded.
-
-        The call is decided again, and that is recorded, when it is carried out. Where nobody can be asked the answer
-        is no: the call goes on, and is denied there for want of an approval.
-        """
-        call, store = question.call, self.approvals
-        if call is None or store is None or self.mode == "shadow":
-            return False
-        base = self.base()
-        try:
-            action = question.name(base)
-        except CanonicalizationError:
-            return False
-        decision = decide(self.engine, self.principal, action, base.at)
-        approval = decision.approval
-        if not decision.allowed or approval is None:
-            return False
-        with self.telemetry.operation("approval request", self._about("approval request", None)) as span:
-            try:
-                request, new = store.ask(call, principal=self.principal, decision=decision, approval=approval)
-                if new:
-                    attrs = {"request": request.id, **call.bound(), "approvers": approval.approvers}
-                    entry = self._entry(
-                        "approval.requested",
-                        span,
-                        None,
-                        action=action.name,
-                        resource=str(action.resource),
-                        policies=decision.policies,
-                        attrs=attrs | {"expires_s": approval.expires_s},
-                    )
-                    await self.ledger.record(entry)
-                    await asyncio.to_thread(store.put, request)
-            except (Unapproved, LedgerError) as error:
-                span.fail("unrecorded", error.message)
-                return False
-        return True
 
     async def ask_all(self, questions: Iterable[Question | Impossible], *, session: str | None = None) -> None:
         """Ask in order and stop at the first no.
@@ -240,7 +220,7 @@ class Gate:
 
     async def refuse(self, denied: Impossible, *, session: str | None = None) -> PolicyDenied:
         """Record a denial that needs no policy; return the error to raise."""
-        with self.telemetry.operation(f"decide {denied.verb}", self._about(denied.verb, session)) as span:
+        with self.telemetry.operation(f"decide {denied.verb}", self.about(denied.verb, session)) as span:
             return await self._deny(denied, span, session, errors=(denied.reason,))
 
     @asynccontextmanager
@@ -250,7 +230,7 @@ class Gate:
         ``event`` is recorded when the block succeeds. When it fails, an ``outcome`` is; when it was denied, nothing
         more is, because the decision already stands in the ledger.
         """
-        with self.telemetry.operation(verb, self._about(verb, session)) as span:
+        with self.telemetry.operation(verb, self.about(verb, session)) as span:
             operation = Operation(span, None, session)
             try:
                 yield operation
@@ -304,7 +284,7 @@ class Gate:
         if not decision.allowed:
             attrs |= {"mode": "shadow", "reason": why(decision)}
         answer = "allow" if decision.allowed else "deny"
-        entry = self._entry(
+        entry = self.entry(
             "decision",
             span,
             session,
@@ -356,7 +336,7 @@ class Gate:
         policies = decision.policies if decision is not None else ()
         span.set(attributes.CEDARBOX_POLICY_DECISION, "deny")
         span.fail("policy_denied", reason)
-        entry = self._entry(
+        entry = self.entry(
             "decision",
             span,
             session,
@@ -378,7 +358,7 @@ class Gate:
 
     def _outcome(self, action: Action, decision: Decision, operation: Operation) -> Entry:
         of = operation.decision.seq if operation.decision is not None else None
-        return self._entry(
+        return self.entry(
             "outcome",
             operation.span,
             operation.session,
@@ -392,11 +372,10 @@ class Gate:
 
     def _noted(self, event: str, verb: str, operation: Operation) -> Entry:
         facts = dict(operation.facts)
-        return self._entry(
-            event, operation.span, operation.session, action=verb, outcome=operation.outcome, attrs=facts
-        )
+        return self.entry(event, operation.span, operation.session, action=verb, outcome=operation.outcome, attrs=facts)
 
-    def _entry(self, event: str, span: OperationSpan, session: str | None, **fields: Any) -> Entry:
+    def entry(self, event: str, span: OperationSpan, session: str | None, **fields: Any) -> Entry:
+        """Return what is recorded of something: who, in which run, under which policies, and ``fields``."""
         caller, run = current_caller(), current_run()
         fields["bundle"] = fields.get("bundle") or self.engine.bundle.digest
         return Entry(
@@ -411,7 +390,8 @@ class Gate:
             **{name: recordable(value) for name, value in fields.items()},
         )
 
-    def _about(self, verb: str, session: str | None) -> dict[str, str]:
+    def about(self, verb: str, session: str | None) -> dict[str, str]:
+        """Return the attributes of the span of an operation."""
         known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
         return known | ({attributes.SANDBOX_SESSION_ID: session} if session else {})
 
@@ -430,25 +410,3 @@ def decide(engine: PolicyEngine, principal: str, action: Action, now: datetime) 
     except BundleError as error:
         return engine.refusal(error.message)
     return engine.decide(principal, action)
-
-
-def why(decision: Decision) -> str:
-    """Return why a decision is a denial, in one line for people and models."""
-    return f"{decision.reason}. {decision.advice}" if decision.advice else decision.reason
-
-
-def recordable(value: Any) -> Any:
-    """Bring text that a model chose into a form that the ledger takes: valid Unicode, of bounded length.
-
-    A record must never fail for the text in it, or whoever chooses the text could keep a denial out of the ledger.
-    """
-    if isinstance(value, str):
-        text = value.encode("utf-8", "backslashreplace").decode()
-        if len(text) <= _MAX_TEXT:
-            return text
-        return f"{text[:_MAX_TEXT]}… ({len(text)} characters, {digest(text.encode())})"
-    if isinstance(value, tuple):
-        return tuple(recordable(item) for item in value)
-    if isinstance(value, dict):
-        return {name: recordable(item) for name, item in value.items()}
-    return value

@@ -21,11 +21,12 @@ from cedarbox.errors import PolicyDenied, UnsupportedToolError
 from cedarbox.guard import requests
 from cedarbox.guard.capabilities import decide_capabilities, decide_compaction
 from cedarbox.guard.endpoints import Destination
-from cedarbox.guard.gate import Gate, Impossible
+from cedarbox.guard.gate import Gate, Impossible, Question
 from cedarbox.guard.identity import current_run
 from cedarbox.guard.once import ask_once
 from cedarbox.guard.server_state import decided_settings
 from cedarbox.guard.tools import DECIDED_WHEN_CALLED, ToolIdentity, identity_of, offer
+from cedarbox.policy import PolicyEngine
 
 __all__ = ["GuardedModel"]
 
@@ -37,6 +38,8 @@ class _Admitted:
     sender: Model
     settings: ModelSettings
     tools: list[Tool]
+    use: Question
+    engine: PolicyEngine
 
 
 class GuardedModel(Model):
@@ -64,9 +67,12 @@ class GuardedModel(Model):
         *rest: Any,
         **options: Any,
     ) -> Any:
-        """Ask, then forward."""
+        """Ask, then forward; a change of policy that denies the model cuts the call."""
         sent = await self._admit(input, model_settings, tools, rest, options)
-        return await sent.sender.get_response(system_instructions, input, sent.settings, sent.tools, *rest, **options)
+        async with self._gate.while_permitted(sent.use, decided_by=sent.engine):
+            return await sent.sender.get_response(
+                system_instructions, input, sent.settings, sent.tools, *rest, **options
+            )
 
     async def stream_response(
         self,
@@ -77,10 +83,15 @@ class GuardedModel(Model):
         *rest: Any,
         **options: Any,
     ) -> AsyncIterator[TResponseStreamEvent]:
-        """Ask, then forward the stream."""
+        """Ask, then forward the stream; after a change of policy that denies the model nothing of it is passed on."""
         sent = await self._admit(input, model_settings, tools, rest, options)
         stream = sent.sender.stream_response(system_instructions, input, sent.settings, sent.tools, *rest, **options)
+        engine = sent.engine
         async for event in stream:
+            # A stream is consumed by whoever holds it, so there is no task of its own that could be cut.
+            while self._gate.engine is not engine:
+                engine = self._gate.engine
+                await self._gate.ask(sent.use)
             yield event
 
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
@@ -102,7 +113,7 @@ class GuardedModel(Model):
         rest: Sequence[Any],
         options: Mapping[str, Any],
     ) -> _Admitted:
-        settings, shown = requests.frozen(settings), list(tools)
+        engine, settings, shown = self._gate.engine, requests.frozen(settings), list(tools)
         # The SDK gives the handoffs by name, or second after the tools (agents 0.24, Model.get_response).
         handoffs = options["handoffs"] if "handoffs" in options else rest[1] if len(rest) > 1 else ()
         to = Destination.of(self._inner, self._gate)
@@ -119,7 +130,7 @@ class GuardedModel(Model):
         if changed := [str(identity) for tool, identity in offered if identity_of(tool) != identity]:
             reason = "the tool became another one while it was being decided"
             await self._refuse(Impossible("invokeTool", f'Tool::"{changed[0]}"', reason))
-        return _Admitted(to.sender, settings, [tool for tool, _ in offered])
+        return _Admitted(to.sender, settings, [tool for tool, _ in offered], to.use(), engine)
 
     async def _offered(self, tools: Sequence[Tool], handoffs: Sequence[Any]) -> list[tuple[Tool, ToolIdentity]]:
         """Return the tools that the model may be shown; what is denied is left out if the bundle says so."""

@@ -12,6 +12,7 @@ is checked at import.
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
@@ -22,12 +23,13 @@ from agents._tool_identity import get_mapping_or_attr
 from agents.items import ToolApprovalItem
 from agents.run_internal import tool_execution
 
-from cedarbox.guard.approvals import ToolCall
-from cedarbox.guard.gate import Question
+from cedarbox.errors import CanonicalizationError, LedgerError
+from cedarbox.guard.approvals import ToolCall, Unapproved
+from cedarbox.guard.gate import Gate, Question, decide
 from cedarbox.guard.identity import Caller, current_caller, current_gate, within
 from cedarbox.guard.tools import invocation, tool_kind
 
-__all__ = ["WRAPPED", "call_of", "exact_arguments", "question", "through_gate"]
+__all__ = ["WRAPPED", "call_of", "exact_arguments", "question", "through_gate", "wants_approval"]
 
 _Execute = Callable[..., Awaitable[Any]]
 
@@ -68,6 +70,46 @@ def question(tool: Any, call: ToolCall) -> Question:
     return invocation(tool, call)
 
 
+async def wants_approval(gate: Gate, question: Question) -> bool:
+    """Whether a call has to wait for a person, who is then asked; the request is recorded.
+
+    The call is decided again, and that is recorded, when it is carried out. Where nobody can be asked the answer
+    is no: the call goes on, and is denied there for want of an approval.
+    """
+    call, store = question.call, gate.approvals
+    if call is None or store is None or gate.mode == "shadow":
+        return False
+    base = gate.base()
+    try:
+        action = question.name(base)
+    except CanonicalizationError:
+        return False
+    decision = decide(gate.engine, gate.principal, action, base.at)
+    approval = decision.approval
+    if not decision.allowed or approval is None:
+        return False
+    with gate.telemetry.operation("approval request", gate.about("approval request", None)) as span:
+        try:
+            request, new = store.ask(call, principal=gate.principal, decision=decision, approval=approval)
+            if new:
+                attrs = {"request": request.id, **call.bound(), "approvers": approval.approvers}
+                entry = gate.entry(
+                    "approval.requested",
+                    span,
+                    None,
+                    action=action.name,
+                    resource=str(action.resource),
+                    policies=decision.policies,
+                    attrs=attrs | {"expires_s": approval.expires_s},
+                )
+                await gate.ledger.record(entry)
+                await asyncio.to_thread(store.put, request)
+        except (Unapproved, LedgerError) as error:
+            span.fail("unrecorded", error.message)
+            return False
+    return True
+
+
 async def through_gate(
     execute: _Execute, tool: Any, *, agent: Agent[Any], call: Any, context_wrapper: Any, **options: Any
 ) -> Any:
@@ -87,7 +129,7 @@ async def through_gate(
     with within(caller=Caller(agent.name, tool.name, invoked.call_id)):
         item = ToolApprovalItem(agent=agent, raw_item=raw, tool_name=tool.name)
         status = context_wrapper.get_approval_status(tool.name, invoked.call_id, current_invocation=item)
-        if status is None and await current_gate().wants_approval(asked):
+        if status is None and await wants_approval(current_gate(), asked):
             return item
         async with current_gate().operation(asked) as operation:
             operation.set("arguments_digest", invoked.arguments_digest)
@@ -108,7 +150,7 @@ async def _guarded_ask(
 async def _guarded_needs_approval(function_tool: Any, context_wrapper: Any, tool_call: Any) -> FunctionToolApproval:
     evaluation = await _needs_approval(function_tool, context_wrapper, tool_call)
     call = call_of(function_tool, current_caller().agent, tool_call.call_id, tool_call.arguments)
-    if await current_gate().wants_approval(question(function_tool, call)):
+    if await wants_approval(current_gate(), question(function_tool, call)):
         evaluation.outcome = "require_approval"
         evaluation.prepared = None
     return evaluation

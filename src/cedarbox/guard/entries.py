@@ -1,0 +1,35 @@
+"""What may stand in a record."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from cedarbox.policy import Decision
+from cedarbox.telemetry.redaction import digest
+
+__all__ = ["recordable", "why"]
+
+_MAX_TEXT = 4096
+"""Longest text of a record, in characters; of longer ones it holds the beginning, the length and the digest."""
+
+
+def why(decision: Decision) -> str:
+    """Return why a decision is a denial, in one line for people and models."""
+    return f"{decision.reason}. {decision.advice}" if decision.advice else decision.reason
+
+
+def recordable(value: Any) -> Any:
+    """Bring text that a model chose into a form that the ledger takes: valid Unicode, of bounded length.
+
+    A record must never fail for the text in it, or whoever chooses the text could keep a denial out of the ledger.
+    """
+    if isinstance(value, str):
+        text = value.encode("utf-8", "backslashreplace").decode()
+        if len(text) <= _MAX_TEXT:
+            return text
+        return f"{text[:_MAX_TEXT]}… ({len(text)} characters, {digest(text.encode())})"
+    if isinstance(value, tuple):
+        return tuple(recordable(item) for item in value)
+    if isinstance(value, dict):
+        return {name: recordable(item) for name, item in value.items()}
+    return value
