@@ -102,6 +102,7 @@ async def test_a_terminal_that_stays_open_after_it_was_withdrawn(tmp_path: Path,
 
 
 async def test_a_terminal_that_the_new_policies_permit_lives_on(tmp_path: Path) -> None:
+    """A change that denies other things leaves what it permits alone. The control of the attacks above."""
     guarded = Guarded(tmp_path)
     async with session_of(guarded) as session:
         started = await session.pty_exec_start("cat", tty=True, yield_time_s=0.3)
@@ -301,6 +302,7 @@ async def test_a_bundle_that_is_broken_does_not_replace_the_good_one(tmp_path: P
 
 
 async def test_a_bundle_that_vanished_does_not_replace_the_good_one(tmp_path: Path) -> None:
+    """The directory of the bundle goes away: the policies in force stay, with ``policy.rejected``."""
     guarded = Guarded(tmp_path)
     (tmp_path / "bundle").rename(tmp_path / "elsewhere")
     with pytest.raises(BundleError):
@@ -320,6 +322,7 @@ async def test_an_agent_that_the_new_bundle_no_longer_declares_may_do_nothing(tm
 async def test_a_change_that_cannot_be_recorded_does_not_happen(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """The ledger takes no record of a change, which would permit more: the change does not happen."""
     guarded = Guarded(tmp_path, without("exec"))
     before = guarded.client.gate.engine
     guarded.rewrite(PERMIT_ALL)
@@ -335,6 +338,7 @@ async def test_a_change_that_cannot_be_recorded_does_not_happen(
 
 
 async def test_a_watched_bundle_is_taken_up_and_a_broken_one_is_not(tmp_path: Path) -> None:
+    """Files are written into a watched bundle, broken ones first: ``policy.rejected``, then ``policy.reloaded``."""
     guarded = Guarded(tmp_path, watch_s=0.1)
     async with session_of(guarded) as session:
         assert (await session.exec("true")).exit_code == 0
@@ -348,6 +352,7 @@ async def test_a_watched_bundle_is_taken_up_and_a_broken_one_is_not(tmp_path: Pa
 
 
 async def test_a_hangup_reloads(tmp_path: Path) -> None:
+    """SIGHUP brings a bundle in force that denies commands: ``policy.reloaded`` is on record."""
     before = signal.getsignal(signal.SIGHUP)
     try:
         guarded = Guarded(tmp_path, sighup=True)
@@ -383,6 +388,7 @@ async def test_shadow_denies_nothing_and_records_every_denial(tmp_path: Path) ->
 
 
 async def test_a_task_that_was_cancelled_by_its_caller_is_not_taken_for_a_cut(tmp_path: Path) -> None:
+    """A caller cancels its own command: the outcome is ``cancelled``, not ``revoked``, and the next command runs."""
     guarded = Guarded(tmp_path)
     async with session_of(guarded) as session:
         running = asyncio.create_task(session.exec("sleep 30"))
