@@ -17,7 +17,7 @@ _HEAD = """\
 # Attacks
 
 Each line is a test in `tests/redteam`, which `make test` runs: what is tried, and what happens. Where a denial can be
-on record, the test reads it in the ledger. Many tests try one attack in several ways; the count is of tests, not of ways.
+on record, the test reads it in the ledger. Many tests try one attack in several ways; tests are counted, not ways.
 What is not covered stands in `NOT-COVERED.md`. This file is written by `python -m tests.redteam.table`, and a test
 fails when it is not up to date.
 """
