@@ -262,9 +262,7 @@ def test_accounts_with_a_second_name_are_refused(user: str) -> None:
 
 _NAMES = st.from_regex(r"\A[a-z][a-z0-9]{0,6}(-[a-z0-9]{1,3})?(\.[a-z][a-z0-9]{0,6}){0,3}\Z")
 _FULLWIDTH = {ord("."): "\uff0e"} | {code: chr(code + 0xFEE0) for code in (*range(0x30, 0x3A), *range(0x61, 0x7B))}
-_PARTS = st.lists(
-    st.sampled_from(["a", "b", "caf\u00e9", "...", "A", "x y", "Z"]), min_size=1, max_size=5
-)
+_PARTS = st.lists(st.sampled_from(["a", "b", "caf\u00e9", "...", "A", "x y", "Z"]), min_size=1, max_size=5)
 _BASE = Base(datetime(2026, 11, 23, tzinfo=UTC), "boxlite")
 
 
