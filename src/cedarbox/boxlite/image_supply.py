@@ -27,7 +27,7 @@ class ImageFacts:
     """What is known of an image before a sandbox exists.
 
     Attributes:
-        image: The reference as configured, or the digest of a local layout.
+        image: The reference in its canonical form, or the digest of a local layout.
         digest: ``sha256:…``, or ``None`` when nothing pins it and it is not on this host.
         repository: ``local``, or the registry and path that it is from.
     """
@@ -88,9 +88,9 @@ class ImageSupply:
         wanted = digest or self.digest_of(str(reference))
         found = self.store.find(str(_at(reference, wanted)))
         if found is None:
-            return ImageFacts(image or "", wanted, reference.repository)
+            return ImageFacts(str(reference), wanted, reference.repository)
         self._verified(found, wanted)
-        return ImageFacts(image or "", wanted, found.image.repository)
+        return ImageFacts(str(reference), wanted, found.image.repository)
 
     async def ready(self, state: BoxLiteSandboxSessionState) -> VerifiedImage:
         """Return the image of a session, verified now, pulled first when it is not on this host.

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Mapping
 from contextlib import AbstractAsyncContextManager
 from typing import Final, Literal, Protocol, runtime_checkable
 
 from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
+
+from cedarbox.errors import CanonicalizationError
+from cedarbox.hostpaths import real_path
 
 __all__ = ["KeepsSnapshots", "WritesBack", "real_path_in_guest", "real_path_on_host"]
 
@@ -50,5 +52,12 @@ async def real_path_in_guest(session: BaseSandboxSession, path: str) -> str:
 
 
 def real_path_on_host(path: str) -> str:
-    """Return where a path of this host leads; the end of the path need not exist."""
-    return os.path.realpath(path)
+    """Return where a path of this host leads; the end of the path need not exist.
+
+    Returns:
+        The path with its links followed, spelled as the directory entries are; empty when it cannot be told.
+    """
+    try:
+        return real_path(path)
+    except (CanonicalizationError, OSError):
+        return ""

@@ -6,14 +6,15 @@ host, what is fetched, what is written, and which paths outside the workspace ar
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 from agents.sandbox.entries import Dir, File, GitRepo, LocalDir, LocalFile
 from agents.sandbox.manifest import Manifest
 
+from cedarbox.errors import CanonicalizationError
 from cedarbox.guard.gate import Impossible, Question
+from cedarbox.hostpaths import real_path
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import canonical_host, canonical_path
@@ -50,11 +51,21 @@ def questions(manifest: Manifest, *, isolated: bool) -> Iterator[Question | Impo
 def _host_source(source: str, guest_path: str, *, writable: bool) -> Question:
     def name(base: Base) -> Action:
         # The SDK takes relative sources from the working directory of this process.
-        plain = canonical_path(str(Path.cwd() / source))
-        real = canonical_path(os.path.realpath(plain))
+        given = str(Path.cwd() / source)
+        plain, real = canonical_path(given), _real(given)
+        if real != _real(plain):
+            # The SDK hands the source to the kernel as it is, and there a link comes before the dots behind it.
+            raise CanonicalizationError(f"the source {source!r} has '..' behind a link, so it leads to two places")
         return actions.mount(base, host_path=real, guest_path=guest_path, writable=writable, is_symlink=real != plain)
 
     return Question("manifest mount", name, source)
+
+
+def _real(path: str) -> str:
+    try:
+        return canonical_path(real_path(path))
+    except OSError as error:
+        raise CanonicalizationError(f"where {path!r} leads cannot be told ({error.strerror})") from None
 
 
 def _guest_path(path: str, operation: str) -> Question:
@@ -63,6 +74,12 @@ def _guest_path(path: str, operation: str) -> Question:
 
 def _clone(host: str, repository: str) -> Question:
     def name(base: Base) -> Action:
-        return actions.connect(base, canonical_host(host), port=443, proto="tls")
+        target = canonical_host(host)
+        if not host.isascii():
+            # git has its own idea of internationalised names, and gets the host as it is.
+            raise CanonicalizationError(
+                f"the host {host!r} is not ASCII, and git reads it its own way", hint=f"write {target}"
+            )
+        return actions.connect(base, target, port=443, proto="tls")
 
     return Question("manifest clone", name, f"https://{host}/{repository}")

@@ -206,12 +206,12 @@ class GuardedSession(SandboxSession):
         expected_span_errors: tuple[type[BaseException], ...] = (),
     ) -> io.IOBase:
         async with self._file("read", path, user):
-            return await super()._read(path, user=user, expected_span_errors=expected_span_errors)
+            return await super()._read(self._decided(path), user=user, expected_span_errors=expected_span_errors)
 
     async def read_bounded(self, path: Path, *, max_bytes: int) -> bytes:
         """Read at most ``max_bytes`` of a file."""
         async with self._file("read", path) as operation:
-            data = await super().read_bounded(path, max_bytes=max_bytes)
+            data = await super().read_bounded(self._decided(path), max_bytes=max_bytes)
             operation.set("bytes", len(data))
             return data
 
@@ -220,16 +220,16 @@ class GuardedSession(SandboxSession):
         if is_decided():
             return await super().write(path, data, user=user)
         async with self._file("write", path, user):
-            return await super().write(path, data, user=user)
+            return await super().write(self._decided(path), data, user=user)
 
     async def _write_new_file(self, path: Path, data: io.IOBase, *, user: str | User | None = None) -> None:
         async with self._file("create", path, user):
-            await super()._write_new_file(path, data, user=user)
+            await super()._write_new_file(self._decided(path), data, user=user)
 
     async def ls(self, path: Path | str, *, user: str | User | None = None) -> list[FileEntry]:
         """List a directory."""
         async with self._file("list", path, user) as operation:
-            entries = await super().ls(path, user=user)
+            entries = await super().ls(self._decided(path), user=user)
             operation.set("entries", len(entries))
             return entries
 
@@ -237,21 +237,21 @@ class GuardedSession(SandboxSession):
         """Remove a file or a tree."""
         async with self._file("remove", path, user) as operation:
             operation.set("recursive", recursive)
-            await super().rm(path, recursive=recursive, user=user)
+            await super().rm(self._decided(path), recursive=recursive, user=user)
 
     async def mv(self, source: Path | str, destination: Path | str, *, user: str | User | None = None) -> None:
         """Move a file; both ends are decided."""
         await self._ask_behind_links("move", source, user)
         await self._gate.ask(self._touch("move", source, user), session=self.session_id)
         async with self._file("move", destination, user):
-            await super().mv(source, destination, user=user)
+            await super().mv(self._decided(source), self._decided(destination), user=user)
 
     async def mkdir(self, path: Path | str, *, parents: bool = False, user: str | User | None = None) -> None:
         """Make a directory."""
         if is_decided():
             return await super().mkdir(path, parents=parents, user=user)
         async with self._file("make_directory", path, user):
-            return await super().mkdir(path, parents=parents, user=user)
+            return await super().mkdir(self._decided(path), parents=parents, user=user)
 
     async def same_file(
         self, left: Path | str, right: Path | str, *, follow_symlinks: bool = True, user: str | User | None = None
@@ -260,7 +260,9 @@ class GuardedSession(SandboxSession):
         await self._ask_behind_links("compare", left, user)
         await self._gate.ask(self._touch("compare", left, user), session=self.session_id)
         async with self._file("compare", right, user):
-            return await super().same_file(left, right, follow_symlinks=follow_symlinks, user=user)
+            return await super().same_file(
+                self._decided(left), self._decided(right), follow_symlinks=follow_symlinks, user=user
+            )
 
     async def resolve_exposed_port(self, port: int) -> ExposedPortEndpoint:
         """Say where a published port of the guest is reached."""
@@ -363,8 +365,11 @@ class GuardedSession(SandboxSession):
         # Removing or moving a link leaves its target alone; only the directory it is in is followed.
         parent, leaf = posixpath.split(plain) if operation in {"remove", "move"} else (plain, "")
         real = posixpath.join(await self._real_path(parent), leaf) if leaf else await self._real_path(parent)
-        if real != plain:
-            await self._gate.ask(self._touch(operation, real, user), session=self.session_id)
+        # The SDK's unix-local backend resolves what it removes, so there the target goes, not the link.
+        target = await self._real_path(plain) if operation == "remove" and not self._isolated else real
+        for other in dict.fromkeys((real, target)):
+            if other != plain:
+                await self._gate.ask(self._touch(operation, other, user), session=self.session_id)
 
     async def _real_path(self, path: str) -> str:
         real = await real_path_in_guest(self._inner, path) if self._isolated else real_path_on_host(path)
@@ -381,6 +386,12 @@ class GuardedSession(SandboxSession):
             return actions.touch_file(base, path=absolute, operation=operation, user=_user(user))
 
         return Question(f"file {operation}", name, absolute)
+
+    def _decided(self, path: Path | str) -> Path:
+        # What was decided on is used, not another reading of it: behind a link, `..` leads elsewhere than it seems to.
+        absolute = self._absolute(path)
+        plain = canonical_path(absolute)
+        return Path(path) if plain == absolute else Path(plain)
 
     def _absolute(self, path: Path | str) -> str:
         text = path.as_posix() if isinstance(path, PurePath) else path
