@@ -80,6 +80,7 @@ class SandboxSettings(_Section):
         memory_mib: Memory in MiB.
         boot_timeout_s: Longest boot, in seconds. The first boot of an image also unpacks it.
         store: Image store; None for the one of this user.
+        image_keys: PEM files of public keys; an image counts as signed when one of them signed it, in cosign's format.
         lock: Lock file of images; None for ``cedarbox.images.lock`` in the working directory, which may be missing.
     """
 
@@ -90,6 +91,7 @@ class SandboxSettings(_Section):
     boot_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     store: Path | None = None
     lock: Path | None = None
+    image_keys: tuple[Path, ...] = ()
 
 
 class RegistrySettings(_Section):

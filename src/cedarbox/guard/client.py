@@ -155,6 +155,7 @@ def _record_of(facts: SandboxFacts) -> dict[str, JsonValue]:
     return {
         "image": facts.image,
         "image_digest": facts.digest,
+        "image_signed": facts.signed,
         "isolation": facts.isolation,
         "egress": None if facts.egress is None else list(facts.egress),
         "vcpus": facts.vcpus,

@@ -40,6 +40,7 @@ class SandboxFacts:
         disk_gb: Disk in GB, when the backend says.
         mounts: Directories of the host that it is given: path as configured, real path, path in the guest, writable.
         snapshots: The forms in which it may save a workspace: ``tar``, ``native`` or both.
+        signed: A signature of the image by a key that the site trusts was verified.
     """
 
     image: str
@@ -54,6 +55,7 @@ class SandboxFacts:
     disk_gb: int | None = None
     mounts: tuple[tuple[str, str, str, bool], ...] = ()
     snapshots: tuple[Literal["tar", "native"], ...] = ("tar",)
+    signed: bool = False
 
     def questions(self, verb: str) -> Iterator[Question | Impossible]:
         """Yield everything that has to be asked before this sandbox may be made; what it opens first, itself last.
@@ -91,6 +93,7 @@ class SandboxFacts:
                 vcpus=self.vcpus,
                 memory_mib=self.memory_mib,
                 disk_gb=self.disk_gb,
+                signed=self.signed is True,
             )
             return actions.resume(action) if verb == "resume" else action
 
