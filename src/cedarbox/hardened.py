@@ -182,7 +182,9 @@ def harden(
     settings = settings or load_settings()
     if client is None:
         store = ImageStore(settings.sandbox.store, lock=settings.sandbox.lock or LOCK_FILE)
-        client = BoxLiteSandboxClient(images=store, registries=settings.logins())
+        client = BoxLiteSandboxClient(
+            images=store, registries=settings.logins(), image_keys=settings.sandbox.image_keys
+        )
         options = options or _boxlite_options(settings, image, rootfs)
     elif image is not None or rootfs is not None:
         raise ConfigurationError("image and rootfs are for BoxLite", hint="pass the options of the client you give")

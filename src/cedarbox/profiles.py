@@ -61,6 +61,7 @@ memory_mib = 1024
 # snapshots = "sealed"             # keep workspaces, encrypted, when a run ends
 # store = "path/to/image-store"
 # lock = "cedarbox.images.lock"
+# image_keys = ["images.pub"]      # an image counts as signed when one of these keys signed it
 
 # A registry that needs a login.
 # [registries."registry.corp.example:5000"]

@@ -105,6 +105,7 @@ class SandboxSettings(_Section):
         memory_mib: Memory in MiB.
         boot_timeout_s: Longest boot, in seconds. The first boot of an image also unpacks it.
         store: Image store; None for the one of this user.
+        image_keys: PEM files of public keys; an image counts as signed when one of them signed it, in cosign's format.
         lock: Lock file of images; None for ``cedarbox.images.lock`` in the working directory, which may be missing.
         snapshots: What becomes of a workspace when nobody asked for a snapshot: ``none``, or ``sealed`` (encrypted, in
             ``snapshots`` beside the ledger).
@@ -118,6 +119,7 @@ class SandboxSettings(_Section):
     boot_timeout_s: Annotated[float, Field(gt=0)] = 60.0
     store: Path | None = None
     lock: Path | None = None
+    image_keys: tuple[Path, ...] = ()
     snapshots: Literal["none", "sealed"] = "none"
     lifetime_s: Annotated[int | None, Field(ge=1)] = None
 

@@ -173,7 +173,11 @@ def options(image: str) -> BoxLiteSandboxClientOptions:
 async def test_a_client_boots_a_name_from_the_store(store: ImageStore, tmp_path: Path, digest: str) -> None:
     client = BoxLiteSandboxClient(home=tmp_path / "home", images=store)
     facts = client.describe_sandbox(options("python:3.12-slim"))
-    assert (facts["image"], facts["digest"], facts["repository"]) == ("python:3.12-slim", digest, "local")
+    assert (facts["image"], facts["digest"], facts["repository"]) == (
+        "docker.io/library/python:3.12-slim",
+        digest,
+        "local",
+    )
     session = await client.create(options=options("python:3.12-slim"))
     state = session.state
     assert isinstance(state, BoxLiteSandboxSessionState)

@@ -25,6 +25,7 @@ from cedarbox.boxlite.finding import reattached
 from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import default_home, opened
 from cedarbox.boxlite.image_disks import ImageDisks
+from cedarbox.boxlite.image_signatures import load_keys
 from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import LayoutVerifier
@@ -56,11 +57,12 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
         home: The home of a runtime of this client's own; default ``~/.local/state/cedarbox/boxlite``, mode 0700.
         images: Where images are found by name, and kept when they were pulled; default the store of this user.
         registries: Registries that need a login or speak plain HTTP.
+        image_keys: PEM files of the public keys whose signatures of images count, in cosign's format.
         instrumentation: The SDK's event sinks for sessions.
         dependencies: The SDK's session dependencies.
 
     Raises:
-        ConfigurationError: Both ``runtime`` and ``home`` are given.
+        ConfigurationError: Both ``runtime`` and ``home`` are given, or a key cannot be used.
     """
 
     backend_id = "boxlite"
@@ -74,6 +76,7 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
         home: Path | None = None,
         images: ImageStore | None = None,
         registries: Sequence[Registry] = (),
+        image_keys: Sequence[Path] = (),
         instrumentation: Instrumentation | None = None,
         dependencies: Dependencies | None = None,
     ) -> None:
@@ -92,6 +95,7 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             LayoutVerifier(Checks(None if own is None else own / _CHECKS)),
             registries=registries,
             disks=None if own is None else ImageDisks(own, self._digests),
+            keys=load_keys(image_keys),
         )
         self._snapshots: Snapshots | None = None
 
@@ -232,8 +236,8 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             source: Options, or the state of a session.
 
         Returns:
-            image, digest, repository, isolation, egress, ports, public_ports, vcpus, memory_mib, disk_gb, mounts and
-            snapshots.
+            image, digest, repository, signed, isolation, egress, ports, public_ports, vcpus, memory_mib, disk_gb,
+            mounts and snapshots.
 
         Raises:
             ConfigurationError: It is neither options nor a state of BoxLite.

@@ -43,6 +43,7 @@ def described(source: object, images: ImageSupply, *, native: bool, remote: bool
         "image": facts.image,
         "digest": facts.digest,
         "repository": facts.repository,
+        "signed": facts.signed,
         "isolation": "hosted" if remote else "microvm",
         "egress": tuple(source.egress_allowlist or ()),
         "ports": tuple(source.exposed_ports or ()),

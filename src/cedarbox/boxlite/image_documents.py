@@ -60,6 +60,10 @@ class Documents:
 
     def blob_document(self, descriptor: object) -> dict[str, Any]:
         """Read the document of a descriptor, its size and digest checked."""
+        return self.parsed(self.blob(descriptor), self.described(descriptor)[0])
+
+    def blob(self, descriptor: object) -> bytes:
+        """Read the bytes of a descriptor, at most 4 MiB, their size and digest checked."""
         digest, size = self.described(descriptor)
         data = self.read(f"blobs/sha256/{digest.removeprefix('sha256:')}", called=f"the blob {digest}")
         if len(data) != size:
@@ -67,7 +71,7 @@ class Documents:
         actual = f"sha256:{hashlib.sha256(data).hexdigest()}"
         if actual != digest:
             self.fail(f"the blob {digest} is not what its digest says ({actual})")
-        return self.parsed(data, digest)
+        return data
 
     def document(self, name: str) -> dict[str, Any]:
         """Read the JSON object in a file."""

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import IO, Any, Final
 
 from cedarbox.boxlite.image_documents import Documents, text_of
+from cedarbox.boxlite.image_signatures import ImageSignature, is_signature, signatures_in
 from cedarbox.boxlite.image_sources import CHUNK, DAMAGED, Source, packing, unpacked
 from cedarbox.boxlite.images import INDEX_TYPES, MANIFEST_TYPES
 from cedarbox.boxlite.references import DIGEST
@@ -52,6 +53,7 @@ class Imported:
         platform: Such as ``linux/amd64``.
         size: Bytes of all blobs.
         notes: What the reader should know, a line each.
+        signatures: What the source holds of cosign's signatures; nothing of them is verified yet.
     """
 
     digest: str
@@ -61,6 +63,7 @@ class Imported:
     platform: str
     size: int
     notes: tuple[str, ...]
+    signatures: tuple[ImageSignature, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,13 +120,16 @@ class _Import(Documents):
     written: int = 0
     unpacked: int = 0
     notes: list[str] = field(default_factory=list)
+    signatures: tuple[ImageSignature, ...] = ()
 
     # --- the two formats
 
     def oci(self) -> Imported:
         if self.document("oci-layout").get("imageLayoutVersion") != "1.0.0":
             self.fail("imageLayoutVersion is not '1.0.0'")
-        entries = self.entries(self.document("index.json"), (), (), depth=0)
+        index = self.document("index.json")
+        entries = self.entries(index, (), (), depth=0)
+        self.signatures = signatures_in(self, index)
         chosen = self.chosen(entries)
         digest, _ = self.described(chosen.descriptor)
         manifest = self.blob_document(chosen.descriptor)
@@ -183,7 +189,14 @@ class _Import(Documents):
         (self.target / "oci-layout").write_bytes(text_of({"imageLayoutVersion": "1.0.0"}))
         total = sum(path.stat().st_size for path in blobs.iterdir())
         return Imported(
-            digest, written, tuple(dict.fromkeys(aliases)), names, host_platform(), total, tuple(self.notes)
+            digest,
+            written,
+            tuple(dict.fromkeys(aliases)),
+            names,
+            host_platform(),
+            total,
+            tuple(self.notes),
+            self.signatures,
         )
 
     # --- choosing
@@ -201,7 +214,7 @@ class _Import(Documents):
             digest, _ = self.described(descriptor)
             notes = descriptor.get("annotations")
             notes = notes if isinstance(notes, dict) else {}
-            if notes.get("vnd.docker.reference.type") == "attestation-manifest":
+            if notes.get("vnd.docker.reference.type") == "attestation-manifest" or is_signature(descriptor):
                 continue
             given = (notes.get("io.containerd.image.name"), notes.get("org.opencontainers.image.ref.name"))
             called = names or tuple(name for name in given if isinstance(name, str))

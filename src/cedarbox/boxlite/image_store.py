@@ -5,6 +5,7 @@
     images/catalogue.json       what is here, and under which names
     images/layouts/<hex>/       an OCI layout of one image, named by the digest of the manifest in it
     images/checks.json          which files were hashed before
+    images/signatures/<hex>     the signatures that came with an image, by the digest of its manifest
     images/.lock                held while the store changes
 
 An image is complete or not there: it is written beside the others, checked, and renamed into place.
@@ -17,7 +18,7 @@ import os
 import shutil
 import stat
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
@@ -28,6 +29,14 @@ from cedarbox.boxlite.checks import Checks
 from cedarbox.boxlite.image_catalogue import LOCAL, Catalogue, StoredImage
 from cedarbox.boxlite.image_import import Imported, import_layout
 from cedarbox.boxlite.image_lock import LOCK_FILE, read_lock
+from cedarbox.boxlite.image_signatures import (
+    MAX_SIGNATURES,
+    ImageKey,
+    ImageSignature,
+    save_signatures,
+    stored_signatures,
+    unverified,
+)
 from cedarbox.boxlite.image_sources import opened_source
 from cedarbox.boxlite.images import LayoutVerifier
 from cedarbox.boxlite.references import DIGEST, Reference, parse_reference
@@ -133,13 +142,16 @@ class ImageStore:
             )
         return self._found(catalogue, catalogue.images[digest])
 
-    def add(self, path: Path, *, name: str | None = None, limit: int = MAX_SIZE) -> Found:
+    def add(
+        self, path: Path, *, name: str | None = None, limit: int = MAX_SIZE, signatures: Sequence[ImageSignature] = ()
+    ) -> Found:
         """Import an image from a directory or a tar.
 
         Args:
             path: An OCI layout as a directory or tar, or what ``docker save`` wrote; a tar may be compressed.
             name: Its name; default the one that the source gives it.
             limit: Bytes that it may have, packed and unpacked.
+            signatures: More signatures than the source brings along.
 
         Returns:
             The image in the store.
@@ -151,7 +163,8 @@ class ImageStore:
 
         def write(target: Path, scratch: Path) -> Imported:
             with opened_source(path, scratch=scratch, limit=limit) as source:
-                return import_layout(source, target, label=str(path), limit=limit)
+                imported = import_layout(source, target, label=str(path), limit=limit)
+                return replace(imported, signatures=(*imported.signatures, *signatures))
 
         return self.put(write, name=canonical, repository=LOCAL, label=str(path))
 
@@ -200,6 +213,10 @@ class ImageStore:
                 image = replace(known, aliases=aliases)
             else:
                 self._place(work, image)
+            if imported.signatures:
+                (self.directory / "signatures").mkdir(mode=0o700, exist_ok=True)
+                kept = dict.fromkeys((*imported.signatures, *stored_signatures(self._signatures(image))))
+                save_signatures(self._signatures(image), tuple(kept)[:MAX_SIGNATURES])
             after = catalogue.with_image(image, name)
             after.save(self.directory / "catalogue.json")
             found = self._found(after, after.images[image.digest])
@@ -248,9 +265,28 @@ class ImageStore:
                 after = after.without_image(digest)
             after.save(self.directory / "catalogue.json")
             place = self._layout(catalogue.images[digest])
+            if gone:
+                self._signatures(catalogue.images[digest]).unlink(missing_ok=True)
             if gone and place not in map(self._layout, after.images.values()):
                 shutil.rmtree(place, ignore_errors=True)
             return digest, gone
+
+    def unsigned(self, found: Found, keys: Sequence[ImageKey]) -> str:
+        """Return why an image is not signed by one of the keys; empty when it is.
+
+        Only a signature of the very manifest that its layout holds counts; that this is so, and that the rest of the
+        layout is what the manifest says, is checked by :class:`LayoutVerifier`.
+
+        Args:
+            found: The image.
+            keys: Public keys that the site trusts.
+
+        Raises:
+            ImageError: The signatures in the store are damaged.
+        """
+        if found.image.layout_digest != found.image.digest:
+            return "its manifest had to be written anew, and what was signed is the old one"
+        return unverified(stored_signatures(self._signatures(found.image)), found.image.layout_digest, keys)
 
     def verify(self) -> Iterator[tuple[Found, str]]:
         """Check every image; yields each with what is wrong, or with an empty text.
@@ -326,6 +362,9 @@ class ImageStore:
 
     def _layout(self, image: StoredImage) -> Path:
         return self.directory / "layouts" / image.layout_digest.removeprefix("sha256:")
+
+    def _signatures(self, image: StoredImage) -> Path:
+        return self.directory / "signatures" / image.digest.removeprefix("sha256:")
 
     def _is_whole(self, image: StoredImage) -> bool:
         try:

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from cedarbox.boxlite.image_disks import ImageDisks
 from cedarbox.boxlite.image_pull import pulled
+from cedarbox.boxlite.image_signatures import ImageKey
 from cedarbox.boxlite.image_store import Found, ImageStore
 from cedarbox.boxlite.images import LayoutVerifier, VerifiedImage
 from cedarbox.boxlite.references import Reference, parse_reference
@@ -27,14 +28,16 @@ class ImageFacts:
     """What is known of an image before a sandbox exists.
 
     Attributes:
-        image: The reference as configured, or the digest of a local layout.
+        image: The reference in its canonical form, or the digest of a local layout.
         digest: ``sha256:…``, or ``None`` when nothing pins it and it is not on this host.
         repository: ``local``, or the registry and path that it is from.
+        signed: Its manifest is on this host and has a signature by a key that the site trusts, verified now.
     """
 
     image: str
     digest: str | None
     repository: str
+    signed: bool = False
 
 
 class ImageSupply:
@@ -45,6 +48,7 @@ class ImageSupply:
         verifier: Checks layouts.
         registries: Those that need a login or speak plain HTTP.
         disks: The disk images of the BoxLite home; ``None`` when the home is somebody else's.
+        keys: Public keys whose signatures count; none means that no image is signed.
     """
 
     def __init__(
@@ -54,8 +58,9 @@ class ImageSupply:
         *,
         registries: Sequence[Registry] = (),
         disks: ImageDisks | None = None,
+        keys: Sequence[ImageKey] = (),
     ) -> None:
-        self.store, self.registries, self.disks = store, tuple(registries), disks
+        self.store, self.registries, self.disks, self.keys = store, tuple(registries), disks, tuple(keys)
         self.verifier = verifier or LayoutVerifier()
 
     def digest_of(self, image: str) -> str | None:
@@ -71,6 +76,8 @@ class ImageSupply:
 
     def facts(self, *, image: str | None, rootfs: str | None, digest: str | None = None) -> ImageFacts:
         """Return what a sandbox of this image would be decided on. What is on this host is verified for it.
+
+        Only an image of the store can be signed: a layout that is booted where it lies holds one image and no more.
 
         Args:
             image: A reference, or ``None``.
@@ -88,9 +95,10 @@ class ImageSupply:
         wanted = digest or self.digest_of(str(reference))
         found = self.store.find(str(_at(reference, wanted)))
         if found is None:
-            return ImageFacts(image or "", wanted, reference.repository)
-        self._verified(found, wanted)
-        return ImageFacts(image or "", wanted, found.image.repository)
+            return ImageFacts(str(reference), wanted, reference.repository)
+        verified = self._verified(found, wanted)
+        signed = bool(self.keys) and verified.digest == wanted and not self.store.unsigned(found, self.keys)
+        return ImageFacts(str(reference), wanted, found.image.repository, signed)
 
     async def ready(self, state: BoxLiteSandboxSessionState) -> VerifiedImage:
         """Return the image of a session, verified now, pulled first when it is not on this host.

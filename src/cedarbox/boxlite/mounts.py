@@ -21,7 +21,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path, PurePosixPath
 from typing import Final
 
-from cedarbox.errors import ConfigurationError, HostError
+from cedarbox.errors import CanonicalizationError, ConfigurationError, HostError
+from cedarbox.hostpaths import real_path
 
 __all__ = [
     "MAX_MOUNTS",
@@ -150,10 +151,12 @@ def pinned(mount: Mount) -> PinnedMount:
     if not host.is_absolute():
         raise ConfigurationError(f"mounts: {mount.host} is not absolute", hint=hint)
     try:
-        real = os.path.realpath(host, strict=True)
+        real = real_path(str(host), strict=True)
         status = Path(real).stat()
     except OSError as error:
         raise ConfigurationError(f"mounts: {mount.host}: {error.strerror}", hint=hint) from None
+    except CanonicalizationError as error:
+        raise ConfigurationError(f"mounts: {error.message}", hint=hint) from None
     if not stat.S_ISDIR(status.st_mode):
         raise ConfigurationError(f"mounts: {mount.host} is not a directory", hint=hint)
     _check_host(real, mount.host)
@@ -215,7 +218,7 @@ def outside_home(mounts: Iterable[PinnedMount], home: Path) -> None:
     Raises:
         ConfigurationError: One does.
     """
-    real_home = os.path.realpath(home)
+    real_home = real_path(str(home.absolute()))
     for mount in mounts:
         if _overlap(mount.real, real_home):
             raise ConfigurationError(
@@ -231,10 +234,12 @@ def recheck(mounts: Iterable[PinnedMount]) -> None:
     """
     for mount in mounts:
         try:
-            real = os.path.realpath(mount.host, strict=True)
+            real = real_path(mount.host, strict=True)
             status = Path(real).stat()
         except OSError as error:
             raise HostError(f"the mount {mount.host} is gone: {error.strerror}", hint="put it back") from None
+        except CanonicalizationError as error:
+            raise HostError(f"the mount {mount.host}: {error.message}", hint="put it back") from None
         if real != mount.real or (status.st_dev, status.st_ino) != (mount.device, mount.inode):
             raise HostError(
                 f"the mount {mount.host} is not the directory that it was when the session was made",

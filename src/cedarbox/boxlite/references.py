@@ -84,6 +84,14 @@ def parse_reference(text: str) -> Reference:
         if not re.fullmatch(_PART, registry):
             raise ImageError(f"image: {text!r} is not an image reference", hint="write the repository in lower case")
         registry, path = None, f"{registry}/{path}"
+    if registry is not None:
+        # Policies compare text, and a host has no capitals.
+        registry, colon, port = registry.lower().partition(":")
+        if colon and (port.startswith("0") or port == "443" or int(port) > 65535):
+            raise ImageError(
+                f"image: the port of {text!r} cannot be used", hint="leave 443 out, and write others without zeros"
+            )
+        registry += colon + port
     if registry in (None, "index.docker.io"):
         registry = _DEFAULT_REGISTRY
     if registry == _DEFAULT_REGISTRY and "/" not in path:

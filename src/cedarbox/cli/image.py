@@ -14,9 +14,11 @@ from rich.table import Table
 
 from cedarbox.boxlite.image_lock import LOCK_FILE, read_lock, write_lock
 from cedarbox.boxlite.image_pull import pulled
+from cedarbox.boxlite.image_signatures import load_keys, read_signature
 from cedarbox.boxlite.image_store import MAX_SIZE, Found, ImageStore
+from cedarbox.boxlite.images import LayoutVerifier
 from cedarbox.boxlite.references import parse_reference
-from cedarbox.errors import ConfigurationError
+from cedarbox.errors import ConfigurationError, ImageError
 from cedarbox.settings import load_settings
 
 __all__ = ["app"]
@@ -44,18 +46,27 @@ def import_(
     name: Annotated[str | None, typer.Option(help="Name; default the one that the image brings along.")] = None,
     store: Store = None,
     max_size: MaxSize = _DEFAULT_GIB,
+    signature: Annotated[
+        Path | None, typer.Option(readable=False, help="What cosign sign --output-signature wrote; with --payload.")
+    ] = None,
+    payload: Annotated[
+        Path | None, typer.Option(readable=False, help="What cosign sign --output-payload wrote; with --signature.")
+    ] = None,
     as_json: AsJson = False,
 ) -> None:
     """Check an image from a file to the last byte and put it into the store.
 
     Of a multi-platform image the part for this host is taken. The name is then good for image= and [sandbox] image,
-    without a network.
+    without a network. Signatures that cosign save put into a layout are kept with it.
 
     Exit code 0: it is in the store. 2: it cannot be used; the store is as it was.
 
     Example: cedarbox image import python.tar --name python:3.12-slim
     """
-    found = _store(store).add(source, name=name, limit=max_size * _GIB)
+    if (signature is None) != (payload is None):
+        raise ConfigurationError("--signature and --payload belong together", hint="give both, or neither")
+    more = () if signature is None or payload is None else (read_signature(signature, payload),)
+    found = _store(store).add(source, name=name, limit=max_size * _GIB, signatures=more)
     _told(found, as_json=as_json)
 
 
@@ -112,6 +123,44 @@ def list_(
             if wrong:
                 console.print(f"DAMAGED: {found.image.digest}: {wrong}")
     raise typer.Exit(1 if any(wrong for _, wrong in rows) else 0)
+
+
+@app.command()
+def verify(
+    name: Annotated[str, typer.Argument(help="Name or digest of an image of the store.")],
+    *,
+    public_key: Annotated[
+        list[Path] | None,
+        typer.Option(readable=False, help="PEM file of a key; default [sandbox] image_keys. May be given again."),
+    ] = None,
+    store: Store = None,
+    lock: Lock = None,
+    as_json: AsJson = False,
+) -> None:
+    """Say whether a trusted key signed an image, in cosign's format; every byte of the image is checked as well.
+
+    Exit code 0: it is signed. 1: it is not, or the image is damaged. 2: no such image, or a key cannot be used.
+
+    Example: cedarbox image verify python:3.12-slim --public-key keys/images.pub
+    """
+    keys = load_keys(public_key or load_settings().sandbox.image_keys)
+    if not keys:
+        raise ConfigurationError("no key is given", hint="give --public-key, or set [sandbox] image_keys")
+    opened = _store(store, lock)
+    if (found := opened.find(name)) is None:
+        hint = "cedarbox image list shows what it has"
+        raise ConfigurationError(f"the image store has no {name}", hint=hint)
+    try:
+        actual = LayoutVerifier().verify(found.path).digest
+        wrong = opened.unsigned(found, keys) if actual == found.image.layout_digest else f"its layout holds {actual}"
+    except ImageError as error:
+        wrong = error.message
+    if as_json:
+        document = {"name": name, "digest": found.image.digest, "signed": not wrong, "reason": wrong or None}
+        typer.echo(orjson.dumps(document).decode())
+    else:
+        typer.echo(f"{found.image.digest} is {f'not signed: {wrong}' if wrong else 'signed by a trusted key'}")
+    raise typer.Exit(1 if wrong else 0)
 
 
 @app.command()

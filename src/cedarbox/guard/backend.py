@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
@@ -16,6 +15,7 @@ from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxSession
 from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
 
 from cedarbox.errors import CanonicalizationError, CedarboxError
+from cedarbox.hostpaths import real_path
 from cedarbox.policy.canonical import canonical_path
 
 __all__ = [
@@ -84,8 +84,15 @@ async def real_path_in_guest(session: BaseSandboxSession, path: str) -> str:
 
 
 def real_path_on_host(path: str) -> str:
-    """Return where a path of this host leads; the end of the path need not exist."""
-    return os.path.realpath(path)
+    """Return where a path of this host leads; the end of the path need not exist.
+
+    Returns:
+        The path with its links followed, spelled as the directory entries are; empty when it cannot be told.
+    """
+    try:
+        return real_path(path)
+    except (CanonicalizationError, OSError):
+        return ""
 
 
 @dataclass(slots=True)

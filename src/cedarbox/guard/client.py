@@ -266,6 +266,7 @@ def _record_of(facts: SandboxFacts, snapshot: SnapshotSpec | SnapshotBase) -> di
         "lifetime_s": facts.lifetime_s,
         "image": facts.image,
         "image_digest": facts.digest,
+        "image_signed": facts.signed,
         "isolation": facts.isolation,
         "egress": None if facts.egress is None else list(facts.egress),
         "vcpus": facts.vcpus,

@@ -49,6 +49,7 @@ class SandboxFacts:
         snapshots: The forms in which it may save a workspace: ``tar``, ``native`` or both.
         environment: Names of the environment variables that its options give to every process.
         lifetime_s: Seconds after which it is ended, counted from here; None when nothing ends it.
+        signed: A signature of the image by a key that the site trusts was verified.
     """
 
     image: str
@@ -65,6 +66,7 @@ class SandboxFacts:
     snapshots: tuple[Literal["tar", "native"], ...] = ("tar",)
     environment: tuple[str, ...] = ()
     lifetime_s: int | None = None
+    signed: bool = False
 
     def questions(self, verb: str) -> Iterator[Question | Impossible]:
         """Yield everything that has to be asked before this sandbox may be made; what it opens first, itself last.
@@ -104,6 +106,7 @@ class SandboxFacts:
                 memory_mib=self.memory_mib,
                 disk_gb=self.disk_gb,
                 lifetime_s=self.lifetime_s,
+                signed=self.signed is True,
             )
             return actions.resume(action) if verb == "resume" else action
 

@@ -41,12 +41,12 @@ class FilesSession(AdmittingSession):
         expected_span_errors: tuple[type[BaseException], ...] = (),
     ) -> io.IOBase:
         async with self._file("read", path, user):
-            return await super()._read(path, user=user, expected_span_errors=expected_span_errors)
+            return await super()._read(self._used(path), user=user, expected_span_errors=expected_span_errors)
 
     async def read_bounded(self, path: Path, *, max_bytes: int) -> bytes:
         """Read at most ``max_bytes`` of a file."""
         async with self._file("read", path) as operation:
-            data = await super().read_bounded(path, max_bytes=max_bytes)
+            data = await super().read_bounded(self._used(path), max_bytes=max_bytes)
             operation.set("bytes", len(data))
             return data
 
@@ -55,16 +55,16 @@ class FilesSession(AdmittingSession):
         if is_decided():
             return await super().write(path, data, user=user)
         async with self._file("write", path, user):
-            return await super().write(path, data, user=user)
+            return await super().write(self._used(path), data, user=user)
 
     async def _write_new_file(self, path: Path, data: io.IOBase, *, user: str | User | None = None) -> None:
         async with self._file("create", path, user):
-            await super()._write_new_file(path, data, user=user)
+            await super()._write_new_file(self._used(path), data, user=user)
 
     async def ls(self, path: Path | str, *, user: str | User | None = None) -> list[FileEntry]:
         """List a directory."""
         async with self._file("list", path, user) as operation:
-            entries = await super().ls(path, user=user)
+            entries = await super().ls(self._used(path), user=user)
             operation.set("entries", len(entries))
             return entries
 
@@ -72,20 +72,20 @@ class FilesSession(AdmittingSession):
         """Remove a file or a tree."""
         async with self._file("remove", path, user) as operation:
             operation.set("recursive", recursive)
-            await super().rm(path, recursive=recursive, user=user)
+            await super().rm(self._used(path), recursive=recursive, user=user)
 
     async def mv(self, source: Path | str, destination: Path | str, *, user: str | User | None = None) -> None:
         """Move a file; both ends are decided."""
         also = await self._ask_behind_links("move", source, user)
         await self._ask(self._touch("move", source, user))
         async with self._file("move", destination, user, also=also):
-            await super().mv(source, destination, user=user)
+            await super().mv(self._used(source), self._used(destination), user=user)
 
     async def mkdir(self, path: Path | str, *, parents: bool = False, user: str | User | None = None) -> None:
         """Make a directory."""
         async with self._file("make_directory", path, user) as operation:
             operation.set("parents", parents)
-            await super().mkdir(path, parents=parents, user=user)
+            await super().mkdir(self._used(path), parents=parents, user=user)
 
     async def same_file(
         self,
@@ -99,7 +99,9 @@ class FilesSession(AdmittingSession):
         also = await self._ask_behind_links("compare", left, user, leaf=follow_symlinks)
         await self._ask(self._touch("compare", left, user))
         async with self._file("compare", right, user, also=also, leaf=follow_symlinks):
-            return await super().same_file(left, right, follow_symlinks=follow_symlinks, user=user)
+            return await super().same_file(
+                self._used(left), self._used(right), follow_symlinks=follow_symlinks, user=user
+            )
 
     @asynccontextmanager
     async def _file(
@@ -167,6 +169,12 @@ class FilesSession(AdmittingSession):
             return actions.touch_file(base, path=absolute, operation=operation, user=user_name(user))
 
         return Question(f"file {operation}", name, absolute)
+
+    def _used(self, path: Path | str) -> Path:
+        # What was decided on is used, not another reading of it: behind a link, `..` leads elsewhere than it seems to.
+        absolute = self._absolute(path)
+        plain = canonical_path(absolute)
+        return Path(path) if plain == absolute else Path(plain)
 
     def _absolute(self, path: Path | str) -> str:
         text = path.as_posix() if isinstance(path, PurePath) else path

@@ -7,7 +7,6 @@ environment every process gets.
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterable, Iterator, Mapping
 from functools import partial
 from pathlib import Path, PurePath
@@ -24,6 +23,7 @@ from cedarbox.errors import CanonicalizationError, CedarboxError
 from cedarbox.guard.accounts import account_name
 from cedarbox.guard.gate import Impossible, Question
 from cedarbox.guard.repositories import host_of
+from cedarbox.hostpaths import real_path
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import canonical_path
@@ -193,12 +193,22 @@ def _account(name: str, *, group: bool) -> Question:
 
 def _host_source(source: str, guest_path: str, *, writable: bool) -> Question:
     def name(base: Base) -> Action:
-        # The SDK takes relative sources from the working directory of this process, and follows no link in one.
-        plain = canonical_path(str(Path.cwd() / source))
-        real = canonical_path(os.path.realpath(plain))
+        # The SDK takes relative sources from the working directory of this process.
+        given = str(Path.cwd() / source)
+        plain, real = canonical_path(given), _real(given)
+        if real != _real(plain):
+            # The SDK hands the source to the kernel as it is, and there a link comes before the dots behind it.
+            raise CanonicalizationError(f"the source {source!r} has '..' behind a link, so it leads to two places")
         return actions.mount(base, host_path=real, guest_path=guest_path, writable=writable, is_symlink=real != plain)
 
     return Question("manifest mount", name, source)
+
+
+def _real(path: str) -> str:
+    try:
+        return canonical_path(real_path(path))
+    except OSError as error:
+        raise CanonicalizationError(f"where {path!r} leads cannot be told ({error.strerror})") from None
 
 
 def _guest_path(path: str, operation: str) -> Question:

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from cedarbox.errors import CanonicalizationError
-from cedarbox.policy.canonical import Address, Host, canonical_path, ip_class
+from cedarbox.policy.canonical import Address, Host, canonical_path, canonical_user, ip_class
 from cedarbox.policy.entities import (
     Base,
     Entity,
@@ -246,9 +246,9 @@ def touch_file(base: Base, *, path: str, operation: str, user: str | None = None
         base: What every request carries.
         path: The canonical absolute path in the guest.
         operation: A member of ``Sandbox::FileOperation``; it decides between ``readFile`` and ``writeFile``.
-        user: The guest user it is done as; None for the backend's default.
+        user: The guest user it is done as, by name; None for the backend's default.
     """
-    context = context_of(base, operation=Entity("FileOperation", operation).ref) | present(user=user)
+    context = context_of(base, operation=Entity("FileOperation", operation).ref) | _as_user(user)
     return Action(
         "writeFile" if operation in _WRITING else "readFile", path_entity("GuestPath", path), context, operation
     )
@@ -263,18 +263,22 @@ def execute(
         base: What every request carries.
         command: The argument vector, or the text for the shell as its only member.
         shell: The command is text that a shell of the guest reads.
-        user: The guest user; None for the backend's default.
+        user: The guest user, by name; None for the backend's default.
         summary: The command line with its secrets taken out, for the ledger.
         terminal: A terminal is opened for it.
 
     Raises:
-        CanonicalizationError: A word holds a NUL or an unpaired surrogate.
+        CanonicalizationError: A word holds a NUL or an unpaired surrogate, or the user is not a name.
     """
     if any(char == "\0" or 0xD800 <= ord(char) <= 0xDFFF for word in command for char in word):
         raise CanonicalizationError("a command with a NUL, or that is not Unicode, has no single form")
     executable = "sh" if shell else next(iter(command), "")
-    context = context_of(base, commandLine=" ".join(command), shell=shell) | present(user=user)
+    context = context_of(base, commandLine=" ".join(command), shell=shell) | _as_user(user)
     return Action("openTerminal" if terminal else "exec", Entity("Executable", executable), context, summary)
+
+
+def _as_user(user: str | None) -> dict[str, str]:
+    return {} if user is None else {"user": canonical_user(user)}
 
 
 def write_terminal(base: Base, *, session: str) -> Action:
@@ -291,7 +295,7 @@ def set_environment(base: Base, *, name: str) -> Action:
 
 def create_account(base: Base, *, name: str, group: bool) -> Action:
     """Make a user, or a group when ``group``, in the guest."""
-    return Action("createAccount", Entity("Account", name), context_of(base, group=group))
+    return Action("createAccount", Entity("Account", canonical_user(name)), context_of(base, group=group))
 
 
 def use_capability(base: Base, *, capability: str) -> Action:

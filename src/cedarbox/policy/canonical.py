@@ -1,8 +1,11 @@
-"""Canonical values: one spelling for each host, address and path, or a refusal.
+"""Canonical values: one spelling for each host, address, path and account, or a refusal.
 
 Cedar compares strings. A rule for ``evil.example`` says nothing about ``EVIL.example.`` or ``0xA9FEA9FE``. So
 everything that names a resource is brought into one form here, before any policy sees it, and what has no single
 canonical form is refused. Nothing here guesses, resolves a name or touches a disk.
+
+Whoever acts on a decision acts on the canonical value, not on the spelling that it came from: two programs read one odd
+spelling in two ways, and then the decision is about one thing and the act about another.
 """
 
 from __future__ import annotations
@@ -12,38 +15,33 @@ import posixpath
 import re
 import unicodedata
 from dataclasses import dataclass
+from typing import Final
 
 import idna
 
 from cedarbox.errors import CanonicalizationError
+from cedarbox.policy.addresses import IP, embedded, ip_class, translated
 
-__all__ = ["IP", "Address", "Host", "ancestors", "canonical_host", "canonical_path", "ip_class"]
-
-IP = ipaddress.IPv4Address | ipaddress.IPv6Address
+__all__ = ["IP", "Address", "Host", "ancestors", "canonical_host", "canonical_path", "canonical_user", "ip_class"]
 
 # RFC 1123 §2.1 letters, digits, hyphens; the underscore is common in internal names and harmless for comparison.
-_LABEL = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
+_LABEL: Final = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)")
 # WHATWG URL, "ends in a number checker": such a host is an IPv4 address or a failure, never a name.
-_NUMERIC_LABEL = re.compile(r"[0-9]+|0x[0-9a-f]*")
-_FORBIDDEN_IN_HOST = frozenset("/\\@?#%<>^|`{}\"'()*,;!$&=~ ")
-_MAX_NAME = 253  # RFC 1035 §2.3.4: 255 octets on the wire.
-
-_METADATA: frozenset[IP] = frozenset(
-    {
-        ipaddress.ip_address("169.254.169.254"),  # AWS, Azure, Google Cloud, OpenStack
-        ipaddress.ip_address("169.254.170.2"),  # AWS ECS task metadata
-        ipaddress.ip_address("169.254.170.23"),  # AWS EKS pod identity
-        ipaddress.ip_address("100.100.100.200"),  # Alibaba Cloud
-        ipaddress.ip_address("168.63.129.16"),  # Azure wire server
-        ipaddress.ip_address("192.0.0.192"),  # Oracle Cloud
-        ipaddress.ip_address("fd00:ec2::254"),  # AWS over IPv6
-        ipaddress.ip_address("fd20:ce::254"),  # Google Cloud over IPv6
-    }
-)
-_CGNAT = ipaddress.ip_network("100.64.0.0/10")  # RFC 6598
-_NAT64 = ipaddress.ip_network("64:ff9b::/96")  # RFC 6052
-_NAT64_LOCAL = ipaddress.ip_network("64:ff9b:1::/48")  # RFC 8215
-_V4_COMPATIBLE = ipaddress.ip_network("::/96")  # RFC 4291 §2.5.5.1, deprecated
+_NUMERIC_LABEL: Final = re.compile(r"[0-9]+|0x[0-9a-f]*")
+_FORBIDDEN_IN_HOST: Final = frozenset("/\\@?#%<>^|`{}\"'()*,;!$&=~ ")
+_MAX_NAME: Final = 253  # RFC 1035 §2.3.4: 255 octets on the wire.
+_MAX_HOST_TEXT: Final = 1024  # Characters; no spelling of 253 octets needs more.
+# UTS-46 §4: IDNA2003 and IDNA2008 read these as different names, and both are in use (the former in Python's codec).
+_DEVIATING: Final = frozenset("\u00df\u1e9e\u03c2\u200c\u200d")
+# useradd(8), CAVEATS, and what other systems add to it.
+_ACCOUNT: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.-]{0,31}\$?")
+_MAX_PATH: Final = 4095  # Octets; PATH_MAX of Linux is 4096 with the NUL.
+# Unicode, DerivedCoreProperties: Default_Ignorable_Code_Point that is not of the category Cf. File systems that fold
+# case skip these when they compare names (ext4 and f2fs casefold, HFS+).
+_IGNORABLE: Final = frozenset(
+    (0x034F, 0x115F, 0x1160, 0x17B4, 0x17B5, 0x2065, 0x3164, 0xFFA0, *range(0x180B, 0x1810), *range(0xFE00, 0xFE10))
+) | frozenset(range(0xFFF0, 0xFFF9))
+_IGNORABLE_PLANE: Final = range(0xE0000, 0xE1000)
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +69,10 @@ def canonical_host(text: str) -> Host | Address:
 
     Names go through UTS-46 (non-transitional, STD3 rules), lose one trailing dot, and must be at most 253 octets of
     letter-digit-hyphen labels. Anything that ends in a number must be a dotted-quad IPv4 address. IPv6 may stand in
-    brackets, must not carry a zone id, and is unwrapped where it embeds an IPv4 address (mapped, 6to4, NAT64).
+    brackets, must not carry a zone id, and is unwrapped where it only spells an IPv4 address (mapped, NAT64).
+
+    Refused are characters that nobody sees, letters that the two versions of IDNA read differently (such as sharp s;
+    spell the name with ``xn--``), and IPv6 addresses whose target depends on a relay (6to4, Teredo, ISATAP).
 
     Args:
         text: A host as a user, a model or a URL spells it; without a port.
@@ -81,11 +82,13 @@ def canonical_host(text: str) -> Host | Address:
     """
     if not text:
         raise CanonicalizationError("empty host name")
+    if len(text) > _MAX_HOST_TEXT:
+        raise CanonicalizationError(f"host {text[:80]!r}… has {len(text)} characters")
     if text.startswith("[") and text.endswith("]"):
-        return Address(_canonical_ip(text[1:-1], text))
+        return Address(_ipv6(text[1:-1], text))
     if ":" in text:
-        return Address(_canonical_ip(text, text))
-    if any(ord(char) < 0x21 or ord(char) == 0x7F or char in _FORBIDDEN_IN_HOST for char in text):
+        return Address(_ipv6(text, text))
+    if any(char in _FORBIDDEN_IN_HOST or _is_invisible(char) for char in text):
         raise CanonicalizationError(f"host {text[:80]!r} has a character that no host name has")
     name = _ascii_name(text)
     labels = name.split(".")
@@ -103,19 +106,23 @@ def canonical_host(text: str) -> Host | Address:
 
 
 def _ascii_name(text: str) -> str:
-    name = unicodedata.normalize("NFKC", text).replace("。", ".")
-    name = name.removesuffix(".")
-    if not name or name.startswith(".") or name.endswith(".") or ".." in name:
-        raise CanonicalizationError(f"host {text[:80]!r} has an empty label")
-    if not name.isascii():
+    name = text
+    if not text.isascii():
+        if any(char in _DEVIATING for char in text):
+            raise CanonicalizationError(
+                f"host {text[:80]!r} has a letter that programs read differently", hint="spell the name with xn--"
+            )
         try:
-            name = idna.encode(name, uts46=True, std3_rules=True, transitional=False).decode("ascii")
+            name = idna.uts46_remap(text, std3_rules=True, transitional=False)
+            if not name.isascii():
+                name = idna.encode(name).decode("ascii")
         except (idna.IDNAError, UnicodeError):
             raise CanonicalizationError(f"host {text[:80]!r} is not a valid internationalised name") from None
-    name = name.lower()
-    # NFKC can bring a forbidden character out of a compatibility form, so the check is repeated on the result.
-    if len(name) > _MAX_NAME or any(char in _FORBIDDEN_IN_HOST or ord(char) < 0x21 for char in name):
-        raise CanonicalizationError(f"host {text[:80]!r} is not a host name")
+    name = name.lower().removesuffix(".")
+    if not name or name.startswith(".") or name.endswith(".") or ".." in name:
+        raise CanonicalizationError(f"host {text[:80]!r} has an empty label")
+    if len(name) > _MAX_NAME:
+        raise CanonicalizationError(f"host {text[:80]!r}… is longer than {_MAX_NAME} octets")
     return name
 
 
@@ -127,60 +134,79 @@ def _check_a_label(label: str, text: str) -> None:
         raise CanonicalizationError(f"host {text[:80]!r} has the undecodable label {label!r}") from None
 
 
-def _canonical_ip(text: str, shown: str) -> IP:
+def _ipv6(text: str, shown: str) -> IP:
     if "%" in text:
         raise CanonicalizationError(f"address {shown[:80]!r} has a zone id")
     try:
-        ip = ipaddress.ip_address(text)
+        ip = embedded(ipaddress.IPv6Address(text))
     except ValueError:
         raise CanonicalizationError(f"{shown[:80]!r} is neither a host name nor an address") from None
-    if isinstance(ip, ipaddress.IPv4Address):
-        return ip
-    if ip in _NAT64_LOCAL or ip.teredo is not None:
-        # The embedded IPv4 address depends on a local prefix length or names a relay: no single target.
+    if translated(ip):
         raise CanonicalizationError(f"address {shown[:80]!r} is translated in a way that has no single target")
-    if ip.ipv4_mapped is not None:
-        return ip.ipv4_mapped
-    if ip.sixtofour is not None:
-        return ip.sixtofour
-    if ip in _NAT64 or (ip in _V4_COMPATIBLE and int(ip) > 1):
-        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
     return ip
 
 
-def ip_class(ip: IP) -> str:
-    """Return the class of an address, a member of ``Sandbox::IpClass`` in the schema.
-
-    The metadata services of the cloud vendors are a class of their own and win over every other class; carrier-grade
-    NAT (RFC 6598) is told apart from private use (RFC 1918). The rest follows the IANA special-purpose registries as
-    Python's ``ipaddress`` knows them.
-    """
-    checks = (
-        (ip in _METADATA, "metadata"),
-        (ip.is_loopback, "loopback"),
-        (ip.is_multicast, "multicast"),
-        (ip.is_link_local, "link_local"),
-        (isinstance(ip, ipaddress.IPv4Address) and ip in _CGNAT, "cgnat"),
-        (ip.is_unspecified or ip.is_reserved, "reserved"),
-        (ip.is_private, "private"),
-        (ip.is_global, "public"),
-    )
-    return next((name for holds, name in checks if holds), "reserved")
-
-
 def canonical_path(text: str) -> str:
-    """Return the canonical form of an absolute POSIX path: NFC, no ``.``, ``..``, doubled or trailing slashes.
+    """Return the canonical form of an absolute POSIX path: no ``.``, ``..``, doubled or trailing slashes.
 
-    Symbolic links are not this function's business: resolve them first, on the side where the path lives.
+    Symbolic links are not this function's business: resolve them first, on the side where the path lives. Where a path
+    has ``..`` in it, what it leads to depends on links, so the one who acts has to act on the canonical form.
+
+    A path that is not in the Unicode normal form C is refused, not changed: on Linux the name in another normal form
+    is another file, and the decision would be about that one. So is a backslash, which the Agents SDK 0.24 reads as a
+    slash in some places, and a character that nobody sees, which some file systems skip when they compare names.
+
+    Args:
+        text: The path.
 
     Raises:
-        CanonicalizationError: The path is relative, or holds a NUL, a control character or an unpaired surrogate.
+        CanonicalizationError: The path is relative, longer than 4095 octets, or holds what is said above, a control
+            character or an unpaired surrogate.
     """
-    if any(ord(char) < 0x20 or ord(char) == 0x7F or 0xD800 <= ord(char) <= 0xDFFF for char in text):
-        raise CanonicalizationError(f"path {text[:80]!r} has a control character or is not Unicode")
+    if len(text) > _MAX_PATH or len(text.encode("utf-8", "surrogatepass")) > _MAX_PATH:
+        raise CanonicalizationError(f"path {text[:80]!r}… is longer than {_MAX_PATH} octets")
+    if any(_is_invisible(char) and char != " " for char in text):
+        raise CanonicalizationError(
+            f"path {text[:80]!r} has a control character, one that cannot be seen, or is not Unicode"
+        )
+    if "\\" in text:
+        raise CanonicalizationError(f"path {text[:80]!r} has a backslash, which programs read differently")
     if not text.startswith("/"):
         raise CanonicalizationError(f"path {text[:80]!r} is not absolute")
-    return unicodedata.normalize("NFC", "/" + posixpath.normpath(text).lstrip("/"))
+    if not unicodedata.is_normalized("NFC", text):
+        raise CanonicalizationError(
+            f"path {text[:80]!r} is not in the Unicode normal form C",
+            hint="rename the file, or spell it as it should be",
+        )
+    return "/" + posixpath.normpath(text).lstrip("/")
+
+
+def canonical_user(text: str) -> str:
+    """Return the canonical name of a user or group of a guest. The number 0 is root.
+
+    Args:
+        text: The name.
+
+    Raises:
+        CanonicalizationError: It is another number, which is the second name of some account, or no name.
+    """
+    if text == "0":
+        return "root"
+    if not _ACCOUNT.fullmatch(text):
+        raise CanonicalizationError(
+            f"{text[:80]!r} is not the name of a user or group", hint="give the name, not the number"
+        )
+    return text
+
+
+def _is_invisible(char: str) -> bool:
+    # Controls, format characters (bidirectional marks, joiners), surrogates, line and paragraph separators, the space.
+    code = ord(char)
+    if code < 0x7F:
+        return code <= 0x20
+    return (
+        unicodedata.category(char) in {"Cc", "Cf", "Cs", "Zl", "Zp"} or code in _IGNORABLE or code in _IGNORABLE_PLANE
+    )
 
 
 def ancestors(path: str) -> tuple[str, ...]:

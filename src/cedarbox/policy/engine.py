@@ -7,7 +7,7 @@ does not fit the schema, an exception, a panic in the engine.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 import cedarpy
@@ -16,9 +16,12 @@ import orjson
 from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.approval import Approval, approval_of, combined
 from cedarbox.policy.bundle import Policy, PolicyBundle, schema_text
-from cedarbox.policy.entities import NAMESPACE
+from cedarbox.policy.entities import NAMESPACE, Entity
 
 __all__ = ["Decision", "PolicyEngine"]
+
+# Only entities.json declares these. A request that brought one along could speak for it.
+_PRINCIPALS = frozenset({"Tenant", "AgentGroup", "Agent"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,8 +84,11 @@ class PolicyEngine:
             return self.refusal(
                 f"the agent {principal!r} is not declared in entities.json of bundle {self.bundle.name!r}"
             )
+        brought = (action.resource, *action.others)
+        if not _PRINCIPALS.isdisjoint(_types(brought)):
+            return self.refusal("a request may not bring a principal along as a resource")
         try:
-            delta = orjson.dumps([entity.to_json() for entity in (action.resource, *action.others)]).decode()
+            delta = orjson.dumps([entity.to_json() for entity in brought]).decode()
             result = cedarpy.is_authorized(
                 {
                     "principal": {"type": f"{NAMESPACE}::Agent", "id": principal},
@@ -94,11 +100,11 @@ class PolicyEngine:
                 self._entities.with_added_json_str(delta, self._schema),
                 self._schema,
             )
+            return self._decision(result)
         except (KeyboardInterrupt, SystemExit):
             raise
         except BaseException as error:  # noqa: BLE001  # a panic in the engine derives from BaseException, not Exception
             return self.refusal(f"the policy engine failed: {type(error).__name__}: {error}")
-        return self._decision(result)
 
     def _decision(self, result: cedarpy.AuthzResult) -> Decision:
         errors = tuple(" ".join(str(error).split()) for error in result.diagnostics.errors)
@@ -145,3 +151,10 @@ class PolicyEngine:
             bundle=self.bundle.digest,
             micros=micros,
         )
+
+
+def _types(entities: Iterable[Entity]) -> Iterator[str]:
+    for entity in entities:
+        yield entity.type
+        for parent in entity.parents:
+            yield parent.type

@@ -14,8 +14,11 @@ __all__ = ["Statement", "excess", "locate", "statements"]
 
 _MAX_DEPTH = 64
 _MAX_OPERATORS = 1000
+_MAX_TEXT = 256 * 1024
+_BETWEEN = frozenset({"when", "unless", "if", "then", "else", "in", "is", "like"})
 
-_TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\\n]|\\.)*"|[A-Za-z_][A-Za-z0-9_]*|\d+|::|&&|\|\||[=!<>]=|\s+|.', re.DOTALL)
+# A string may run over lines, as it does for Cedar: what looks like a comment in it is none.
+_TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*(?:"|\Z)|[A-Za-z_][A-Za-z0-9_]*|\d+|::|&&|\|\||[=!<>]=|\s+|.', re.DOTALL)
 _QUOTED_IN_MESSAGE = re.compile(r"`([^`]+)`|'([^']+)'|: ([A-Za-z_]\w*)$")
 
 
@@ -51,20 +54,37 @@ def _statement(text: str, start: int, end: int) -> Statement:
 
 
 def excess(statement: Statement) -> str:
-    """Return why a statement is too deep for the parser, or nothing.
+    """Return why a statement is too much for the parser, or nothing.
 
-    cedarpy 4.12.2 parses recursively and takes the whole process down with it: 1,000 brackets inside each other or a
-    chain of 20,000 operators are a segmentation fault (measured), so the limits stand well below.
+    cedarpy 4.12.2 parses recursively and takes the whole process down with it: 1,000 brackets inside each other, or a
+    chain of 20,000 operators, attributes, indexes or calls, are a segmentation fault, and ``has`` with 1,000 names in a
+    chain takes 565 MB. A list of 80,000 actions takes 8 s to check. All measured, so the limits stand well below.
     """
-    depth = deepest = operators = conditionals = 0
+    if len(statement.text) > _MAX_TEXT:
+        return f"more than {_MAX_TEXT} characters in one policy"
+    deepest = operators = conditionals = longest = 0
+    # How long the chain of attributes, indexes and calls is, at each level of brackets.
+    chains = [0]
     for match in _TOKEN.finditer(statement.text):
         piece = match.group()
-        depth += (piece in {"(", "[", "{"}) - (piece in {")", "]", "}"})
-        deepest = max(deepest, depth)
-        operators += piece in {"&&", "||", "+", "-", "*"}
+        if piece in {"(", "[", "{"}:
+            chains[-1] += 1
+            chains.append(0)
+        elif piece in {")", "]", "}"} and len(chains) > 1:
+            chains.pop()
+        elif piece in {".", "!", "-"}:
+            chains[-1] += 1
+        elif piece in _BETWEEN or not (
+            piece.isspace() or piece.startswith("//") or piece[0].isalnum() or piece[0] in '_"'
+        ):
+            chains[-1] = 0
+        deepest, longest = max(deepest, len(chains) - 1), max(longest, chains[-1])
+        operators += piece in {"&&", "||", "+", "-", "*", "when", "unless"}
         conditionals += piece == "if"
     if max(deepest, conditionals) > _MAX_DEPTH:
         return f"brackets or conditionals are more than {_MAX_DEPTH} deep"
+    if longest > _MAX_DEPTH:
+        return f"a chain of more than {_MAX_DEPTH} attributes, indexes, calls or signs"
     return f"more than {_MAX_OPERATORS} operators in one policy" if operators > _MAX_OPERATORS else ""
 
 
