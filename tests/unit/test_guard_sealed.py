@@ -19,7 +19,6 @@ from cedarbox import harden
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard import GuardedClient, SealedSnapshot, SealedSnapshotSpec
-from cedarbox.guard.accounts import account_name
 from cedarbox.guard.keys import SandboxKey
 from cedarbox.guard.sealing import CHUNK
 from cedarbox.guard.states import SEAL
@@ -139,8 +138,3 @@ async def test_the_manifest_is_decided_where_the_backend_puts_it(tmp_path: Path)
         await guarded.client.create(options=options, manifest=manifest)
     assert guarded.denied() == [("writeFile", 'GuestPath::"/srv/work/secret"')]
     assert guarded.records("sandbox.created") == []
-
-
-@pytest.mark.parametrize(("text", "name"), [("0", "root"), ("root", "root"), ("1000", "1000"), ("a.b-c_1", "a.b-c_1")])
-def test_accounts_have_one_spelling(text: str, name: str) -> None:
-    assert account_name(text) == name

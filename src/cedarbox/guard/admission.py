@@ -9,6 +9,7 @@ from typing import Any, Literal, Self
 
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.session.sandbox_session import SandboxSession
+from agents.sandbox.types import User
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.backend import EndsAtOnce, WritesBack, pin_paths
@@ -21,7 +22,7 @@ from cedarbox.guard.terminals import HeldProcesses
 from cedarbox.policy import PolicyEngine
 from cedarbox.policy.actions import Action
 
-__all__ = ["AdmittingSession"]
+__all__ = ["AdmittingSession", "name_of"]
 
 
 class AdmittingSession(SandboxSession):
@@ -186,3 +187,8 @@ class AdmittingSession(SandboxSession):
         # It was decided when the sandbox was made; the policies may have changed since. Ending may outlast a lifetime.
         question = Question("mount write back", mounting(real, real, guest, writable=True), real)
         return self._gate.operation(question, session=self.session_id)
+
+
+def name_of(user: str | User | None) -> str | None:
+    """Return the name that a user was given by; None for the backend's default."""
+    return user.name if isinstance(user, User) else user

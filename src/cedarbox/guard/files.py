@@ -12,8 +12,7 @@ from agents.sandbox.files import FileEntry
 from agents.sandbox.types import User
 
 from cedarbox.errors import CanonicalizationError
-from cedarbox.guard.accounts import user_name
-from cedarbox.guard.admission import AdmittingSession
+from cedarbox.guard.admission import AdmittingSession, name_of
 from cedarbox.guard.backend import real_path_in_guest, real_path_on_host, within_paths
 from cedarbox.guard.gate import Impossible, Operation, Question
 from cedarbox.guard.identity import is_decided
@@ -166,7 +165,7 @@ class FilesSession(AdmittingSession):
         absolute = self._absolute(path)
 
         def name(base: Base) -> Action:
-            return actions.touch_file(base, path=absolute, operation=operation, user=user_name(user))
+            return actions.touch_file(base, path=absolute, operation=operation, user=name_of(user))
 
         return Question(f"file {operation}", name, absolute)
 

@@ -20,13 +20,12 @@ from agents.sandbox.workspace_paths import SandboxPathGrant
 from pydantic import BaseModel
 
 from cedarbox.errors import CanonicalizationError, CedarboxError
-from cedarbox.guard.accounts import account_name
 from cedarbox.guard.gate import Impossible, Question
 from cedarbox.guard.repositories import host_of
 from cedarbox.hostpaths import real_path
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
-from cedarbox.policy.canonical import canonical_path
+from cedarbox.policy.canonical import canonical_path, canonical_user
 from cedarbox.policy.entities import Base
 from cedarbox.telemetry.redaction import redact
 
@@ -159,7 +158,7 @@ def _entry_questions(path: str, entry: BaseEntry) -> Iterator[Question | Impossi
         return
     if entry.group is not None:
         try:
-            account_name(entry.group.name)
+            canonical_user(entry.group.name)
         except CanonicalizationError as error:
             yield Impossible("manifest write", path, f"its group: {error.message}")
             return
@@ -186,9 +185,7 @@ def _grant_questions(grants: Iterable[SandboxPathGrant], *, isolated: bool) -> I
 
 
 def _account(name: str, *, group: bool) -> Question:
-    return Question(
-        "account create", lambda base: actions.create_account(base, name=account_name(name), group=group), name
-    )
+    return Question("account create", lambda base: actions.create_account(base, name=name, group=group), name)
 
 
 def _host_source(source: str, guest_path: str, *, writable: bool) -> Question:

@@ -21,7 +21,7 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
 from cedarbox.errors import CanonicalizationError, PolicyDenied, SnapshotError
-from cedarbox.guard.accounts import user_name
+from cedarbox.guard.admission import name_of
 from cedarbox.guard.answers import DENIED_EXIT_CODE, denied_update, described
 from cedarbox.guard.backend import EndsProcesses, KeepsSnapshots
 from cedarbox.guard.coverage import GATED
@@ -329,7 +329,7 @@ class GuardedSession(FilesSession):
             if any(_EXECUTOR in word for word in words):
                 raise CanonicalizationError(f"{_EXECUTOR} is reserved for the sandbox")
             action = actions.execute(
-                base, command=words, shell=bool(shell), user=user_name(user), summary=summary, terminal=tty
+                base, command=words, shell=bool(shell), user=name_of(user), summary=summary, terminal=tty
             )
             return replace(action, resource=Entity("Executable", chosen[0])) if chosen else action
 
