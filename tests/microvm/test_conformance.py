@@ -89,6 +89,8 @@ async def checked(backend: Backend, only: tuple[str, ...], config: pytest.Config
     assert report.good
 
 
+# The guarded run does the same work in the same box, and more.
+@pytest.mark.long
 @pytest.mark.timeout(LIMIT_SECONDS)
 async def test_boxlite(
     client: BoxLiteSandboxClient, box: SandboxSession, oci_layout: Path, pytestconfig: pytest.Config

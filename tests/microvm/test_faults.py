@@ -124,7 +124,13 @@ async def test_a_command_that_cannot_be_started_leaves_the_session_usable(
 
 
 @pytest.mark.parametrize(
-    ("call", "when"), [("stop", "before"), ("stop", "after"), ("clone_box", "before"), ("clone_box", "after")]
+    ("call", "when"),
+    [
+        pytest.param("stop", "before", marks=pytest.mark.long),
+        ("stop", "after"),
+        pytest.param("clone_box", "before", marks=pytest.mark.long),
+        ("clone_box", "after"),
+    ],
 )
 async def test_a_snapshot_that_fails_at_any_step_leaves_the_session_and_nothing_else(
     session: SandboxSession, spoiled: BoxLiteSandboxClient, saboteur: Saboteur, home: Path, call: str, when: str
@@ -140,7 +146,7 @@ async def test_a_snapshot_that_fails_at_any_step_leaves_the_session_and_nothing_
     assert {path.name for path in (home / "boxes").iterdir()} == boxes
 
 
-@pytest.mark.parametrize("seconds", [0, 0.05, 0.3])
+@pytest.mark.parametrize("seconds", [pytest.param(0, marks=pytest.mark.long), 0.05, 0.3])
 async def test_a_snapshot_that_is_cancelled_at_any_moment_leaves_the_session_and_nothing_else(
     session: SandboxSession, spoiled: BoxLiteSandboxClient, home: Path, seconds: float
 ) -> None:

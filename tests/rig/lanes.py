@@ -38,13 +38,13 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_terminals.py",
         "test_images.py",
         "test_conformance.py",
+        "test_examples.py",
     ),
     (
         "test_snapshots.py",
         "test_faults.py",
         "test_mounts.py",
         "test_live.py",
-        "test_examples.py",
         "test_demo.py",
     ),
 )

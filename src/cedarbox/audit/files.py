@@ -12,7 +12,6 @@ import os
 import re
 import secrets
 import stat
-import sys
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -36,6 +35,8 @@ __all__ = [
     "write_all",
     "write_new",
 ]
+
+_FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
 
 STREAM: Final = ".jsonl"
 CHECKPOINTS: Final = ".checkpoints"
@@ -101,8 +102,8 @@ def write_all(descriptor: int, data: bytes) -> None:
 
 def sync(descriptor: int) -> None:
     """Wait until what was written, and the size of the file, are on the disk."""
-    if sys.platform == "darwin":
-        fcntl.fcntl(descriptor, fcntl.F_FULLFSYNC)  # fsync(2) of macOS stops at the cache of the drive
+    if _FULL_SYNC is not None:
+        fcntl.fcntl(descriptor, _FULL_SYNC)  # fsync(2) of macOS stops at the cache of the drive
     else:
         os.fdatasync(descriptor)
 

@@ -58,6 +58,8 @@ def verify(
 def show(directory: Directory = Path(".cedarbox/ledger"), *, as_json: AsJson = False) -> None:
     """Print the records in the order of time.
 
+    Exit code 0: printed. 2: no ledger there, or a record that cannot be read.
+
     Example: cedarbox audit show .cedarbox/ledger --json
     """
     console = Console(highlight=False, markup=False, soft_wrap=as_json)
