@@ -173,7 +173,10 @@ class FilesSession(AdmittingSession):
         # What was decided on is used, not another reading of it: behind a link, `..` leads elsewhere than it seems to.
         absolute = self._absolute(path)
         plain = canonical_path(absolute)
-        return Path(path) if plain == absolute else Path(plain)
+        if plain == absolute:
+            return Path(path)
+        # A relative path stays one, because backends tell of those that leave the workspace in words of their own.
+        return Path(plain if PurePath(path).is_absolute() else posixpath.relpath(plain, self.state.manifest.root))
 
     def _absolute(self, path: Path | str) -> str:
         text = path.as_posix() if isinstance(path, PurePath) else path
