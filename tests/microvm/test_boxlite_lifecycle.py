@@ -66,7 +66,7 @@ async def test_the_whole_life(client: BoxLiteSandboxClient, home: Path, oci_layo
     await client.delete(session)
 
 
-@pytest.mark.parametrize("seconds", [0, 1.5, 4.5])
+@pytest.mark.parametrize("seconds", [pytest.param(0, marks=pytest.mark.long), 1.5, 4.5])
 async def test_a_cancelled_start_leaves_nothing(
     client: BoxLiteSandboxClient, home: Path, oci_layout: Path, seconds: float
 ) -> None:
