@@ -35,7 +35,7 @@ from agents.items import ToolApprovalItem
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cedarbox.audit import Entry, JsonValue, Ledger
-from cedarbox.audit.keys import load_signing_key, raw_key
+from cedarbox.ed25519 import load_private_key, raw_key
 from cedarbox.errors import ConfigurationError
 from cedarbox.guard import GuardedClient
 from cedarbox.guard.approval_store import ApprovalStore
@@ -82,7 +82,7 @@ async def approve(
 
     Raises:
         ConfigurationError: The approver may not approve this call, the key is not theirs, or no policy asks for it.
-        LedgerError: The grant cannot be recorded, or the key cannot be used; nothing was approved.
+        LedgerError: The grant cannot be recorded; nothing was approved.
         Unapproved: The grant cannot be kept; nothing was approved.
     """
     store, bundle, ledger = _parts(client)
@@ -203,7 +203,7 @@ def grant_request(
 
     Raises:
         ConfigurationError: The approver may not approve this call, or the key is not theirs.
-        LedgerError: The grant cannot be recorded, or the key cannot be used.
+        LedgerError: The grant cannot be recorded.
         Unapproved: The grant cannot be kept.
     """
     if request.bundle != bundle.digest:
@@ -312,10 +312,7 @@ def _find(store: ApprovalStore, item: ToolApprovalItem) -> Request | None:
 def _key(key: Path | Ed25519PrivateKey) -> Ed25519PrivateKey:
     if isinstance(key, Ed25519PrivateKey):
         return key
-    # The loader of the ledger's key would make one.
-    if not key.is_file():
-        raise ConfigurationError(f"{key}: there is no key", hint="make one with openssl genpkey -algorithm ed25519")
-    return load_signing_key(key)[0]
+    return load_private_key(key)[0]
 
 
 def _public(key: Ed25519PrivateKey) -> str:

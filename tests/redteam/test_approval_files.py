@@ -275,9 +275,9 @@ async def test_a_key_that_others_can_read(scene: Scene, tmp_path: Path) -> None:
     state = await scene.interrupted(agent)
     path = pem(tmp_path / "desk.key", DESK)
     path.chmod(0o644)
-    with pytest.raises(LedgerError, match="can be read by others"):
+    with pytest.raises(ConfigurationError, match="can be read by others"):
         await approvals.approve(state, state.get_interruptions()[0], client=scene.client, key=path, approver="desk")
-    with pytest.raises(ConfigurationError, match="there is no key"):
+    with pytest.raises(ConfigurationError, match="the private key cannot be read"):
         await approvals.approve(
             state, state.get_interruptions()[0], client=scene.client, key=tmp_path / "none.key", approver="desk"
         )

@@ -22,10 +22,11 @@ from tests.unit.bundles import PERMIT_ALL, write_bundle
 from tests.unit.signed import CREATED, make_key, manifest_of, metadata, seal, signed_bundle
 
 from cedarbox.audit import read_records
+from cedarbox.ed25519 import pae
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.reading import read_bundle
-from cedarbox.policy.signing import PAYLOAD_TYPE, SIGNATURE_FILE, key_id, pae
+from cedarbox.policy.signing import PAYLOAD_TYPE, SIGNATURE_FILE, key_id
 
 _FORBID = '@id("no") forbid (principal, action, resource);'
 _LATER = datetime(2999, 1, 1, tzinfo=UTC)

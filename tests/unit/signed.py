@@ -8,8 +8,8 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from tests.unit.bundles import PERMIT_ALL, write_bundle
 
+from cedarbox.ed25519 import load_private_key, write_key_pair
 from cedarbox.policy import SCHEMA_VERSION, PolicyBundle
-from cedarbox.policy.keyfiles import load_private_key, write_key_pair
 from cedarbox.policy.signing import SIGNATURE_FILE, Envelope, Manifest, sign
 
 __all__ = ["CREATED", "make_key", "manifest_of", "metadata", "seal", "signed_bundle"]
@@ -21,7 +21,7 @@ def make_key(directory: Path, name: str = "release") -> tuple[Ed25519PrivateKey,
     """Make a key pair below ``directory``; return the private key and the path of the public one."""
     directory.mkdir(parents=True, exist_ok=True)
     public, _ = write_key_pair(directory / f"{name}.key")
-    return load_private_key(directory / f"{name}.key"), public
+    return load_private_key(directory / f"{name}.key")[0], public
 
 
 def metadata(revision: int = 1, *, name: str = "test", schema: int = SCHEMA_VERSION) -> str:

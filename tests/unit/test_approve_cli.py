@@ -94,7 +94,7 @@ async def test_a_rejection_at_another_terminal(scene: Scene) -> None:
         (["grant", "ID", "--key", "desk.key", "--as", "officer"], "desk may"),
         (["grant", "ID", "--key", "desk.key", "--as", "../desk"], "desk may"),
         (["grant", "ID", "--key", "officer.key", "--as", "desk"], "not by the key of 'desk'"),
-        (["grant", "ID", "--key", "none.key", "--as", "desk"], "there is no key"),
+        (["grant", "ID", "--key", "none.key", "--as", "desk"], "the private key cannot be read"),
         (["grant", "ID", "--key", "desk.key", "--as", "desk", "--expires", "tomorrow"], "--expires"),
         (["grant", "ID", "--key", "desk.key", "--as", "desk", "--expires", "2h"], "1 to 900 s"),
         (["reject", "ID", "--key", "officer.key", "--as", "desk"], "not that of"),

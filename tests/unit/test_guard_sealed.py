@@ -74,7 +74,7 @@ def test_the_key_is_made_once_and_kept_from_others(tmp_path: Path) -> None:
             SandboxKey.load(first.path)
     first.path.unlink()
     first.path.symlink_to(tmp_path / "other")
-    with pytest.raises(ConfigurationError, match="cannot be used"):
+    with pytest.raises(ConfigurationError, match="cannot be read"):
         SandboxKey.load(first.path)
 
 
@@ -130,11 +130,11 @@ def test_the_settings_reach_the_client(tmp_path: Path) -> None:
 
 async def test_the_manifest_is_decided_where_the_backend_puts_it(tmp_path: Path) -> None:
     write = 'action == Sandbox::Action::"writeFile"'
-    policy = f'{PERMIT_ALL} forbid (principal, {write}, resource in Sandbox::GuestPath::"/srv/work/secret");'
+    policy = f'{PERMIT_ALL} forbid (principal, {write}, resource in Sandbox::GuestPath::"/srv/desk/secret");'
     guarded = Guarded(tmp_path / "guard", policy, inner=BoxLiteSandboxClient(home=tmp_path / "home"))
-    options = BoxLiteSandboxClientOptions(image="mirror.corp.example/base:1", workspace_root="/srv/work")
+    options = BoxLiteSandboxClientOptions(image="mirror.corp.example/base:1", workspace_root="/srv/desk")
     manifest = Manifest.model_validate({"entries": {"secret": {"type": "file", "content": b"x"}}})
     with pytest.raises(PolicyDenied):
         await guarded.client.create(options=options, manifest=manifest)
-    assert guarded.denied() == [("writeFile", 'GuestPath::"/srv/work/secret"')]
+    assert guarded.denied() == [("writeFile", 'GuestPath::"/srv/desk/secret"')]
     assert guarded.records("sandbox.created") == []

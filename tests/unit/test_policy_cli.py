@@ -12,8 +12,8 @@ from tests.unit.bundles import PERMIT_ALL, write_bundle
 from tests.unit.signed import metadata, signed_bundle
 
 from cedarbox.cli import main
+from cedarbox.ed25519 import load_private_key
 from cedarbox.policy import PolicyBundle
-from cedarbox.policy.keyfiles import load_private_key
 from cedarbox.policy.signing import SIGNATURE_FILE, read_envelope, read_manifest
 
 
@@ -98,7 +98,7 @@ def test_an_unsigned_bundle_does_not_verify(policy: Commands) -> None:
 
 
 def test_an_expired_bundle_does_not_verify(policy: Commands) -> None:
-    signed_bundle(Path("bundle"), load_private_key(Path("a.key")), expires=datetime(2026, 1, 3, tzinfo=UTC))
+    signed_bundle(Path("bundle"), load_private_key(Path("a.key"))[0], expires=datetime(2026, 1, 3, tzinfo=UTC))
     code, out, _ = policy("verify", "bundle", "--public-key", "a.pub")
     assert code == 1
     assert "expired at 2026-01-03" in out

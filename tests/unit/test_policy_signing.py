@@ -17,9 +17,9 @@ from hypothesis import strategies as st
 from tests.unit.bundles import PERMIT_ALL, write_bundle
 from tests.unit.signed import CREATED, make_key, manifest_of, metadata, seal, signed_bundle
 
+from cedarbox.ed25519 import load_private_key, load_public_key, pae, write_key_pair
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy import PolicyBundle, trust
-from cedarbox.policy.keyfiles import load_private_key, load_public_key, write_key_pair
 from cedarbox.policy.signing import (
     PAYLOAD_TYPE,
     SIGNATURE_FILE,
@@ -27,7 +27,6 @@ from cedarbox.policy.signing import (
     Manifest,
     Signers,
     key_id,
-    pae,
     read_envelope,
     read_manifest,
     sign,
@@ -322,7 +321,7 @@ class TestKeyFiles:
         assert public == tmp_path / "release.pub"
         assert (tmp_path / "release.key").stat().st_mode & 0o777 == 0o600
         assert load_pem_public_key(public.read_bytes()) == key
-        assert load_private_key(tmp_path / "release.key").public_key() == key
+        assert load_private_key(tmp_path / "release.key")[0].public_key() == key
         assert _names(tmp_path) == ["release.key", "release.pub"]
 
     @pytest.mark.parametrize("there", ["release.key", "release.pub"])
@@ -343,7 +342,7 @@ class TestKeyFiles:
         write_key_pair(tmp_path / "release.key")
         (tmp_path / "release.key").chmod(0o640)
         with pytest.raises(ConfigurationError, match="chmod 600"):
-            load_private_key(tmp_path / "release.key")
+            load_private_key(tmp_path / "release.key")[0]
 
     @pytest.mark.parametrize("algorithm", ["RSA", "X25519"])
     def test_a_key_of_another_kind_is_refused(self, tmp_path: Path, algorithm: str) -> None:
@@ -352,7 +351,7 @@ class TestKeyFiles:
         _run("openssl", "pkey", "-in", private, "-pubout", "-out", public)
         private.chmod(0o600)
         with pytest.raises(ConfigurationError, match="not an Ed25519 key"):
-            load_private_key(private)
+            load_private_key(private)[0]
         with pytest.raises(ConfigurationError, match="not an Ed25519 key"):
             load_public_key(public)
 
@@ -361,7 +360,7 @@ class TestKeyFiles:
         _run("openssl", "genpkey", *options, "-out", tmp_path / "a.key")
         (tmp_path / "a.key").chmod(0o600)
         with pytest.raises(ConfigurationError, match="without a password"):
-            load_private_key(tmp_path / "a.key")
+            load_private_key(tmp_path / "a.key")[0]
 
     @pytest.mark.parametrize("harm", [Path.mkdir, os.mkfifo, Path.touch], ids=["directory", "pipe", "empty"])
     def test_what_is_no_key_is_refused_at_once(self, tmp_path: Path, harm: object) -> None:

@@ -17,7 +17,7 @@ from typing import Final
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from cedarbox.audit.keys import raw_key
+from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
 
 __all__ = ["Checkpoint", "iter_notes", "key_id", "open_note", "origin_of", "sign_note"]

@@ -11,7 +11,6 @@ import fcntl
 import os
 import re
 import secrets
-import stat
 from datetime import UTC, datetime
 from hashlib import sha256
 from pathlib import Path
@@ -19,6 +18,7 @@ from typing import BinaryIO, Final
 
 from cedarbox.audit.record import MAX_LINE_BYTES
 from cedarbox.errors import LedgerError
+from cedarbox.files import open_regular
 
 __all__ = [
     "CHECKPOINTS",
@@ -27,13 +27,9 @@ __all__ = [
     "is_stream_id",
     "last_line",
     "new_stream_id",
-    "open_regular",
     "stream_files",
     "sync",
-    "sync_directory",
     "torn_tail",
-    "write_all",
-    "write_new",
 ]
 
 _FULL_SYNC: Final[int | None] = getattr(fcntl, "F_FULLFSYNC", None)
@@ -68,19 +64,6 @@ def stream_files(directory: Path) -> list[Path]:
     return [path for path in paths if is_stream_id(path.stem)]
 
 
-def open_regular(path: Path, flags: int = os.O_RDONLY) -> BinaryIO:
-    """Open a regular file, and nothing else: no link, no pipe that would block.
-
-    Raises:
-        OSError: It cannot be opened or is not a regular file.
-    """
-    descriptor = os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
-        os.close(descriptor)
-        raise OSError(0, "it is not a regular file", str(path))
-    return os.fdopen(descriptor, "rb" if flags & os.O_ACCMODE == os.O_RDONLY else "rb+")
-
-
 def is_held(path: Path) -> bool:
     """Whether a writer holds the stream now. False when it cannot be opened."""
     try:
@@ -93,49 +76,12 @@ def is_held(path: Path) -> bool:
     return False
 
 
-def write_all(descriptor: int, data: bytes) -> None:
-    """Write all of ``data``; write(2) may take a part only."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(descriptor, view) :]
-
-
 def sync(descriptor: int) -> None:
     """Wait until what was written, and the size of the file, are on the disk."""
     if _FULL_SYNC is not None:
         fcntl.fcntl(descriptor, _FULL_SYNC)  # fsync(2) of macOS stops at the cache of the drive
     else:
         os.fdatasync(descriptor)
-
-
-def sync_directory(directory: Path) -> None:
-    """Wait until the names in a directory are on the disk."""
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def write_new(path: Path, data: bytes, mode: int) -> bool:
-    """Make a file with its content in one step, durably.
-
-    Returns:
-        False when the name was taken; the file that has it is left alone.
-    """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-    try:
-        write_all(descriptor, data)
-        os.fsync(descriptor)
-        os.link(draft, path)
-    except FileExistsError:
-        return False
-    finally:
-        os.close(descriptor)
-        draft.unlink(missing_ok=True)
-    sync_directory(path.parent)
-    return True
 
 
 def torn_tail(file: BinaryIO) -> tuple[int, int, str]:

@@ -2,31 +2,20 @@
 
 from __future__ import annotations
 
-import os
-import stat
 from pathlib import Path
 from typing import Final
 
-from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-    load_pem_public_key,
-)
 
-from cedarbox.audit.files import write_new
-from cedarbox.errors import LedgerError
+from cedarbox import ed25519
+from cedarbox.ed25519 import public_pem, raw_key
+from cedarbox.errors import ConfigurationError, LedgerError
+from cedarbox.files import write_new
 
-__all__ = ["PUBLIC_NAME", "find_public_key", "load_public_key", "load_signing_key", "publish_key", "raw_key"]
+__all__ = ["PUBLIC_NAME", "find_public_key", "load_public_key", "load_signing_key", "publish_key"]
 
 PUBLIC_NAME: Final = "ledger.pub"
 """Name of the copy of the public key inside the ledger directory."""
-
-_MAX_PEM_BYTES: Final = 4096
 
 
 def load_signing_key(path: Path) -> tuple[Ed25519PrivateKey, bool]:
@@ -42,28 +31,10 @@ def load_signing_key(path: Path) -> tuple[Ed25519PrivateKey, bool]:
         LedgerError: The key cannot be read or made, belongs to someone else, can be read by others, or is no Ed25519
             key.
     """
-    made = False
     try:
-        if not path.exists():
-            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            pem = Ed25519PrivateKey.generate().private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
-            made = write_new(path, pem, 0o600)
-        with path.open("rb") as file:
-            status = os.fstat(file.fileno())
-            data = file.read(_MAX_PEM_BYTES)
-    except OSError as error:
-        raise LedgerError(f"{path}: the signing key cannot be used: {error.strerror}") from error
-    if stat.S_IMODE(status.st_mode) & 0o077:
-        raise LedgerError(f"{path}: the signing key can be read by others", hint=f"run: chmod 600 {path}")
-    if status.st_uid not in {0, os.geteuid()}:
-        raise LedgerError(f"{path}: the signing key belongs to user {status.st_uid}", hint="use a key of your own")
-    try:
-        key = load_pem_private_key(data, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm) as error:
-        raise LedgerError(f"{path}: no PEM private key without a password") from error
-    if not isinstance(key, Ed25519PrivateKey):
-        raise LedgerError(f"{path}: the signing key is not an Ed25519 key", hint="make one with openssl genpkey")
-    return key, made
+        return ed25519.load_private_key(path, "signing key", make=True)
+    except ConfigurationError as error:
+        raise LedgerError(error.message, hint=error.hint) from None
 
 
 def load_public_key(path: Path) -> Ed25519PublicKey:
@@ -76,15 +47,9 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
         LedgerError: It cannot be read or is no Ed25519 key.
     """
     try:
-        with path.open("rb") as file:
-            key = load_pem_public_key(file.read(_MAX_PEM_BYTES))
-    except OSError as error:
-        raise LedgerError(f"{path}: the public key cannot be read: {error.strerror}") from error
-    except (ValueError, UnsupportedAlgorithm) as error:
-        raise LedgerError(f"{path}: no PEM public key") from error
-    if not isinstance(key, Ed25519PublicKey):
-        raise LedgerError(f"{path}: the public key is not an Ed25519 key")
-    return key
+        return ed25519.load_public_key(path)
+    except ConfigurationError as error:
+        raise LedgerError(error.message, hint=error.hint) from None
 
 
 def find_public_key(directory: Path) -> Path:
@@ -110,7 +75,7 @@ def publish_key(key: Ed25519PublicKey, path: Path) -> None:
         LedgerError: The file holds another key or cannot be written.
     """
     try:
-        written = write_new(path, key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo), 0o644)
+        written = write_new(path, public_pem(key), 0o644)
     except OSError as error:
         raise LedgerError(f"{path}: the public key cannot be written: {error.strerror}") from error
     if not written and raw_key(load_public_key(path)) != raw_key(key):
@@ -118,8 +83,3 @@ def publish_key(key: Ed25519PublicKey, path: Path) -> None:
             f"{path}: the ledger was signed with another key",
             hint="give that signing key, or start a ledger in a new directory",
         )
-
-
-def raw_key(key: Ed25519PublicKey) -> bytes:
-    """Give the 32 bytes of a public key."""
-    return key.public_bytes(Encoding.Raw, PublicFormat.Raw)

@@ -23,10 +23,11 @@ from types import TracebackType
 from typing import Final, Self
 
 from cedarbox.audit.clock import Clock
-from cedarbox.audit.keys import PUBLIC_NAME, load_signing_key, publish_key, raw_key
+from cedarbox.audit.keys import PUBLIC_NAME, load_signing_key, publish_key
 from cedarbox.audit.record import Entry, JsonValue, Record
 from cedarbox.audit.recovery import survey
 from cedarbox.audit.writer import StreamWriter
+from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
 
 __all__ = ["CHECKPOINT_RECORDS", "CHECKPOINT_SECONDS", "FORMAT", "Ledger"]

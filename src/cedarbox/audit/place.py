@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import os
-import secrets
 import threading
 from pathlib import Path
 
 import orjson
 
-from cedarbox.audit.files import sync_directory
+from cedarbox.files import write_file
 
 __all__ = ["Place"]
 
@@ -63,14 +61,4 @@ class Place:
 
     def _save(self, offsets: dict[str, int]) -> None:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        draft = self._path.with_name(f".{self._path.name}.{secrets.token_hex(4)}")
-        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        try:
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(orjson.dumps({"acknowledged": offsets}, option=orjson.OPT_SORT_KEYS))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(self._path)
-        finally:
-            draft.unlink(missing_ok=True)
-        sync_directory(self._path.parent)
+        write_file(self._path, orjson.dumps({"acknowledged": offsets}, option=orjson.OPT_SORT_KEYS), 0o600)

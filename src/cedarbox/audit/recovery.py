@@ -17,9 +17,10 @@ from typing import BinaryIO
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.checkpoint import iter_notes, open_note, origin_of
-from cedarbox.audit.files import CHECKPOINTS, last_line, open_regular, stream_files, sync, torn_tail
+from cedarbox.audit.files import CHECKPOINTS, last_line, stream_files, sync, torn_tail
 from cedarbox.audit.record import GENESIS, JsonValue, Record
 from cedarbox.errors import LedgerError
+from cedarbox.files import open_regular
 
 __all__ = ["Neighbour", "survey"]
 

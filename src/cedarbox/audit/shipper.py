@@ -22,10 +22,10 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
-from cedarbox.audit.files import open_regular
 from cedarbox.audit.otlp import LedgerSource
 from cedarbox.audit.place import Place
 from cedarbox.errors import CedarboxError, ConfigurationError, LedgerError
+from cedarbox.files import open_regular
 
 __all__ = ["LedgerSource", "Shipper", "Source"]
 

@@ -20,11 +20,12 @@ from typing import Any, Final, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.checkpoint import Checkpoint, iter_notes, open_note, origin_of
-from cedarbox.audit.files import CHECKPOINTS, STREAM, is_held, is_stream_id, open_regular, stream_files
+from cedarbox.audit.files import CHECKPOINTS, STREAM, is_held, is_stream_id, stream_files
 from cedarbox.audit.keys import find_public_key, load_public_key
 from cedarbox.audit.record import MAX_LINE_BYTES, Record, parse_line
 from cedarbox.audit.walk import Claim, Finding, Walk
 from cedarbox.errors import LedgerError
+from cedarbox.files import open_regular
 
 __all__ = ["Finding", "Head", "Report", "read_records", "verify_ledger"]
 

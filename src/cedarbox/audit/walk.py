@@ -8,10 +8,11 @@ from pathlib import Path
 from typing import Any, BinaryIO, Final
 
 from cedarbox.audit.checkpoint import Checkpoint
-from cedarbox.audit.files import open_regular, stream_files
+from cedarbox.audit.files import stream_files
 from cedarbox.audit.merkle import Tree
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
 from cedarbox.errors import LedgerError
+from cedarbox.files import open_regular
 
 __all__ = ["Claim", "Finding", "Walk"]
 

@@ -13,10 +13,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from cedarbox.audit.checkpoint import Checkpoint, origin_of, sign_note
 from cedarbox.audit.clock import Clock, Step
-from cedarbox.audit.files import CHECKPOINTS, STREAM, new_stream_id, sync, sync_directory, write_all
+from cedarbox.audit.files import CHECKPOINTS, STREAM, new_stream_id, sync
 from cedarbox.audit.merkle import Tree
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, Entry, Record, format_time, seal
 from cedarbox.errors import LedgerError
+from cedarbox.files import sync_directory, write_all
 
 __all__ = ["MAX_ENTRY_BYTES", "StreamWriter"]
 

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import stat
 import threading
 import time
@@ -23,8 +22,9 @@ from pathlib import Path
 from typing import Final
 
 from cedarbox.boxlite.references import DIGEST
+from cedarbox.files import write_file
 
-__all__ = ["Checks", "Identity", "identity_of", "write_private"]
+__all__ = ["Checks", "Identity", "identity_of"]
 
 Identity = tuple[int, int, int, int, int]
 """Device, inode, size, mtime (ns), ctime (ns)."""
@@ -38,24 +38,6 @@ _VERSION: Final = 1
 def identity_of(status: os.stat_result) -> Identity:
     """Return what tells a file from any other, and from itself before a change."""
     return (status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
-
-
-def write_private(path: Path, data: bytes) -> None:
-    """Replace a file in one step, with mode 0600.
-
-    Raises:
-        OSError: It cannot be written; the old one is as it was.
-    """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
-    handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            stream.write(data)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
-    finally:
-        draft.unlink(missing_ok=True)
 
 
 class Checks:
@@ -93,7 +75,7 @@ class Checks:
                 return
             files = {":".join(map(str, identity)): digest for identity, digest in self._known.items()}
             try:
-                write_private(self._path, json.dumps({"version": _VERSION, "files": files}, indent=0).encode())
+                write_file(self._path, json.dumps({"version": _VERSION, "files": files}, indent=0).encode(), 0o600)
             except OSError:
                 return
             self._new = False

@@ -8,9 +8,9 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from cedarbox.boxlite.checks import write_private
 from cedarbox.boxlite.references import DIGEST
 from cedarbox.errors import ImageError
+from cedarbox.files import write_file
 
 __all__ = ["LOCAL", "Catalogue", "StoredImage"]
 
@@ -92,7 +92,7 @@ class Catalogue:
         """
         images = [asdict(image) for _, image in sorted(self.images.items())]
         document = {"version": _VERSION, "images": images, "names": dict(self.names)}
-        write_private(path, json.dumps(document, indent=1, sort_keys=True).encode())
+        write_file(path, json.dumps(document, indent=1, sort_keys=True).encode(), 0o600)
 
     @classmethod
     def load(cls, path: Path) -> Catalogue:

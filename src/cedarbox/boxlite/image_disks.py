@@ -21,11 +21,12 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, Final
 
-from cedarbox.boxlite.checks import Identity, identity_of, write_private
+from cedarbox.boxlite.checks import Identity, identity_of
 from cedarbox.boxlite.disks import DiskDigests, backing_chain
 from cedarbox.boxlite.images import VerifiedImage
 from cedarbox.boxlite.references import DIGEST
 from cedarbox.errors import CedarboxError, ImageError
+from cedarbox.files import write_file
 
 __all__ = ["ImageDisks", "disk_image_name"]
 
@@ -183,7 +184,7 @@ class ImageDisks:
         disks = {name: {"digest": digest, "identity": list(identity)} for name, (digest, identity) in known.items()}
         document = {"version": _VERSION, "disks": disks}
         try:
-            write_private(self._home / _FILE, json.dumps(document, indent=1, sort_keys=True).encode())
+            write_file(self._home / _FILE, json.dumps(document, indent=1, sort_keys=True).encode(), 0o600)
         except OSError as error:
             raise ImageError(
                 f"{self._home / _FILE} cannot be written ({error.strerror})", hint="check the disk"

@@ -13,14 +13,13 @@ It is JSON, sorted and of a stable form, so that a change of an image is a line 
 from __future__ import annotations
 
 import json
-import os
-import secrets
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Final
 
 from cedarbox.boxlite.references import DIGEST, parse_reference
 from cedarbox.errors import ConfigurationError, ImageError
+from cedarbox.files import write_file
 
 __all__ = ["LOCK_FILE", "read_lock", "write_lock"]
 
@@ -80,15 +79,7 @@ def write_lock(path: Path, images: Mapping[str, str]) -> None:
         ConfigurationError: It cannot be written; the old one is as it was.
     """
     text = json.dumps({"version": _VERSION, "images": dict(images)}, indent=2, sort_keys=True) + "\n"
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
     try:
-        handle = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
-            stream.flush()
-            os.fsync(stream.fileno())
-        draft.replace(path)
+        write_file(path, text.encode(), 0o666)
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be written ({error.strerror})", hint="check its directory") from None
-    finally:
-        draft.unlink(missing_ok=True)

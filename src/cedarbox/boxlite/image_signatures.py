@@ -26,10 +26,10 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
-from cedarbox.boxlite.checks import write_private
 from cedarbox.boxlite.image_documents import Documents
 from cedarbox.boxlite.references import DIGEST
 from cedarbox.errors import ConfigurationError, ImageError
+from cedarbox.files import write_file
 
 __all__ = [
     "MAX_SIGNATURES",
@@ -227,7 +227,7 @@ def save_signatures(path: Path, signatures: Sequence[ImageSignature]) -> None:
         {"payload": base64.b64encode(one.payload).decode(), "signature": base64.b64encode(one.signature).decode()}
         for one in signatures
     ]
-    write_private(path, json.dumps({"version": _VERSION, "signatures": encoded}, sort_keys=True).encode())
+    write_file(path, json.dumps({"version": _VERSION, "signatures": encoded}, sort_keys=True).encode(), 0o600)
 
 
 def stored_signatures(path: Path) -> tuple[ImageSignature, ...]:

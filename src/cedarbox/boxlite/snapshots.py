@@ -15,7 +15,6 @@ import json
 import os
 import re
 import secrets
-import tempfile
 import time
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -26,6 +25,7 @@ import rfc8785
 
 from cedarbox.boxlite.disks import DiskDigests, Layer, backing_chain, disk_of
 from cedarbox.errors import SnapshotError
+from cedarbox.files import write_file
 
 __all__ = ["SnapshotInfo", "SnapshotReference", "SnapshotStore", "new_snapshot_id"]
 
@@ -212,19 +212,10 @@ class SnapshotStore:
         Raises:
             SnapshotError: It cannot be written. Nothing is left then.
         """
-        temporary = ""
         try:
             self.directory.mkdir(mode=0o700, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.directory, prefix=".")  # mode 0600
-            with os.fdopen(handle, "wb") as stream:
-                stream.write(info.encoded())
-                stream.flush()
-                os.fsync(stream.fileno())
-            Path(temporary).rename(self.path(info.id))
-            self._sync()
+            write_file(self.path(info.id), info.encoded(), 0o600)
         except OSError as error:
-            if temporary:
-                Path(temporary).unlink(missing_ok=True)
             raise SnapshotError(
                 f"the snapshot cannot be recorded in {self.directory}: {error.strerror}", hint="free some space"
             ) from error

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -17,14 +16,13 @@ from cedarbox.audit import Ledger
 from cedarbox.errors import ConfigurationError
 from cedarbox.policy.trust import load
 from cedarbox.settings import Settings, load_settings
+from cedarbox.times import duration_s
 
 __all__ = ["app"]
 
 app = typer.Typer(help="List, grant and reject the calls that wait for an approval.", no_args_is_help=True)
 
 Id = Annotated[str, typer.Argument(metavar="REQUEST", help="Id of the request, or as much of it as tells it apart.")]
-_DURATION = re.compile(r"([1-9][0-9]{0,6})([smh])", re.ASCII)
-_UNITS = {"s": 1, "m": 60, "h": 3600}
 
 
 @app.command("list")
@@ -81,10 +79,9 @@ def grant(
     found, bundle = _find(store, request), load(settings.policy.bundle, settings.trust(), datetime.now(UTC))
     lifetime_s = None
     if expires is not None:
-        match = _DURATION.fullmatch(expires)
-        if match is None:
+        lifetime_s = duration_s(expires)
+        if lifetime_s is None:
             raise ConfigurationError(f"--expires {expires!r} is not a duration", hint="write it like 90s, 15m or 2h")
-        lifetime_s = int(match[1]) * _UNITS[match[2]]
     with _ledger(settings) as ledger:
         signed = grant_request(
             found, store=store, bundle=bundle, ledger=ledger, key=key, approver=approver, lifetime_s=lifetime_s

@@ -11,11 +11,11 @@ import orjson
 import typer
 
 from cedarbox.cli import policy_test
+from cedarbox.ed25519 import load_private_key, load_public_key, write_key_pair
 from cedarbox.errors import BundleError, ConfigurationError
+from cedarbox.files import open_regular, write_file
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.bundle import SCHEMA_VERSION
-from cedarbox.policy.files import open_regular, write_file
-from cedarbox.policy.keyfiles import load_private_key, load_public_key, write_key_pair
 from cedarbox.policy.signing import (
     MAX_ENVELOPE,
     SIGNATURE_FILE,
@@ -27,6 +27,7 @@ from cedarbox.policy.signing import (
     read_manifest,
 )
 from cedarbox.policy.signing import sign as sign_envelope
+from cedarbox.times import duration_s
 
 __all__ = ["app"]
 
@@ -34,8 +35,6 @@ app = typer.Typer(help="Sign, verify and test policy bundles.", no_args_is_help=
 app.command()(policy_test.test)
 
 Bundle = Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")]
-_AGE: Final = re.compile(r"([0-9]{1,9})([smhdw])")
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?", re.ASCII)
 
 
@@ -76,14 +75,14 @@ def sign(
     """
     now = datetime.now(UTC).replace(microsecond=0)
     until = None if expires is None else _until(expires, now)
-    private = load_private_key(key)
+    private = load_private_key(key)[0]
     loaded = PolicyBundle.load(bundle)
     path = bundle / SIGNATURE_FILE
     wanted = Manifest(loaded.name, loaded.revision, loaded.files, SCHEMA_VERSION, now, until)
     envelope, note = _envelope(path, wanted, key_id(private.public_key()))
     signed = sign_envelope(envelope, private)
     try:
-        write_file(path, signed.to_bytes(), 0o644, replace=True)
+        write_file(path, signed.to_bytes(), 0o644)
     except OSError as error:
         raise BundleError(f"cannot write it ({error.strerror})", path=path, hint="check the directory") from None
     if note:
@@ -164,8 +163,8 @@ def _envelope(path: Path, wanted: Manifest, mine: str) -> tuple[Envelope, str]:
 
 def _until(text: str, now: datetime) -> datetime:
     try:
-        if match := _AGE.fullmatch(text):
-            until = now + timedelta(seconds=int(match[1]) * _UNITS[match[2]])
+        if (seconds := duration_s(text)) is not None:
+            until = now + timedelta(seconds=seconds)
         elif _DATE.fullmatch(text):
             until = datetime.fromisoformat(text.removesuffix("Z")).replace(tzinfo=UTC)
         else:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import re
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -19,6 +18,7 @@ from cedarbox.boxlite.host import default_home
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotStore
 from cedarbox.errors import ConfigurationError, SnapshotError
 from cedarbox.settings import load_settings
+from cedarbox.times import duration_s
 
 __all__ = ["app"]
 
@@ -29,8 +29,6 @@ Home = Annotated[
     typer.Option(readable=False, help="The BoxLite home; by default that of this user.", show_default=False),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-_AGE = re.compile(r"([0-9]{1,9})([smhdw])")
-_UNITS = {"s": 1, "m": 60, "h": 3600, "d": 86400, "w": 604800}
 
 
 @app.command("list")
@@ -113,10 +111,9 @@ def prune(
     """
     seconds = None
     if older_than is not None:
-        match = _AGE.fullmatch(older_than)
-        if match is None:
+        seconds = duration_s(older_than)
+        if seconds is None:
             raise ConfigurationError(f"--older-than {older_than!r} is not an age", hint="write it like 36h or 30d")
-        seconds = float(match[1]) * _UNITS[match[2]]
     asyncio.run(_prune(home or default_home(), keep, seconds))
 
 

@@ -23,9 +23,10 @@ from typing import Final
 
 import orjson
 
-from cedarbox.audit.files import open_regular, write_new
-from cedarbox.guard.approvals import Grant, Request, ToolCall, Unapproved, in_utc, request_id, verify
+from cedarbox.files import open_regular, write_new
+from cedarbox.guard.approvals import Grant, Request, ToolCall, Unapproved, request_id, verify
 from cedarbox.policy import Approval, Decision, PolicyBundle
+from cedarbox.times import in_utc
 
 __all__ = ["ApprovalStore"]
 

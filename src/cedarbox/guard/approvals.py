@@ -11,21 +11,22 @@ import json
 from base64 import b64decode, b64encode
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from hashlib import sha256
 from typing import Any, Final
 
 import rfc8785
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 from cedarbox.audit import JsonValue
+from cedarbox.ed25519 import pae, raw_key
 from cedarbox.errors import CedarboxError
 from cedarbox.policy import Approval, PolicyBundle
 from cedarbox.telemetry.redaction import digest
+from cedarbox.times import in_utc
 
-__all__ = ["HELD_KINDS", "PAYLOAD_TYPE", "Grant", "Request", "ToolCall", "Unapproved", "in_utc", "sign", "verify"]
+__all__ = ["HELD_KINDS", "PAYLOAD_TYPE", "Grant", "Request", "ToolCall", "Unapproved", "sign", "verify"]
 
 PAYLOAD_TYPE: Final = "application/vnd.cedarbox.approval+json"
 """Part of what is signed, so that a signature made for something else is never an approval."""
@@ -253,16 +254,10 @@ def request_id(call: ToolCall, principal: str, bundle: str) -> str:
         raise Unapproved("a name or an id of the call is not Unicode, so nobody could sign it") from None
 
 
-def in_utc(moment: datetime) -> str:
-    """Write a time as statements hold it, such as ``2026-11-23T00:09:31Z``."""
-    return f"{moment.astimezone(UTC):%Y-%m-%dT%H:%M:%SZ}"
-
-
 def sign(statement: Mapping[str, JsonValue], key: Ed25519PrivateKey) -> Grant:
     """Sign a statement."""
     payload = rfc8785.dumps(statement)
-    raw = key.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)
-    return Grant(payload, key.sign(_signed(payload)), digest(raw))
+    return Grant(payload, key.sign(pae(PAYLOAD_TYPE, payload)), digest(raw_key(key.public_key())))
 
 
 def verify(grant: Grant, request: Request, *, bundle: PolicyBundle, approval: Approval, now: datetime) -> str:
@@ -293,7 +288,7 @@ def verify(grant: Grant, request: Request, *, bundle: PolicyBundle, approval: Ap
         raise Unapproved(f"{approver!r} may not approve it, only {' or '.join(approval.approvers)}")
     try:
         public = Ed25519PublicKey.from_public_bytes(b64decode(bundle.approvers[approver], validate=True))
-        public.verify(grant.signature, _signed(grant.payload))
+        public.verify(grant.signature, pae(PAYLOAD_TYPE, grant.payload))
     except (InvalidSignature, KeyError, ValueError):
         raise Unapproved(f"the signature is not by the key of {approver!r} in the policy bundle") from None
     try:
@@ -305,9 +300,3 @@ def verify(grant: Grant, request: Request, *, bundle: PolicyBundle, approval: Ap
     if not valid:
         raise Unapproved(f"it holds from {in_utc(granted)} until {in_utc(latest)}, and it is {in_utc(now)}")
     return str(approver)
-
-
-def _signed(payload: bytes) -> bytes:
-    # DSSE v1, "PAE": lengths in front, so that nothing can be moved between the type and the payload.
-    kind = PAYLOAD_TYPE.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)

@@ -6,10 +6,8 @@ What it seals can be neither read nor changed by who has the files and not the k
 
 from __future__ import annotations
 
-import os
 import re
 import secrets
-import stat
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
@@ -17,8 +15,8 @@ from typing import Final, Self
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from cedarbox.audit.files import open_regular, write_new
 from cedarbox.errors import ConfigurationError
+from cedarbox.files import read_private
 
 __all__ = ["KEY_NAME", "SandboxKey"]
 
@@ -54,21 +52,9 @@ class SandboxKey:
             ConfigurationError: It cannot be read or made, others may read it, it belongs to someone else, or it is
                 not a key.
         """
-        made = False
-        try:
-            if make and not path.exists():
-                path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-                made = write_new(path, secrets.token_hex(_BYTES).encode() + b"\n", 0o600)
-            with open_regular(path) as file:
-                status = os.fstat(file.fileno())
-                data = file.read(2 * _BYTES + 2)
-        except OSError as error:
-            hint = "give the key that sealed it" if not make else "check its directory"
-            raise ConfigurationError(f"{path}: the sandbox key cannot be used: {error.strerror}", hint=hint) from None
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            raise ConfigurationError(f"{path}: the sandbox key can be read by others", hint=f"run: chmod 600 {path}")
-        if status.st_uid not in {0, os.geteuid()}:
-            raise ConfigurationError(f"{path}: the sandbox key belongs to user {status.st_uid}", hint="use your own")
+        new = (lambda: secrets.token_hex(_BYTES).encode() + b"\n") if make else None
+        hint = "check its directory" if make else "give the key that sealed it"
+        data, made = read_private(path, "sandbox key", limit=2 * _BYTES + 2, new=new, hint=hint)
         if not _HEX(data):
             raise ConfigurationError(f"{path}: this is not a sandbox key", hint="it is one line of 64 hex digits")
         return cls(path, made, bytes.fromhex(data.decode().strip()))

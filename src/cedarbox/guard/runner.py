@@ -38,6 +38,7 @@ from cedarbox.guard.identity import current_gate as _gate
 from cedarbox.guard.model import GuardedModel
 from cedarbox.guard.nesting import refuse_another_guard
 from cedarbox.guard.server_state import hold_session
+from cedarbox.guard.tools import invocation
 from cedarbox.telemetry.tracing import is_sealed
 
 __all__ = ["GuardRunner", "enforce", "is_in_force", "seams"]
@@ -155,7 +156,7 @@ async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments:
     call = waiting.call_of(function_tool, agent, context.tool_call_id, arguments)
     with within(caller=Caller(agent, function_tool.name, context.tool_call_id)):
         try:
-            async with _gate().operation(waiting.question(function_tool, call)) as operation:
+            async with _gate().operation(invocation(function_tool, call)) as operation:
                 operation.set("arguments_digest", call.arguments_digest)
                 return await _invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
         except PolicyDenied as denial:

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
 import io
-import os
 import re
-import secrets
 from pathlib import Path
 from typing import Final, Literal
 
@@ -14,8 +11,8 @@ from agents.sandbox.session.dependencies import Dependencies
 from agents.sandbox.snapshot import SnapshotBase, SnapshotSpec
 from pydantic import PrivateAttr
 
-from cedarbox.audit.files import open_regular, sync_directory
 from cedarbox.errors import SnapshotError
+from cedarbox.files import open_regular, replacing
 from cedarbox.guard.keys import SandboxKey
 from cedarbox.guard.sealing import SealedReader, seal
 
@@ -73,20 +70,12 @@ class SealedSnapshot(SnapshotBase):
         _ = dependencies
         key = SandboxKey.load(self.key)
         path = self.path
-        draft = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-            with os.fdopen(descriptor, "wb") as sink:
+            with replacing(path, 0o600) as sink:
                 taken = await seal(data, sink, key, self._label)
-                sink.flush()
-                await asyncio.to_thread(os.fsync, sink.fileno())
-            draft.replace(path)
-            sync_directory(path.parent)
         except OSError as error:
             raise SnapshotError(f"{path}: the snapshot cannot be written: {error.strerror}") from error
-        finally:
-            draft.unlink(missing_ok=True)
         self._taken = taken
 
     async def restore(self, *, dependencies: Dependencies | None = None) -> io.IOBase:

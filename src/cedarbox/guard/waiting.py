@@ -27,9 +27,9 @@ from cedarbox.errors import CanonicalizationError, LedgerError
 from cedarbox.guard.approvals import ToolCall, Unapproved
 from cedarbox.guard.gate import Gate, Question, decide
 from cedarbox.guard.identity import Caller, current_caller, current_gate, within
-from cedarbox.guard.tools import invocation, tool_kind
+from cedarbox.guard.tools import identity_of, invocation
 
-__all__ = ["WRAPPED", "call_of", "exact_arguments", "question", "through_gate", "wants_approval"]
+__all__ = ["WRAPPED", "call_of", "exact_arguments", "through_gate", "wants_approval"]
 
 _Execute = Callable[..., Awaitable[Any]]
 
@@ -45,9 +45,9 @@ _NOT_CONTENT: Final = frozenset({"id", "call_id", "status"})
 
 def call_of(tool: Any, agent: str | None, call_id: object, arguments: str) -> ToolCall:
     """Return a call of a tool in the form that is approved."""
-    binding = getattr(tool, "_mcp_tool_binding", None)
-    server = binding[0] if binding is not None else None
-    return ToolCall(agent, tool.name, tool_kind(tool), server, call_id if isinstance(call_id, str) else "", arguments)
+    identity = identity_of(tool)
+    known = call_id if isinstance(call_id, str) else ""
+    return ToolCall(agent, tool.name, identity.kind, identity.server, known, arguments)
 
 
 def exact_arguments(raw: Any) -> str:
@@ -63,11 +63,6 @@ def exact_arguments(raw: Any) -> str:
     fields = dict(raw) if isinstance(raw, dict) else raw.model_dump()
     kept = {name: value for name, value in fields.items() if name not in _NOT_CONTENT and value is not None}
     return json.dumps(kept, sort_keys=True, separators=(",", ":"), default=str)
-
-
-def question(tool: Any, call: ToolCall) -> Question:
-    """Return the question whether a call may be carried out."""
-    return invocation(tool, call)
 
 
 async def wants_approval(gate: Gate, question: Question) -> bool:
@@ -125,7 +120,7 @@ async def through_gate(
     """
     raw = call.tool_call
     invoked = call_of(tool, agent.name, get_mapping_or_attr(raw, "call_id"), exact_arguments(raw))
-    asked = question(tool, invoked)
+    asked = invocation(tool, invoked)
     with within(caller=Caller(agent.name, tool.name, invoked.call_id)):
         item = ToolApprovalItem(agent=agent, raw_item=raw, tool_name=tool.name)
         status = context_wrapper.get_approval_status(tool.name, invoked.call_id, current_invocation=item)
@@ -150,7 +145,7 @@ async def _guarded_ask(
 async def _guarded_needs_approval(function_tool: Any, context_wrapper: Any, tool_call: Any) -> FunctionToolApproval:
     evaluation = await _needs_approval(function_tool, context_wrapper, tool_call)
     call = call_of(function_tool, current_caller().agent, tool_call.call_id, tool_call.arguments)
-    if await wants_approval(current_gate(), question(function_tool, call)):
+    if await wants_approval(current_gate(), invocation(function_tool, call)):
         evaluation.outcome = "require_approval"
         evaluation.prepared = None
     return evaluation

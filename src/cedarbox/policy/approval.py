@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.source import Statement, locate
+from cedarbox.times import duration_s
 
 if TYPE_CHECKING:
     from cedarbox.policy.bundle import Policy
@@ -35,8 +36,6 @@ _EXPIRES: Final = "approval_expires"
 _ACTION: Final = "invokeTool"
 # A name is shown, recorded and signed; it is never part of a path, and could not be.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
-_DURATION: Final = re.compile(r"([1-9][0-9]{0,6})([smh])", re.ASCII)
-_UNITS: Final = {"s": 1, "m": 60, "h": 3600}
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +126,7 @@ def check_approval(path: Path, policy: Policy, statement: Statement, approvers: 
         if name not in approvers:
             raise wrong(_REQUIRES, f"names {name[:80]!r}, who is no declared approver", hint)
     if _seconds(policy.annotations.get(_EXPIRES)) is None:
-        hint = f"a number and s, m or h, such as 15m, at most {_MAX_EXPIRY_S // 3600}h"
+        hint = f"a number and s, m, h, d or w, such as 15m, at most {_MAX_EXPIRY_S // 3600}h"
         raise wrong(_EXPIRES, f"is {policy.annotations[_EXPIRES][:80]!r}, which is no duration", hint)
 
 
@@ -157,8 +156,7 @@ def _names(value: str) -> list[str]:
 def _seconds(value: str | None) -> int | None:
     if value is None:
         return DEFAULT_EXPIRY_S
-    match = _DURATION.fullmatch(value)
-    seconds = int(match[1]) * _UNITS[match[2]] if match else 0
+    seconds = duration_s(value) or 0
     return seconds if 0 < seconds <= _MAX_EXPIRY_S else None
 
 

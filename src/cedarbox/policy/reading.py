@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from cedarbox.errors import BundleError
-from cedarbox.policy.files import open_regular
+from cedarbox.files import open_regular
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 
 __all__ = ["BundleFiles", "read_bundle"]

@@ -26,7 +26,9 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+from cedarbox.ed25519 import pae
 from cedarbox.errors import BundleError, ConfigurationError
+from cedarbox.times import in_utc
 
 __all__ = [
     "MAX_ENVELOPE",
@@ -37,7 +39,6 @@ __all__ = [
     "Signers",
     "compare",
     "key_id",
-    "pae",
     "read_envelope",
     "read_manifest",
     "sign",
@@ -90,10 +91,10 @@ class Manifest:
             "revision": self.revision,
             "files": dict(self.files),
             "schema": self.schema,
-            "created": self.created.astimezone(UTC).strftime(_TIME),
+            "created": in_utc(self.created),
         }
         if self.expires is not None:
-            document["expires"] = self.expires.astimezone(UTC).strftime(_TIME)
+            document["expires"] = in_utc(self.expires)
         return rfc8785.dumps(document)
 
     def says_same(self, other: Manifest) -> bool:
@@ -156,12 +157,6 @@ class Signers:
             ConfigurationError: The threshold is below 1 or above the number of different keys.
         """
         return cls({key_id(key): key for key in keys}, threshold)
-
-
-def pae(payload_type: str, payload: bytes) -> bytes:
-    """Return what DSSE signs: the pre-authentication encoding of a type and a payload."""
-    kind = payload_type.encode()
-    return b"DSSEv1 %d %b %d %b" % (len(kind), kind, len(payload), payload)
 
 
 def key_id(key: Ed25519PublicKey) -> str:

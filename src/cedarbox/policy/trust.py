@@ -24,10 +24,10 @@ from typing import Any, Final
 
 import rfc8785
 
+from cedarbox.ed25519 import load_public_key
 from cedarbox.errors import BundleError, ConfigurationError
+from cedarbox.files import open_regular, write_file
 from cedarbox.policy.bundle import PolicyBundle
-from cedarbox.policy.files import open_regular, write_file
-from cedarbox.policy.keyfiles import load_public_key
 from cedarbox.policy.signing import Signers
 
 __all__ = ["Trust", "load"]
@@ -121,7 +121,7 @@ def _remember(bundle: PolicyBundle, path: Path) -> None:
             if bundle.name in accepted and _is_step(bundle, path, *accepted[bundle.name]):
                 return
             content = _document({**accepted, bundle.name: (bundle.revision, bundle.digest)})
-            write_file(path, content, 0o600, replace=True)
+            write_file(path, content, 0o600)
     except OSError as error:
         hint = "check the owner and mode of the file and its directory"
         raise BundleError(f"the state file cannot be used ({error.strerror})", path=path, hint=hint) from None
