@@ -19,7 +19,7 @@ from cedarbox.boxlite import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import ConfigurationError, SnapshotError
 from cedarbox.guard import GuardedClient, SealedSnapshot
-from cedarbox.guard.gate import Question
+from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 
 __all__ = ["fork"]

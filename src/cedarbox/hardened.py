@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -72,39 +73,45 @@ class PolicySandboxClient(GuardedClient):
         if principal not in bundle.principals:
             hint = f"declared are: {', '.join(sorted(bundle.principals)) or 'none'}"
             raise ConfigurationError(f"{bundle.path / 'entities.json'}: no agent {principal!r}", hint=hint)
-        directory = settings.audit.directory
+        engine, directory = PolicyEngine(bundle), settings.audit.directory
         spans = settings.otlp.spans or directory.parent / "spans"
         self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)
-        self.telemetry = Telemetry(directory=spans)
-        self.shipper: Shipper | None = None
-        gate = Gate(
-            engine=PolicyEngine(bundle),
-            ledger=self.ledger,
-            telemetry=self.telemetry,
-            principal=principal,
-            backend=inner.backend_id,
-            mode=settings.policy.mode,
-            approvals=ApprovalStore(settings.audit.approvals or directory.parent / "approvals"),
-        )
-        self.live = LivePolicies(gate, bundle.path, lambda: load_bundle(bundle.path, trust, datetime.now(UTC)))
-        signing = settings.audit.signing_key
-        super().__init__(
-            inner,
-            gate,
-            key=None if signing is None else signing.with_name(KEY_NAME),
-            snapshots=settings.sandbox.snapshots,
-            lifetime_s=settings.sandbox.lifetime_s,
-        )
-        self.ledger.append(Entry(event="tracing.sealed"))
-        loaded: dict[str, JsonValue] = {
-            "name": bundle.name,
-            "revision": bundle.revision,
-            "policies": len(bundle.policies),
-            "mode": settings.policy.mode,
-            "signed_by": list(bundle.signed_by),
-        }
-        self.ledger.append(Entry(event="policy.loaded", bundle=bundle.digest, attrs=loaded))
-        enforce()
+        with ExitStack() as undo:
+            undo.callback(self.ledger.close)
+            self.telemetry = Telemetry(directory=spans)
+            undo.callback(self.telemetry.close)
+            self.shipper: Shipper | None = None
+            gate = Gate(
+                engine=engine,
+                ledger=self.ledger,
+                telemetry=self.telemetry,
+                principal=principal,
+                backend=inner.backend_id,
+                mode=settings.policy.mode,
+                approvals=ApprovalStore(settings.audit.approvals or directory.parent / "approvals"),
+            )
+            signing = settings.audit.signing_key
+            super().__init__(
+                inner,
+                gate,
+                key=None if signing is None else signing.with_name(KEY_NAME),
+                snapshots=settings.sandbox.snapshots,
+                lifetime_s=settings.sandbox.lifetime_s,
+            )
+            self.ledger.append(Entry(event="tracing.sealed"))
+            loaded: dict[str, JsonValue] = {
+                "name": bundle.name,
+                "revision": bundle.revision,
+                "policies": len(bundle.policies),
+                "mode": settings.policy.mode,
+                "signed_by": list(bundle.signed_by),
+            }
+            self.ledger.append(Entry(event="policy.loaded", bundle=bundle.digest, attrs=loaded))
+            self.live = LivePolicies(gate, bundle.path, lambda: load_bundle(bundle.path, trust, datetime.now(UTC)))
+            undo.callback(self.live.stop)
+            self.live.start(watch_s=settings.policy.watch_s, sighup=settings.policy.sighup)
+            enforce()
+            undo.pop_all()
         self.telemetry.attach()
         if settings.otlp.endpoint is not None:
             place = directory.parent / "shipped.json"
@@ -112,7 +119,6 @@ class PolicySandboxClient(GuardedClient):
             sources = [LedgerSource(directory), self.telemetry.source()]
             self.shipper = Shipper(settings.otlp.endpoint, sources, place=place, headers=settings.otlp.headers)
             self.shipper.start()
-        self.live.start(watch_s=settings.policy.watch_s, sighup=settings.policy.sighup)
         atexit.register(self.close)
 
     async def reload(self) -> Change:

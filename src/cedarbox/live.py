@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import stat
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import FrameType
-from typing import Final
+from typing import Any, Final
 
 from cedarbox.audit import Entry
-from cedarbox.errors import BundleError, CedarboxError, ConfigurationError, LedgerError
+from cedarbox.errors import BundleError, CedarboxError, ConfigurationError
 from cedarbox.guard import Gate
 from cedarbox.guard.change import Change, change_policies
 from cedarbox.policy import PolicyBundle, PolicyEngine
@@ -20,6 +22,8 @@ from cedarbox.policy import PolicyBundle, PolicyEngine
 __all__ = ["LivePolicies"]
 
 _JOIN_SECONDS: Final = 60.0
+
+_logger = logging.getLogger(__name__)
 
 
 class LivePolicies:
@@ -39,6 +43,7 @@ class LivePolicies:
         self._one_at_a_time = threading.Lock()
         self._wanted, self._over = threading.Event(), False
         self._thread: threading.Thread | None = None
+        self._former: Any = None
 
     def reload(self) -> Change:
         """Load the bundle and put it in force; end what it denies. Blocks until that has ended.
@@ -81,7 +86,7 @@ class LivePolicies:
         """
         if sighup:
             try:
-                signal.signal(signal.SIGHUP, self._on_signal)
+                self._former = signal.signal(signal.SIGHUP, self._on_signal)
             except ValueError:
                 hint = "make the client in the main thread, or set policy.sighup = false"
                 raise ConfigurationError("policy.sighup needs the main thread", hint=hint) from None
@@ -92,9 +97,13 @@ class LivePolicies:
             self._thread.start()
 
     def stop(self) -> None:
-        """Stop reloading. Doing it twice changes nothing."""
+        """Stop reloading, and give SIGHUP back. Doing it twice changes nothing."""
         self._over = True
         self._wanted.set()
+        if self._former is not None and signal.getsignal(signal.SIGHUP) == self._on_signal:
+            # In another thread than the main one it stays; a signal then finds nothing to do.
+            with suppress(ValueError):
+                signal.signal(signal.SIGHUP, self._former)
         if (thread := self._thread) is not None and thread is not threading.current_thread():
             thread.join(_JOIN_SECONDS)
 
@@ -114,9 +123,12 @@ class LivePolicies:
                 taken = now
                 try:
                     self.reload()
-                except (BundleError, LedgerError, ConfigurationError):
+                except CedarboxError as error:
                     # It is on record, or nothing can be; either way the last good policies stay.
-                    continue
+                    _logger.warning("the policies in force stay: %s", error)
+                except Exception:
+                    # Whatever it was, the next change must be seen.
+                    _logger.exception("the policies could not be changed")
 
     def _rejected(self, reason: str) -> None:
         entry = Entry(

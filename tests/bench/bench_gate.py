@@ -19,7 +19,7 @@ import orjson
 
 from cedarbox.audit import Entry, Ledger
 from cedarbox.guard import Gate
-from cedarbox.guard.gate import Question
+from cedarbox.guard.question import Question
 from cedarbox.policy import PolicyBundle, PolicyEngine, actions
 from cedarbox.policy.entities import NAMESPACE, Base
 from cedarbox.telemetry.spans import Telemetry

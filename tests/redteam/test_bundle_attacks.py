@@ -17,7 +17,7 @@ from tests.unit.bundles import SHIPPED
 from cedarbox import PolicySandboxClient
 from cedarbox.audit import Record, read_records
 from cedarbox.errors import PolicyDenied
-from cedarbox.guard.gate import Question
+from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Address, Host, canonical_host

@@ -20,7 +20,7 @@ from tests.unit.guarded import Guarded
 
 from cedarbox.audit import Record
 from cedarbox.errors import BundleError, CanonicalizationError, PolicyDenied
-from cedarbox.guard.gate import Question
+from cedarbox.guard.question import Question
 from cedarbox.policy import PolicyBundle, PolicyEngine, actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Host, canonical_host

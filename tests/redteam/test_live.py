@@ -6,6 +6,7 @@ import asyncio
 import io
 import os
 import signal
+import threading
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -21,7 +22,9 @@ from agents.testing import ModelStep, ScriptedModel, assistant_message
 from tests.unit.bundles import PERMIT_ALL
 from tests.unit.guarded import Guarded
 
-from cedarbox.errors import BundleError, LedgerError, PolicyDenied
+from cedarbox.audit import read_records, verify_ledger
+from cedarbox.errors import BundleError, ConfigurationError, LedgerError, PolicyDenied
+from cedarbox.guard import is_in_force
 from cedarbox.policy import PolicyEngine
 
 
@@ -361,6 +364,50 @@ async def test_a_hangup_reloads(tmp_path: Path) -> None:
         await until(lambda: guarded.records("policy.reloaded"))
     finally:
         signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_hangup_after_the_client_was_closed(tmp_path: Path) -> None:
+    """SIGHUP comes after the client was closed: it means again what it meant before, and no ledger is written to."""
+    seen: list[int] = []
+    before = signal.signal(signal.SIGHUP, lambda number, _: seen.append(number))
+    try:
+        guarded = Guarded(tmp_path, sighup=True)
+        guarded.client.close()
+        records = len(guarded.records())
+        os.kill(os.getpid(), signal.SIGHUP)
+        assert seen == [signal.SIGHUP]
+        assert len(guarded.records()) == records
+    finally:
+        signal.signal(signal.SIGHUP, before)
+
+
+async def test_a_watcher_survives_what_nobody_foresaw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change fails with an error of no known kind: the policies in force stay, and the next change is taken up."""
+    guarded = Guarded(tmp_path, watch_s=0.1)
+    called = threading.Event()
+
+    def broken(*_: object) -> None:
+        called.set()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr("cedarbox.live.change_policies", broken)
+    guarded.rewrite(without("mountRead"))
+    await until(called.is_set)
+    monkeypatch.undo()
+    guarded.rewrite(without("exec"))
+    await until(lambda: guarded.records("policy.reloaded"))
+
+
+async def test_a_client_that_cannot_be_made_leaves_nothing_open(tmp_path: Path) -> None:
+    """The sandbox key lies open to others: nothing is put in force, and the ledger is closed and verifies."""
+    (tmp_path / "sandbox.key").write_text("0" * 64 + "\n")
+    (tmp_path / "sandbox.key").chmod(0o644)
+    with pytest.raises(ConfigurationError, match="read by others"):
+        Guarded(tmp_path)
+    assert not is_in_force()
+    events = [record.entry.event for _, record in read_records(tmp_path / "ledger")]
+    assert events[-1] == "ledger.closed"
+    assert verify_ledger(tmp_path / "ledger").ok
 
 
 async def test_shadow_denies_nothing_and_records_every_denial(tmp_path: Path) -> None:

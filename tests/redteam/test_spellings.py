@@ -23,7 +23,7 @@ from cedarbox.boxlite.mounts import Mount, pinned
 from cedarbox.boxlite.network import check_egress
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.facts import SandboxFacts, mounting
-from cedarbox.guard.gate import Question
+from cedarbox.guard.question import Question
 from cedarbox.guard.session import GuardedSession
 
 _FORBID = (

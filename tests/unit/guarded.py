@@ -39,13 +39,13 @@ class Guarded:
             otlp={"spans": directory / "spans"},
         )
         self.directory = directory
-        self.made.append(self)
         bundle = bundle or write_bundle(directory / "bundle", policies, metadata=metadata)
         self.client = PolicySandboxClient(
             inner or UnixLocalSandboxClient(),
             policies=bundle,
             settings=settings.model_copy(update={"otlp": settings.otlp.model_copy(update={"endpoint": None})}),
         )
+        self.made.append(self)
 
     def rewrite(self, policies: str) -> None:
         """Put other policies into the bundle on disk."""

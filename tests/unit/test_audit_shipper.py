@@ -178,6 +178,9 @@ def test_a_collector_that_is_down_at_the_start(ledger: Ledger, place: Path) -> N
     shipper.start()
     assert not shipper.flush(0.3)
     assert shipper.pending == 32
+    end = time.monotonic() + PATIENCE
+    while not shipper.last_error and time.monotonic() < end:
+        time.sleep(0.05)
     assert "ConnectError" in shipper.last_error
     collector.up()
     assert shipper.flush(PATIENCE)

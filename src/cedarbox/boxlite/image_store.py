@@ -13,13 +13,10 @@ An image is complete or not there: it is written beside the others, checked, and
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
-import stat
-import tempfile
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,6 +26,7 @@ from cedarbox.boxlite.checks import Checks
 from cedarbox.boxlite.image_catalogue import LOCAL, Catalogue, StoredImage
 from cedarbox.boxlite.image_import import Imported, import_layout
 from cedarbox.boxlite.image_lock import LOCK_FILE, read_lock
+from cedarbox.boxlite.image_room import Room
 from cedarbox.boxlite.image_signatures import (
     MAX_SIGNATURES,
     ImageKey,
@@ -41,15 +39,12 @@ from cedarbox.boxlite.image_sources import opened_source
 from cedarbox.boxlite.images import LayoutVerifier
 from cedarbox.boxlite.references import DIGEST, Reference, parse_reference
 from cedarbox.errors import ImageError
+from cedarbox.files import sync_directory
 
 __all__ = ["MAX_SIZE", "Found", "ImageStore", "default_store"]
 
 MAX_SIZE: Final = 32 * 1024**3
 """Bytes that the blobs of an image, and its unpacked layers, may each have together, when nothing else is said."""
-
-_WORK: Final = ".work-"
-_PULL: Final = ".pull-"
-_HELD: Final = "held"
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +82,7 @@ class ImageStore:
     def __init__(self, directory: Path | None = None, *, lock: Path = LOCK_FILE) -> None:
         self.directory = default_store() if directory is None else Path(directory).expanduser().absolute()
         self.lock = lock
+        self._room = Room(self.directory)
 
     def list(self) -> list[Found]:
         """Return all images, sorted by name.
@@ -192,7 +188,7 @@ class ImageStore:
         Raises:
             ImageError: The image cannot be used; the store is as it was.
         """
-        with self._changing() as catalogue, self._work() as work:
+        with self._changing() as catalogue, self._room.work() as work:
             (work / "layout").mkdir()
             (work / "scratch").mkdir()
             imported = write(work / "layout", work / "scratch")
@@ -222,22 +218,13 @@ class ImageStore:
             found = self._found(after, after.images[image.digest])
         return Found(found.image, found.path, found.names, imported.notes)
 
-    @contextmanager
-    def scratch(self) -> Iterator[Path]:
+    def scratch(self) -> AbstractContextManager[Path]:
         """Give a private directory on the disk of the store, for as long as the block runs. The store is not locked.
 
         Raises:
             ImageError: The store cannot be used.
         """
-        with self._changing():
-            place = Path(tempfile.mkdtemp(prefix=_PULL, dir=self.directory))
-            held = os.open(place / _HELD, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-            fcntl.flock(held, fcntl.LOCK_EX)
-        try:
-            yield place
-        finally:
-            shutil.rmtree(place, ignore_errors=True)
-            os.close(held)
+        return self._room.scratch()
 
     def remove(self, text: str) -> tuple[str, bool]:
         """Remove a name, or an image by its digest; an image without a name left goes with its last name.
@@ -314,51 +301,13 @@ class ImageStore:
     def _catalogue(self) -> Catalogue:
         if not self.directory.exists():
             return Catalogue({}, {})
-        self._check_directory()
+        self._room.check()
         return Catalogue.load(self.directory / "catalogue.json")
-
-    def _check_directory(self) -> None:
-        status = self.directory.stat()
-        if not stat.S_ISDIR(status.st_mode) or status.st_uid != os.geteuid():
-            raise ImageError(f"the image store {self.directory} is not a directory of this user", hint="use another")
-        if status.st_mode & 0o022:
-            raise ImageError(
-                f"others can write to the image store {self.directory}", hint=f"chmod 700 {self.directory}"
-            )
 
     @contextmanager
     def _changing(self) -> Iterator[Catalogue]:
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._check_directory()
-            (self.directory / "layouts").mkdir(mode=0o700, exist_ok=True)
-            handle = os.open(self.directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        except OSError as error:
-            raise ImageError(
-                f"the image store {self.directory} cannot be used ({error.strerror})", hint="check its mode"
-            ) from None
-        try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
-            for left in self.directory.glob(f"{_WORK}*"):
-                shutil.rmtree(left, ignore_errors=True)
-            for left in self.directory.glob(f"{_PULL}*"):
-                _swept(left)
+        with self._room.changing():
             yield Catalogue.load(self.directory / "catalogue.json")
-        except OSError as error:
-            raise ImageError(
-                f"the image store {self.directory} cannot be changed ({error.strerror})",
-                hint="check its mode and the free space of its disk",
-            ) from None
-        finally:
-            os.close(handle)
-
-    @contextmanager
-    def _work(self) -> Iterator[Path]:
-        work = Path(tempfile.mkdtemp(prefix=_WORK, dir=self.directory))
-        try:
-            yield work
-        finally:
-            shutil.rmtree(work, ignore_errors=True)
 
     def _layout(self, image: StoredImage) -> Path:
         return self.directory / "layouts" / image.layout_digest.removeprefix("sha256:")
@@ -383,31 +332,10 @@ class ImageStore:
             path.chmod(0o700 if path.is_dir() else 0o600)
         (work / "layout").chmod(0o700)
         (work / "layout").rename(place)
-        handle = os.open(place.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)
+        sync_directory(place.parent)
 
     def _found(self, catalogue: Catalogue, image: StoredImage) -> Found:
         return Found(image, self._layout(image), catalogue.named(image.digest))
-
-
-def _swept(left: Path) -> None:
-    """Remove a scratch directory whose process is gone: nobody holds its lock."""
-    try:
-        handle = os.open(left / _HELD, os.O_RDWR | os.O_CLOEXEC | os.O_NOFOLLOW)
-    except OSError:
-        shutil.rmtree(left, ignore_errors=True)
-        return
-    try:
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return
-    else:
-        shutil.rmtree(left, ignore_errors=True)
-    finally:
-        os.close(handle)
 
 
 def _own_name(imported: Imported, label: str) -> str:

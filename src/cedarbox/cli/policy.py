@@ -15,7 +15,7 @@ from cedarbox.ed25519 import load_private_key, load_public_key, write_key_pair
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import open_regular, write_file
 from cedarbox.policy import PolicyBundle
-from cedarbox.policy.bundle import SCHEMA_VERSION
+from cedarbox.policy.schema import SCHEMA_VERSION
 from cedarbox.policy.signing import (
     MAX_ENVELOPE,
     SIGNATURE_FILE,

@@ -14,10 +14,11 @@ from agents.sandbox.types import User
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.backend import EndsAtOnce, WritesBack, pin_paths
 from cedarbox.guard.facts import mounting
-from cedarbox.guard.gate import Gate, Impossible, Operation, Question
+from cedarbox.guard.gate import Gate, Operation
 from cedarbox.guard.holds import Hold
 from cedarbox.guard.lifetime import Lifetime
 from cedarbox.guard.manifest import questions
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.terminals import HeldProcesses
 from cedarbox.policy import PolicyEngine
 from cedarbox.policy.actions import Action

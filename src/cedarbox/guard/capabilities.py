@@ -21,8 +21,9 @@ from agents.tool_context import ToolContext
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.endpoints import Destination
-from cedarbox.guard.gate import Gate, Impossible, Question
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.once import ask_once
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.policy import actions
 
 __all__ = ["capabilities_for", "decide_capabilities", "decide_compaction"]

@@ -19,8 +19,9 @@ from typing import Final
 from cedarbox.audit import Entry, JsonValue
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.entries import recordable, why
-from cedarbox.guard.gate import Gate, decide
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.holds import Hold
+from cedarbox.guard.question import answer
 from cedarbox.policy import PolicyEngine
 
 __all__ = ["Change", "Cut", "change_policies"]
@@ -132,10 +133,9 @@ class _Ending:
 def _denial(gate: Gate, engine: PolicyEngine, hold: Hold) -> PolicyDenied | None:
     base = replaced(gate.base(), agent=hold.caller.agent, tool=hold.caller.tool)
     try:
-        action = hold.question.name(base)
+        action, decision = answer(hold.question, engine, gate.principal, base)
     except CanonicalizationError as error:
         return PolicyDenied(hold.question.verb, hold.question.asked, reason=error.message)
-    decision = decide(engine, gate.principal, action, base.at)
     if decision.allowed:
         return None
     reason = f"the policies have changed: {why(decision)}"

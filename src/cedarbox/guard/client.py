@@ -24,9 +24,10 @@ from agents.sandbox.snapshot import NoopSnapshotSpec, SnapshotBase, SnapshotSpec
 from cedarbox.audit import Entry, JsonValue
 from cedarbox.errors import CedarboxError, ConfigurationError
 from cedarbox.guard.facts import SandboxFacts, facts_of
-from cedarbox.guard.gate import Gate, Impossible, Question
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.keys import KEY_NAME, SandboxKey
 from cedarbox.guard.manifest import questions
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.sealed import SealedSnapshotSpec
 from cedarbox.guard.session import GuardedSession
 from cedarbox.guard.states import StateSeal

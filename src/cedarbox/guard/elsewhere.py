@@ -11,8 +11,8 @@ from functools import cache
 from typing import Any, Final, NoReturn
 
 from cedarbox.errors import ConfigurationError
-from cedarbox.guard.gate import Impossible
 from cedarbox.guard.identity import current_run
+from cedarbox.guard.question import Impossible
 
 __all__ = ["around_the_runner"]
 

@@ -20,8 +20,9 @@ from agents.testing import ScriptedModel
 from openai import AsyncAzureOpenAI, AsyncOpenAI
 
 from cedarbox.errors import CanonicalizationError, PolicyDenied
-from cedarbox.guard.gate import Gate, Impossible, Question
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import current_run
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Address, Host, canonical_host

@@ -14,8 +14,8 @@ from typing import Final, Literal, Protocol, runtime_checkable
 from agents.sandbox.session.sandbox_client import BaseSandboxClient
 
 from cedarbox.errors import CanonicalizationError
-from cedarbox.guard.gate import Impossible, Question
 from cedarbox.guard.manifest import environment_questions
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path

@@ -14,8 +14,9 @@ from agents.sandbox.types import User
 from cedarbox.errors import CanonicalizationError
 from cedarbox.guard.admission import AdmittingSession, name_of
 from cedarbox.guard.backend import real_path_in_guest, real_path_on_host, within_paths
-from cedarbox.guard.gate import Impossible, Operation, Question
+from cedarbox.guard.gate import Operation
 from cedarbox.guard.identity import is_decided
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import canonical_path

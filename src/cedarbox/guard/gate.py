@@ -11,54 +11,26 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any, Literal
 
 from cedarbox.audit import Entry, JsonValue, Ledger, Record
-from cedarbox.errors import BundleError, CanonicalizationError, LedgerError, PolicyDenied
+from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.approval_store import ApprovalStore
-from cedarbox.guard.approvals import ToolCall, Unapproved
+from cedarbox.guard.approvals import Unapproved
 from cedarbox.guard.entries import recordable, why
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import current_caller, current_run
+from cedarbox.guard.question import Impossible, Question, answer
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base
 from cedarbox.telemetry import attributes
 from cedarbox.telemetry.spans import OperationSpan, Telemetry
 
-__all__ = ["Gate", "Impossible", "Operation", "Question", "decide"]
-
-
-@dataclass(frozen=True, slots=True)
-class Question:
-    """A request to be decided.
-
-    Attributes:
-        verb: The operation, such as ``file read``: name of the span, and of the record when the action cannot be named.
-        name: Builds the typed action; raises :class:`CanonicalizationError` when it cannot.
-        asked: What was asked for as it came, with secrets taken out; recorded when it cannot be named.
-        call: The call of a tool that this is about to carry out, which a person can approve.
-        offered: A tool is only offered, and asked about again when it is called.
-    """
-
-    verb: str
-    name: Callable[[Base], Action]
-    asked: str = ""
-    call: ToolCall | None = None
-    offered: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Impossible:
-    """A request that no policy can permit, because cedarbox could not hold the backend to the answer."""
-
-    verb: str
-    resource: str
-    reason: str
+__all__ = ["Gate", "Operation"]
 
 
 class Operation:
@@ -256,14 +228,12 @@ class Gate:
         self, engine: PolicyEngine, question: Question, span: OperationSpan, session: str | None
     ) -> tuple[Action, Decision, Record]:
         # 1. Name it; what has no canonical form is denied.
-        base = self.base()
+        # 2. Decide.
         try:
-            action = question.name(base)
+            action, decision = answer(question, engine, self.principal, self.base())
         except CanonicalizationError as error:
             unnamed = Impossible(question.verb, question.asked, error.message)
             raise await self._deny(unnamed, span, session, errors=(error.message,)) from None
-        # 2. Decide.
-        decision = decide(engine, self.principal, action, base.at)
         span.set(attributes.CEDARBOX_POLICY_ACTION, action.name)
         span.set(attributes.CEDARBOX_POLICY_RESOURCE, str(action.resource))
         span.set(attributes.CEDARBOX_POLICY_MICROS, decision.micros)
@@ -283,14 +253,14 @@ class Gate:
         # 3. Record the decision and wait until it is on disk.
         if not decision.allowed:
             attrs |= {"mode": "shadow", "reason": why(decision)}
-        answer = "allow" if decision.allowed else "deny"
+        verdict = "allow" if decision.allowed else "deny"
         entry = self.entry(
             "decision",
             span,
             session,
             action=action.name,
             resource=str(action.resource),
-            decision=answer,
+            decision=verdict,
             policies=decision.policies,
             errors=decision.errors,
             bundle=decision.bundle,
@@ -302,7 +272,7 @@ class Gate:
             span.fail("unrecorded")
             reason = f"the decision cannot be recorded: {error.message}"
             raise PolicyDenied(action.name, str(action.resource), reason=reason) from error
-        span.set(attributes.CEDARBOX_POLICY_DECISION, answer)
+        span.set(attributes.CEDARBOX_POLICY_DECISION, verdict)
         span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
         return action, decision, record
 
@@ -394,19 +364,3 @@ class Gate:
         """Return the attributes of the span of an operation."""
         known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
         return known | ({attributes.SANDBOX_SESSION_ID: session} if session else {})
-
-
-def decide(engine: PolicyEngine, principal: str, action: Action, now: datetime) -> Decision:
-    """Decide by a bundle that is in force; one that has expired meanwhile permits nothing.
-
-    Args:
-        engine: Decides.
-        principal: Id of the agent.
-        action: The request.
-        now: The time of the request.
-    """
-    try:
-        engine.bundle.check_current(now)
-    except BundleError as error:
-        return engine.refusal(error.message)
-    return engine.decide(principal, action)

@@ -18,7 +18,7 @@ from cedarbox.errors import PolicyDenied
 from cedarbox.guard.identity import Caller, RunIdentity, current_caller, current_run
 
 if TYPE_CHECKING:
-    from cedarbox.guard.gate import Question
+    from cedarbox.guard.question import Question
 
 __all__ = ["Hold", "Holds", "RunningOperation"]
 

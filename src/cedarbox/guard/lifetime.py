@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 
-from cedarbox.guard.gate import Impossible
+from cedarbox.guard.question import Impossible
 
 __all__ = ["Lifetime"]
 

@@ -20,7 +20,7 @@ from agents.sandbox.workspace_paths import SandboxPathGrant
 from pydantic import BaseModel
 
 from cedarbox.errors import CanonicalizationError, CedarboxError
-from cedarbox.guard.gate import Impossible, Question
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.repositories import host_of
 from cedarbox.hostpaths import real_path
 from cedarbox.policy import actions

@@ -21,9 +21,10 @@ from cedarbox.errors import PolicyDenied, UnsupportedToolError
 from cedarbox.guard import requests
 from cedarbox.guard.capabilities import decide_capabilities, decide_compaction
 from cedarbox.guard.endpoints import Destination
-from cedarbox.guard.gate import Gate, Impossible, Question
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import current_run
 from cedarbox.guard.once import ask_once
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.server_state import decided_settings
 from cedarbox.guard.tools import DECIDED_WHEN_CALLED, ToolIdentity, identity_of, offer
 from cedarbox.policy import PolicyEngine

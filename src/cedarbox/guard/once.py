@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from cedarbox.guard.gate import Gate, Question
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import current_run
+from cedarbox.guard.question import Question
 
 __all__ = ["ask_once"]
 

@@ -14,7 +14,7 @@ from agents._tool_identity import get_function_tool_qualified_name
 from agents.model_settings import MCPToolChoice, ModelSettings
 from agents.tool import HostedMCPTool, Tool
 
-from cedarbox.guard.gate import Impossible
+from cedarbox.guard.question import Impossible
 from cedarbox.guard.tools import tool_kind
 
 __all__ = [

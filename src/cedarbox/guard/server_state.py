@@ -17,9 +17,10 @@ from agents.models.chatcmpl_helpers import ChatCmplHelpers
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.endpoints import Destination, held, known_client
-from cedarbox.guard.gate import Gate, Question
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import current_run
 from cedarbox.guard.once import ask_once
+from cedarbox.guard.question import Question
 from cedarbox.guard.requests import refers_to_stored
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action

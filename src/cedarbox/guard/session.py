@@ -26,9 +26,9 @@ from cedarbox.guard.answers import DENIED_EXIT_CODE, denied_update, described
 from cedarbox.guard.backend import EndsProcesses, KeepsSnapshots
 from cedarbox.guard.coverage import GATED
 from cedarbox.guard.files import FilesSession
-from cedarbox.guard.gate import Impossible, Question
 from cedarbox.guard.identity import applying_decided_manifest, is_decided
 from cedarbox.guard.manifest import account_questions, entry_questions, questions
+from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.sealed import SealedSnapshot
 from cedarbox.guard.stores import saves, store_of
 from cedarbox.policy import actions

@@ -6,8 +6,9 @@ from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
 
 from cedarbox.errors import PolicyDenied
 from cedarbox.guard.backend import EndsProcesses
-from cedarbox.guard.gate import Gate, Question
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.holds import Hold
+from cedarbox.guard.question import Question
 
 __all__ = ["HeldProcesses"]
 

@@ -24,8 +24,8 @@ from agents.tool import (
 
 from cedarbox.errors import CanonicalizationError
 from cedarbox.guard.approvals import HELD_KINDS, ToolCall
-from cedarbox.guard.gate import Question
 from cedarbox.guard.identity import current_run
+from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base

@@ -25,8 +25,9 @@ from agents.run_internal import tool_execution
 
 from cedarbox.errors import CanonicalizationError, LedgerError
 from cedarbox.guard.approvals import ToolCall, Unapproved
-from cedarbox.guard.gate import Gate, Question, decide
+from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import Caller, current_caller, current_gate, within
+from cedarbox.guard.question import Question, answer
 from cedarbox.guard.tools import identity_of, invocation
 
 __all__ = ["WRAPPED", "call_of", "exact_arguments", "through_gate", "wants_approval"]
@@ -74,12 +75,10 @@ async def wants_approval(gate: Gate, question: Question) -> bool:
     call, store = question.call, gate.approvals
     if call is None or store is None or gate.mode == "shadow":
         return False
-    base = gate.base()
     try:
-        action = question.name(base)
+        action, decision = answer(question, gate.engine, gate.principal, gate.base())
     except CanonicalizationError:
         return False
-    decision = decide(gate.engine, gate.principal, action, base.at)
     approval = decision.approval
     if not decision.allowed or approval is None:
         return False

@@ -17,7 +17,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from functools import cached_property
-from importlib import resources
 from pathlib import Path
 from typing import Any, Literal
 
@@ -27,29 +26,20 @@ from cedarbox.errors import BundleError
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.approval import check_approval, declared_approvers
 from cedarbox.policy.entities import NAMESPACE
-from cedarbox.policy.reading import BundleFiles, read_bundle
+from cedarbox.policy.principals import declared_principals
+from cedarbox.policy.reading import BundleFiles, read_bundle, utf8_text
+from cedarbox.policy.schema import SCHEMA_VERSION, schema_text
 from cedarbox.policy.signing import SIGNATURE_FILE, Manifest, Signers, compare, read_envelope, read_manifest, verify
 from cedarbox.policy.source import Statement, excess, locate, statements
 
-__all__ = ["SCHEMA_VERSION", "Policy", "PolicyBundle", "schema_text"]
+__all__ = ["Policy", "PolicyBundle"]
 
-SCHEMA_VERSION = 1
 _MAX_REVISION = 2**53 - 1  # what JSON can tell in a signature
-# cedarpy looks at every policy of an action for each decision, about 1 µs each, and reckons the ancestors of every
-# entity when it loads them: a chain of 4,000 groups takes 15 s (measured on 4.12.2).
+# cedarpy looks at every policy of an action for each decision, about 1 µs each (measured on 4.12.2).
 _MAX_POLICIES = 10_000
-_MAX_ENTITIES = 10_000
-_MAX_GROUPS = 1_000
-_MAX_GROUP_DEPTH = 16
-_PRINCIPAL_TYPES = frozenset({"Tenant", "AgentGroup", "Agent"})
 # cedarpy numbers policies in the text it was given; the number means nothing to the reader.
 _OWN_NUMBER = re.compile(r"^for policy `policy\d+`[,:] ")
 _METADATA_KEYS = frozenset({"name", "revision", "description", "schema", "on_denied_tool", "approvers"})
-
-
-def schema_text() -> str:
-    """Return the Cedar schema that this version of cedarbox enforces."""
-    return resources.files("cedarbox.policy").joinpath("schema.cedarschema").read_text("utf-8")
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,7 +143,7 @@ class PolicyBundle:
             revision=metadata.get("revision", 0),
             digest=_digest(files),
             policies=tuple(policy for policy, _ in policies),
-            entities=_entities(root, contents["entities.json"]),
+            entities=declared_principals(root / "entities.json", contents["entities.json"]),
             on_denied_tool=metadata.get("on_denied_tool", "error"),
             files=files,
             signed_by=signed_by,
@@ -226,18 +216,10 @@ def _digest(files: Mapping[str, str]) -> str:
     return "sha256:" + hashlib.sha256("".join(lines).encode()).hexdigest()
 
 
-def _text(path: Path, data: bytes) -> str:
-    try:
-        return data.decode("utf-8")
-    except UnicodeDecodeError as error:
-        line = data.count(b"\n", 0, error.start) + 1
-        raise BundleError("not UTF-8 text", path=path, line=line, hint="save it as UTF-8") from None
-
-
 def _metadata(root: Path, data: bytes) -> dict[str, Any]:
     path = root / "bundle.toml"
     try:
-        metadata = tomllib.loads(_text(path, data))
+        metadata = tomllib.loads(utf8_text(path, data))
     except tomllib.TOMLDecodeError as error:
         raise BundleError(f"not TOML: {error}", path=path) from None
     if unknown := sorted(metadata.keys() - _METADATA_KEYS):
@@ -252,14 +234,14 @@ def _metadata(root: Path, data: bytes) -> dict[str, Any]:
     if type(schema) is not int or schema != SCHEMA_VERSION:
         hint = f"this cedarbox enforces schema {SCHEMA_VERSION}"
         raise BundleError(f"schema is {schema!r}, expected {SCHEMA_VERSION}", path=path, hint=hint)
-    metadata["approvers"] = declared_approvers(path, _text(path, data), metadata.get("approvers"))
+    metadata["approvers"] = declared_approvers(path, utf8_text(path, data), metadata.get("approvers"))
     return metadata
 
 
 def _policies(root: Path, name: str, data: bytes) -> list[tuple[Policy, Statement]]:
     path = root / name
     parsed = []
-    found = list(statements(_text(path, data)))
+    found = list(statements(utf8_text(path, data)))
     if len(found) > _MAX_POLICIES:
         hint = "name many hosts or paths by a domain or a directory above them"
         raise BundleError(f"more than {_MAX_POLICIES} policies", path=path, line=found[_MAX_POLICIES].line, hint=hint)
@@ -347,57 +329,3 @@ def _validate(root: Path, policies: Sequence[tuple[Policy, Statement]]) -> None:
             message = f"policy {policy.id!r} does not fit the schema: {message}"
             raise BundleError(message, path=root / policy.file, line=line, column=column)
     raise BundleError("the policies do not fit the schema", path=root)
-
-
-def _entities(root: Path, data: bytes) -> tuple[Mapping[str, Any], ...]:
-    path = root / "entities.json"
-    try:
-        items = json.loads(_text(path, data))
-    except json.JSONDecodeError as error:
-        raise BundleError(f"not JSON: {error.msg}", path=path, line=error.lineno, column=error.colno) from None
-    except (RecursionError, ValueError):
-        raise BundleError("not JSON that can be read: too deep, or a number too long", path=path) from None
-    if not isinstance(items, list):
-        raise BundleError("expected a list of entities", path=path)
-    for number, item in enumerate(items, start=1):
-        uid = item.get("uid") if isinstance(item, dict) else None
-        if not isinstance(uid, dict) or not isinstance(uid.get("type"), str) or not isinstance(uid.get("id"), str):
-            hint = 'each needs "uid": {"type": …, "id": …}, "attrs" and "parents"'
-            raise BundleError(f"entity {number} has no uid", path=path, hint=hint)
-        if uid["type"].removeprefix(f"{NAMESPACE}::") not in _PRINCIPAL_TYPES:
-            hint = f"only {', '.join(sorted(_PRINCIPAL_TYPES))} are declared; cedarbox derives the rest"
-            raise BundleError(f"entity {number} is a {uid['type']}", path=path, hint=hint)
-    _refuse_large_hierarchy(path, items)
-    try:
-        cedarpy.Entities.from_json_str(json.dumps(items), cedarpy.Schema.from_str(schema_text()))
-    except ValueError as error:
-        raise BundleError(f"does not fit the schema: {error}", path=path) from None
-    return tuple(items)
-
-
-def _refuse_large_hierarchy(path: Path, items: Sequence[Mapping[str, Any]]) -> None:
-    if len(items) > _MAX_ENTITIES:
-        raise BundleError(f"more than {_MAX_ENTITIES} entities", path=path, hint="declare the agents that run here")
-    above = {
-        item["uid"]["id"]: _group_ids(item.get("parents"))
-        for item in items
-        if item["uid"]["type"] == f"{NAMESPACE}::AgentGroup"
-    }
-    if len(above) > _MAX_GROUPS:
-        raise BundleError(f"more than {_MAX_GROUPS} agent groups", path=path, hint="use fewer groups")
-    level, depth = set(above), 0
-    while level := {parent for group in level for parent in above.get(group, ())}:
-        depth += 1
-        if depth > _MAX_GROUP_DEPTH:
-            hint = "a group must not be in itself, and groups in groups are for a few levels"
-            raise BundleError(f"agent groups are nested more than {_MAX_GROUP_DEPTH} deep", path=path, hint=hint)
-
-
-def _group_ids(parents: object) -> frozenset[str]:
-    # What is malformed here is refused by the schema a moment later.
-    uids = (
-        [parent.get("__entity", parent) for parent in parents if isinstance(parent, dict)]
-        if isinstance(parents, list)
-        else []
-    )
-    return frozenset(uid["id"] for uid in uids if isinstance(uid, dict) and isinstance(uid.get("id"), str))

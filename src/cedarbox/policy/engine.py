@@ -15,8 +15,9 @@ import orjson
 
 from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.approval import Approval, approval_of, combined
-from cedarbox.policy.bundle import Policy, PolicyBundle, schema_text
+from cedarbox.policy.bundle import Policy, PolicyBundle
 from cedarbox.policy.entities import NAMESPACE, Entity
+from cedarbox.policy.schema import schema_text
 
 __all__ = ["Decision", "PolicyEngine"]
 

@@ -21,7 +21,7 @@ from cedarbox.errors import BundleError
 from cedarbox.files import open_regular
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 
-__all__ = ["BundleFiles", "read_bundle"]
+__all__ = ["BundleFiles", "read_bundle", "utf8_text"]
 
 _ATTEMPTS: Final = 5
 _MAX_FILE: Final = 4 * 1024 * 1024
@@ -117,6 +117,19 @@ def _counts(name: str, *, with_signature: bool) -> bool:
     if name == SIGNATURE_FILE:
         return with_signature
     return Path(name).suffix == ".cedar" or name in {"entities.json", "bundle.toml"}
+
+
+def utf8_text(path: Path, data: bytes) -> str:
+    """Return the text of a file of a bundle.
+
+    Raises:
+        BundleError: It is not UTF-8; the message names the line.
+    """
+    try:
+        return data.decode("utf-8")
+    except UnicodeDecodeError as error:
+        line = data.count(b"\n", 0, error.start) + 1
+        raise BundleError("not UTF-8 text", path=path, line=line, hint="save it as UTF-8") from None
 
 
 def _refuse_odd(path: Path, status: os.stat_result) -> None:

@@ -18,9 +18,9 @@ from typing import Any, Final, Literal, Union, get_args, get_origin, get_type_hi
 from cedarbox.errors import CanonicalizationError
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
-from cedarbox.policy.bundle import schema_text
 from cedarbox.policy.canonical import Address, Host, canonical_host
 from cedarbox.policy.entities import Base
+from cedarbox.policy.schema import schema_text
 
 __all__ = ["AT", "BACKEND", "Argument", "Scalar", "Value", "arguments_of", "build"]
 
