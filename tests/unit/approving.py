@@ -19,7 +19,7 @@ from cedarbox import approvals
 from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.guard.approvals import sign
 
-__all__ = ["ASKS", "DESK", "OFFICER", "Scene", "metadata", "pem", "public"]
+__all__ = ["ASKS", "DESK", "EVERY_TOOL", "INVOKE", "OFFICER", "Scene", "metadata", "outputs", "pem", "public"]
 
 DESK, OFFICER = (Ed25519PrivateKey.from_private_bytes(bytes([number] * 32)) for number in (1, 2))
 
@@ -31,6 +31,17 @@ ASKS = (
     PERMITS + '@id("pay") @requires_approval("desk") @approval_expires("15m")\n'
     'permit (principal, action == Sandbox::Action::"invokeTool", resource == Sandbox::Tool::"pay");\n'
 )
+
+INVOKE = 'permit (principal, action == Sandbox::Action::"invokeTool", resource);'
+EVERY_TOOL = (
+    '@id("rest") permit (principal, action, resource) unless { action == Sandbox::Action::"invokeTool" };\n'
+    f'@id("tools") @requires_approval("desk") {INVOKE}\n'
+)
+
+
+def outputs(result: Any) -> str:
+    """Return what the model was given for its calls."""
+    return str([item.output for item in result.new_items if item.type == "tool_call_output_item"])
 
 
 def public(key: Ed25519PrivateKey) -> str:

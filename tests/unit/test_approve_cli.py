@@ -6,13 +6,12 @@ import json
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
 
 import pytest
 from agents import (
     RunState,
 )
-from tests.unit.approving import DESK, OFFICER, Scene, pem
+from tests.unit.approving import DESK, OFFICER, Scene, outputs, pem
 from tests.unit.test_cli import assert_one_line
 from typer.testing import CliRunner
 
@@ -20,21 +19,10 @@ from cedarbox import approvals, verify_ledger
 from cedarbox.cli import app
 from cedarbox.errors import ConfigurationError
 
-INVOKE = 'permit (principal, action == Sandbox::Action::"invokeTool", resource);'
-EVERY_TOOL = (
-    '@id("rest") permit (principal, action, resource) unless { action == Sandbox::Action::"invokeTool" };\n'
-    f'@id("tools") @requires_approval("desk") {INVOKE}\n'
-)
-
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
-
-
-def outputs(result: Any) -> str:
-    """Return what the model was given for its calls."""
-    return str([item.output for item in result.new_items if item.type == "tool_call_output_item"])
 
 
 def configured(scene: Scene) -> Path:

@@ -30,27 +30,16 @@ from agents.sandbox.capabilities import Filesystem, Shell
 from agents.testing import ScriptedModel, assistant_message, function_call
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from openai.types.responses import ResponseApplyPatchToolCall, ResponseCustomToolCall, ResponseFunctionShellToolCall
-from tests.unit.approving import ASKS, DESK, OFFICER, Scene, public
+from tests.unit.approving import ASKS, DESK, EVERY_TOOL, OFFICER, Scene, outputs, public
 
 from cedarbox import PolicyDenied, approvals, verify_ledger
 from cedarbox.errors import ConfigurationError
 from cedarbox.guard.approvals import PAYLOAD_TYPE
 
-INVOKE = 'permit (principal, action == Sandbox::Action::"invokeTool", resource);'
-EVERY_TOOL = (
-    '@id("rest") permit (principal, action, resource) unless { action == Sandbox::Action::"invokeTool" };\n'
-    f'@id("tools") @requires_approval("desk") {INVOKE}\n'
-)
-
 
 @pytest.fixture
 def scene(tmp_path: Path) -> Scene:
     return Scene(tmp_path)
-
-
-def outputs(result: Any) -> str:
-    """Return what the model was given for its calls."""
-    return str([item.output for item in result.new_items if item.type == "tool_call_output_item"])
 
 
 async def test_a_signed_call_runs_once_and_the_ledger_alone_proves_who_signed_what(scene: Scene) -> None:

@@ -147,6 +147,8 @@ class AdmittingSession(SandboxSession):
         for each in held:
             self._gate.holds.release(each)
         self._processes.all_ended()
+        if self._life is not None:
+            self._life.cancel()
 
     async def _cut(self, denial: PolicyDenied) -> None:
         # Several things that it was given may be denied at once; it ends once.
