@@ -51,7 +51,7 @@ class PolicySandboxClient(GuardedClient):
 
     Raises:
         BundleError: The bundle cannot be used. Nothing was made then, no ledger either.
-        ConfigurationError: The principal is not declared in the bundle.
+        ConfigurationError: The principal is not declared in the bundle, or an argument cannot be used.
         LedgerError: The ledger cannot be opened.
         SealError: The SDK's tracing is not sealed.
     """
@@ -66,13 +66,23 @@ class PolicySandboxClient(GuardedClient):
     ) -> None:
         if not is_sealed():
             raise SealError("the seal on the SDK's tracing was undone", hint="find what replaced the trace provider")
+        client: object = inner
+        if not isinstance(client, BaseSandboxClient):
+            hint = "pass a client such as BoxLiteSandboxClient()"
+            raise ConfigurationError(f"a {type(client).__name__} is no sandbox client", hint=hint)
         settings = settings or load_settings()
+        # What was given counts, also when it is empty: a default in its place would be policies that nobody chose.
+        source: object = settings.policy.bundle if policies is None else policies
+        if not isinstance(source, (PolicyBundle, Path, str)) or source == "":
+            hint = "pass the directory of a policy bundle"
+            raise ConfigurationError(f"policies: {source!r} is no policy bundle", hint=hint)
         trust = settings.trust()
-        bundle = load_bundle(policies or settings.policy.bundle, trust, datetime.now(UTC))
-        principal = principal or settings.policy.principal
+        bundle = load_bundle(source, trust, datetime.now(UTC))
+        principal = settings.policy.principal if principal is None else principal
         if principal not in bundle.principals:
             hint = f"declared are: {', '.join(sorted(bundle.principals)) or 'none'}"
-            raise ConfigurationError(f"{bundle.path / 'entities.json'}: no agent {principal!r}", hint=hint)
+            shown = repr(principal)[:80]
+            raise ConfigurationError(f"{bundle.path / 'entities.json'}: no agent {shown}", hint=hint)
         engine, directory = PolicyEngine(bundle), settings.audit.directory
         spans = settings.otlp.spans or directory.parent / "spans"
         self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)

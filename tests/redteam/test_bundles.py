@@ -11,6 +11,7 @@ import os
 import shutil
 from base64 import b64encode
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
 from pathlib import Path
@@ -339,3 +340,27 @@ def test_the_memory_of_revisions_is_made_unreadable(site: Site) -> None:
     site.accept()
     site.state.chmod(0)
     site.assert_refused(r"bundles\.json")
+
+
+def test_eight_revisions_accepted_at_once(site: Site) -> None:
+    """Eight loaders bring eight revisions at the same moment, again and again.
+
+    The state file ends with the highest, and no lower one is accepted after a higher one was.
+    """
+    bundles = [signed_bundle(site.directory / f"r{n}", site.keys[0], revision=n) for n in range(1, 9)]
+    accepted: list[int] = []
+
+    def bring(bundle: Path) -> None:
+        for _ in range(5):
+            try:
+                accepted.append(site.accept(bundle).revision)
+            except BundleError as error:
+                assert "was accepted already" in error.message  # noqa: PT017 - in a thread
+
+    with ThreadPoolExecutor(8) as pool:
+        list(pool.map(bring, bundles))
+    state = json.loads(site.state.read_text())
+    assert state["bundles"]["test"]["revision"] == 8
+    assert accepted.count(8) == 5
+    with pytest.raises(BundleError, match="8 was accepted already"):
+        site.accept(bundles[6])

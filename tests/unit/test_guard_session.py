@@ -8,6 +8,7 @@ import shutil
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 from agents.sandbox.entries import Dir, File, GitRepo, LocalDir, LocalFile
@@ -16,10 +17,11 @@ from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.snapshot import LocalSnapshotSpec, NoopSnapshotSpec
 from agents.sandbox.workspace_paths import SandboxPathGrant
-from tests.unit.bundles import PERMIT_ALL
+from tests.unit.bundles import PERMIT_ALL, write_bundle
 from tests.unit.guarded import Guarded
 
-from cedarbox.errors import CedarboxError, LedgerError, PolicyDenied
+from cedarbox import PolicySandboxClient
+from cedarbox.errors import CedarboxError, ConfigurationError, LedgerError, PolicyDenied
 from cedarbox.guard import check_coverage
 from cedarbox.guard.coverage import GATED, PASSED
 from cedarbox.guard.session import GuardedSession
@@ -363,3 +365,23 @@ async def test_text_of_a_model_cannot_keep_a_decision_out_of_the_ledger(tmp_path
     assert len(summaries) == 1
     assert "100005 characters, sha256:" in summaries[0]
     assert [resource for action, resource in guarded.denied() if action == "file read"]
+
+
+@pytest.mark.parametrize(
+    "policies", ["", [], 5, b"policies", object()], ids=["empty", "list", "number", "bytes", "object"]
+)
+def test_what_is_no_policy_bundle_is_not_replaced_by_a_default(tmp_path: Path, policies: Any) -> None:
+    with pytest.raises(ConfigurationError, match="no policy bundle"):
+        PolicySandboxClient(UnixLocalSandboxClient(), policies=policies)
+
+
+@pytest.mark.parametrize("principal", ["", "stranger", 5])
+def test_an_agent_that_is_not_declared_is_not_replaced_by_a_default(tmp_path: Path, principal: Any) -> None:
+    with pytest.raises(ConfigurationError, match="no agent"):
+        PolicySandboxClient(UnixLocalSandboxClient(), policies=write_bundle(tmp_path, PERMIT_ALL), principal=principal)
+
+
+@pytest.mark.parametrize("inner", [None, "docker", 5])
+def test_what_is_no_client_is_told_in_one_line(tmp_path: Path, inner: Any) -> None:
+    with pytest.raises(ConfigurationError, match="no sandbox client"):
+        PolicySandboxClient(inner, policies=write_bundle(tmp_path, PERMIT_ALL))

@@ -168,3 +168,21 @@ def test_json_that_exhausts_the_reader_is_refused(tmp_path: Path, entities: str)
 def test_a_path_with_a_nul_is_refused() -> None:
     with pytest.raises(BundleError, match="NUL"):
         PolicyBundle.load("a\0b")
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ('on_denied_tool = ["remove"]', "on_denied_tool must be"),
+        ("on_denied_tool = {}", "on_denied_tool must be"),
+        ("on_denied_tool = 1", "on_denied_tool must be"),
+        ("description = 5", "description must be text"),
+        ('description = "a"\nname = "a\\nb"', "name must be one line"),
+        (f'description = "a"\nname = "{"x" * 101}"', "name must be one line"),
+        ('description = "a"\nname = "\\u202e"', "name must be one line"),
+    ],
+)
+def test_metadata_of_a_wrong_kind(tmp_path: Path, line: str, said: str) -> None:
+    name = "" if "name =" in line else 'name = "test"\n'
+    with pytest.raises(BundleError, match=said):
+        PolicyBundle.load(write_bundle(tmp_path, PERMIT_ALL, metadata=f"{name}schema = 1\n{line}\n"))

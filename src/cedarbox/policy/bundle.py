@@ -34,6 +34,7 @@ from cedarbox.policy.source import Statement, excess, locate, statements
 
 __all__ = ["Policy", "PolicyBundle"]
 
+_MAX_NAME = 100
 _MAX_REVISION = 2**53 - 1  # what JSON can tell in a signature
 # cedarpy looks at every policy of an action for each decision, about 1 µs each (measured on 4.12.2).
 _MAX_POLICIES = 10_000
@@ -225,11 +226,14 @@ def _metadata(root: Path, data: bytes) -> dict[str, Any]:
     if unknown := sorted(metadata.keys() - _METADATA_KEYS):
         raise BundleError(f"unknown key {unknown[0]!r}", path=path, hint=f"known: {', '.join(sorted(_METADATA_KEYS))}")
     name, revision, schema = metadata.get("name"), metadata.get("revision", 0), metadata.get("schema")
-    if not isinstance(name, str) or not name.strip():
-        raise BundleError("name must be a non-empty string", path=path)
+    # It stands in messages, records and the state file.
+    if not isinstance(name, str) or not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
+        raise BundleError(f"name must be one line of text, {_MAX_NAME} characters at most", path=path)
+    if not isinstance(metadata.get("description", ""), str):
+        raise BundleError("description must be text", path=path)
     if type(revision) is not int or not 0 <= revision <= _MAX_REVISION:
         raise BundleError("revision must be a whole number from 0 to 2**53 - 1", path=path)
-    if metadata.get("on_denied_tool", "error") not in {"error", "remove"}:
+    if metadata.get("on_denied_tool", "error") not in ("error", "remove"):
         raise BundleError('on_denied_tool must be "error" or "remove"', path=path)
     if type(schema) is not int or schema != SCHEMA_VERSION:
         hint = f"this cedarbox enforces schema {SCHEMA_VERSION}"
