@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -13,7 +14,7 @@ from tests.unit.signing import Signer, payload_of, signed_files
 from typer.testing import CliRunner
 
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
-from cedarbox.boxlite.image_signatures import load_keys, signature_tag
+from cedarbox.boxlite.image_signatures import load_keys, read_signature, signature_tag
 from cedarbox.boxlite.image_store import ImageStore
 from cedarbox.cli import app
 from cedarbox.errors import CedarboxError, ConfigurationError, ImageError
@@ -147,3 +148,15 @@ def test_damaged_signatures_of_the_store_are_named(tmp_path: Path, damage: bytes
     file.write_bytes(damage)
     with pytest.raises(ImageError, match="signatures are damaged"):
         _signed(store, tmp_path / "home", signer.public(tmp_path / "key.pub"))
+
+
+@pytest.mark.parametrize("reader", ["key", "signature", "payload"])
+def test_a_pipe_in_place_of_a_file_is_refused_and_does_not_block(tmp_path: Path, reader: str) -> None:
+    pipe, plain = tmp_path / "pipe", tmp_path / "plain"
+    os.mkfifo(pipe)
+    plain.write_bytes(b"eA==")
+    with pytest.raises((ConfigurationError, ImageError), match="cannot be read"):
+        if reader == "key":
+            load_keys([pipe])
+        else:
+            read_signature(*((pipe, plain) if reader == "signature" else (plain, pipe)))

@@ -29,7 +29,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 from cedarbox.boxlite.image_documents import Documents
 from cedarbox.boxlite.references import DIGEST
 from cedarbox.errors import ConfigurationError, ImageError
-from cedarbox.files import write_file
+from cedarbox.files import open_regular, write_file
 
 __all__ = [
     "MAX_SIGNATURES",
@@ -88,7 +88,7 @@ def load_keys(paths: Iterable[Path]) -> tuple[ImageKey, ...]:
 def _key(path: Path) -> ImageKey:
     hint = "give the public key that cosign generate-key-pair wrote, such as cosign.pub"
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, follow=True) as stream:
             key = load_pem_public_key(stream.read(_MAX_KEY))
     except OSError as error:
         raise ConfigurationError(f"{path}: cannot be read ({error.strerror})", hint=hint) from None
@@ -153,7 +153,7 @@ def read_signature(signature: Path, payload: Path) -> ImageSignature:
     contents = []
     for path in (signature, payload):
         try:
-            with path.open("rb") as stream:
+            with open_regular(path, follow=True) as stream:
                 contents.append(stream.read(_MAX_BYTES + 1))
         except OSError as error:
             raise ImageError(f"{path}: cannot be read ({error.strerror})", hint="check the path") from None
@@ -237,7 +237,7 @@ def stored_signatures(path: Path) -> tuple[ImageSignature, ...]:
         ImageError: It is damaged.
     """
     try:
-        with path.open("rb") as stream:
+        with open_regular(path, follow=True) as stream:
             data = stream.read(4 * MAX_SIGNATURES * _MAX_BYTES)
         document = json.loads(data)
         if document["version"] != _VERSION:
