@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -155,8 +156,10 @@ def test_a_pipe_in_place_of_a_file_is_refused_and_does_not_block(tmp_path: Path,
     pipe, plain = tmp_path / "pipe", tmp_path / "plain"
     os.mkfifo(pipe)
     plain.write_bytes(b"eA==")
+    readers: dict[str, Callable[[], object]] = {
+        "key": lambda: load_keys([pipe]),
+        "signature": lambda: read_signature(pipe, plain),
+        "payload": lambda: read_signature(plain, pipe),
+    }
     with pytest.raises((ConfigurationError, ImageError), match="cannot be read"):
-        if reader == "key":
-            load_keys([pipe])
-        else:
-            read_signature(*((pipe, plain) if reader == "signature" else (plain, pipe)))
+        readers[reader]()
