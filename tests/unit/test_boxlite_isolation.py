@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from cedarbox.boxlite.isolation import check_jail, clean_environments
+from cedarbox.boxlite.isolation import Process, check_jail, clean_environments, kill_jail
 from cedarbox.errors import HostError
 
 pytestmark = pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads Linux's /proc")
@@ -77,3 +77,26 @@ def test_an_environment_is_gone_once_it_was_cleaned(unjailed: int) -> None:
     clean_environments([unjailed])
     assert shown.read_bytes().strip(b"\0") == b""
     assert b"boxlite-shim" in Path(f"/proc/{unjailed}/cmdline").read_bytes()
+
+
+def test_nothing_is_killed_whose_number_went_to_another(unjailed: int) -> None:
+    now = Process.of(unjailed)
+    assert now is not None
+    with pytest.raises(HostError, match="has ended"):
+        kill_jail(Process(unjailed, "0"))
+    assert Process.of(unjailed) == now
+
+
+def test_nothing_is_killed_that_is_no_microvm(unjailed: int) -> None:
+    for pid in (os.getpid(), unjailed):
+        process = Process.of(pid)
+        assert process is not None
+        with pytest.raises(HostError):
+            kill_jail(process)
+        assert Process.of(pid) == process
+
+
+def test_a_number_that_nobody_has_is_no_process() -> None:
+    gone = subprocess.Popen(["true"])
+    gone.wait()
+    assert Process.of(gone.pid) is None

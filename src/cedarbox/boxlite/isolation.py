@@ -22,6 +22,7 @@ import sys
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -31,7 +32,7 @@ from cedarbox.boxlite.mounts import PinnedMount
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import HostError
 
-__all__ = ["boot", "check_jail", "clean_environments", "jail_of", "kill_jail"]
+__all__ = ["Process", "boot", "check_jail", "clean_environments", "jail_of", "kill_jail"]
 
 _NAMESPACES: Final = ("user", "mnt", "pid", "ipc", "uts")
 _SHIM: Final = b"boxlite-shim"
@@ -40,7 +41,29 @@ _LOOKS_AFTER_BIRTH: Final = 5
 _SECCOMP_FILTER: Final = "2"  # proc(5): Seccomp is 0 off, 1 strict, 2 filter
 
 
-async def boot(box: api.Box, *, network_card: bool, mounts: Sequence[PinnedMount]) -> None:
+@dataclass(frozen=True, slots=True)
+class Process:
+    """A process of this host. Its number may be another's later; together with the time of its birth it is not.
+
+    Attributes:
+        pid: Its number.
+        born: When it was started, in clock ticks since the host was: proc(5), field 22 of /proc/pid/stat.
+    """
+
+    pid: int
+    born: str
+
+    @classmethod
+    def of(cls, pid: int) -> Process | None:
+        """Return the process that has a number now; None when none has."""
+        try:
+            # The name in field 2 may hold spaces.
+            return cls(pid, Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[19])
+        except OSError:
+            return None
+
+
+async def boot(box: api.Box, *, network_card: bool, mounts: Sequence[PinnedMount]) -> Process | None:
     """Boot a box, keep this process's environment out of its jail meanwhile, and check the jail afterwards.
 
     Args:
@@ -48,13 +71,16 @@ async def boot(box: api.Box, *, network_card: bool, mounts: Sequence[PinnedMount
         network_card: Whether the microVM has a network card; without one the seccomp filter must be on.
         mounts: The mounts of the sandbox; the read-only ones must be in the jail, read-only.
 
+    Returns:
+        The process that BoxLite names; None where it is not known.
+
     Raises:
         HostError: The jail is not what it should be. The microVM was stopped.
         BoxliteError: BoxLite could not boot it.
     """
     if not sys.platform.startswith("linux"):
         await box.start()
-        return
+        return None
     with _watching(box.id):
         await box.start()
     try:
@@ -63,6 +89,7 @@ async def boot(box: api.Box, *, network_card: bool, mounts: Sequence[PinnedMount
     except BaseException:
         await finish(stop(box))
         raise
+    return None if pid is None else Process.of(pid)
 
 
 def jail_of(pid: int) -> tuple[list[int], int]:
@@ -90,16 +117,18 @@ def jail_of(pid: int) -> tuple[list[int], int]:
     return chain[:-1], chain[-1]
 
 
-def kill_jail(pid: int) -> None:
+def kill_jail(process: Process) -> None:
     """Kill the processes of a microVM: guest, network stack and file sharing end with its shim, at once.
 
     Args:
-        pid: The process that BoxLite names.
+        process: The process that BoxLite named.
 
     Raises:
-        HostError: It is not the process of a microVM, so nothing was killed.
+        HostError: It has ended, or is not the process of a microVM, so nothing was killed.
     """
-    jailers, shim = jail_of(pid)
+    if Process.of(process.pid) != process:
+        raise HostError(f"the process {process.pid} of the microVM has ended")
+    jailers, shim = jail_of(process.pid)
     for each in (shim, *jailers):
         with suppress(ProcessLookupError):
             os.kill(each, signal.SIGKILL)

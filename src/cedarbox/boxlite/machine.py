@@ -13,7 +13,7 @@ from cedarbox.boxlite.holders import Snapshots
 from cedarbox.boxlite.host import check_kvm
 from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import VerifiedImage
-from cedarbox.boxlite.isolation import boot, kill_jail
+from cedarbox.boxlite.isolation import Process, boot, kill_jail
 from cedarbox.boxlite.mounts import mark, recheck
 from cedarbox.boxlite.network import network_spec
 from cedarbox.boxlite.snapshots import SnapshotInfo
@@ -59,6 +59,8 @@ class Machine:
     ) -> None:
         self._runtime, self._state, self._images, self._box = runtime, state, images, box
         self._image: VerifiedImage | None = None
+        # The process of the microVM, where it was booted by this object.
+        self._process: Process | None = None
         self.snapshots = snapshots
         self.made_here = False
 
@@ -259,7 +261,8 @@ class Machine:
         if self.remote:
             await box.start()
         else:
-            await boot(box, network_card=bool(self._state.egress_allowlist), mounts=self._state.mounts)
+            card = bool(self._state.egress_allowlist)
+            self._process = await boot(box, network_card=card, mounts=self._state.mounts)
 
     async def _unmade(self, booting: asyncio.Future[api.Box], name: str) -> None:
         """Clean up after a boot that failed or was given up.
@@ -278,7 +281,7 @@ class Machine:
 
     async def down(self) -> None:
         """Stop it; its disk stays. Nothing happens when it does not run."""
-        box, self._box = self._box, None
+        box, self._box, self._process = self._box, None, None
         if box is None:
             return
         try:
@@ -297,10 +300,13 @@ class Machine:
         box = self._box
         if box is not None and not self.remote:
             try:
-                async with asyncio.timeout(INFO_SECONDS):
-                    pid = (await box.info()).state.pid
-                if pid is not None:
-                    await asyncio.to_thread(kill_jail, pid)
+                process = self._process
+                if process is None:
+                    async with asyncio.timeout(INFO_SECONDS):
+                        pid = (await box.info()).state.pid
+                    process = None if pid is None else Process.of(pid)
+                if process is not None:
+                    await asyncio.to_thread(kill_jail, process)
             except (api.BoxliteError, HostError, TimeoutError):
                 # It may have ended meanwhile. If it has not, it is stopped now.
                 pass
@@ -308,7 +314,7 @@ class Machine:
 
     async def remove(self) -> None:
         """Stop it and remove its disk. Nothing happens when it is gone."""
-        self._box = None
+        self._box = self._process = None
         self.made_here = False
         box_id = self._state.box_id
         if not box_id:

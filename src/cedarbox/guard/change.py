@@ -3,7 +3,7 @@
 1. The change is recorded; a change that cannot be recorded does not happen.
 2. The new engine takes the place of the old one, at once, for everything that is decided from then on.
 3. Everything that goes on is asked about again, as the caller that it was asked for.
-4. What the new policies deny is cut, each without waiting for another, and every cut is recorded.
+4. What the new policies deny is cut, each without waiting for another, and every cut is recorded when it has ended.
 
 A cut does not wait for its record: it takes away, and a ledger that fails must not keep a connection open.
 """
@@ -27,6 +27,8 @@ from cedarbox.policy import PolicyEngine
 __all__ = ["Change", "Cut", "change_policies"]
 
 _CUT_SECONDS: Final = 30.0
+_WIDEST: Final = frozenset({"sandbox.revoked", "egress.revoked"})
+"""What carries data out of a sandbox is asked about first."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,15 +97,16 @@ def change_policies(gate: Gate, engine: PolicyEngine) -> Change:
     # 2. In force.
     gate.engine = engine
     since = time.monotonic()
-    # 3. Ask again.
-    held = gate.holds.all()
-    denied = [(hold, denial) for hold in held if (denial := _denial(gate, engine, hold)) is not None]
-    if gate.mode == "shadow":
-        for hold, denial in denied:
+    # 3. Ask again, and 4. cut at once what is denied: what else goes on must not make it wait.
+    held = sorted(gate.holds.all(), key=lambda hold: hold.event not in _WIDEST)
+    endings = []
+    for hold in held:
+        if (denial := _denial(gate, engine, hold)) is None:
+            continue
+        if gate.mode == "shadow":
             _record(gate, hold, _told(hold, denial, since, ended=False), outcome="shadow")
-        return Change(before, bundle.digest, len(held), ())
-    # 4. Cut, then record.
-    endings = [_Ending(hold, denial, hold.cut(denial)) for hold, denial in denied]
+        else:
+            endings.append(_Ending(hold, denial, hold.cut(denial)))
     wait([ending.end for ending in endings], timeout=_CUT_SECONDS)
     cuts = []
     for ending in endings:
