@@ -118,7 +118,7 @@ def jail_of(pid: int) -> tuple[list[int], int]:
 
 
 def kill_jail(process: Process) -> None:
-    """Kill the processes of a microVM: guest, network stack and file sharing end with its shim, at once.
+    """Kill the shim of a microVM: guest, network stack and file sharing end with it, and its jail after it.
 
     Args:
         process: The process that BoxLite named.
@@ -129,9 +129,10 @@ def kill_jail(process: Process) -> None:
     if Process.of(process.pid) != process:
         raise HostError(f"the process {process.pid} of the microVM has ended")
     jailers, shim = jail_of(process.pid)
-    for each in (shim, *jailers):
-        with suppress(ProcessLookupError):
-            os.kill(each, signal.SIGKILL)
+    if os.getpid() in jailers:
+        raise HostError(f"the process {process.pid} is this one, not that of a microVM")
+    with suppress(ProcessLookupError):
+        os.kill(shim, signal.SIGKILL)
 
 
 def check_jail(pid: int | None, *, network_card: bool, mounts: Sequence[PinnedMount] = ()) -> None:
