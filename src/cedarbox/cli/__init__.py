@@ -11,7 +11,7 @@ import sys
 import typer
 from rich.console import Console
 
-from cedarbox.cli import approve, audit, collector, demo, image, init, policy, snapshot
+from cedarbox.cli import approve, audit, collector, demo, egress, image, init, policy, snapshot
 from cedarbox.errors import CedarboxError
 
 __all__ = ["app", "main"]
@@ -29,6 +29,7 @@ app.command()(init.init)
 app.add_typer(approve.app, name="approve")
 app.add_typer(audit.app, name="audit")
 app.add_typer(collector.app, name="collector")
+app.add_typer(egress.app, name="egress")
 app.add_typer(image.app, name="image")
 app.add_typer(policy.app, name="policy")
 app.add_typer(snapshot.app, name="snapshot")
