@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import IO
 
@@ -17,9 +19,11 @@ from cedarbox.boxlite.failures import exec_failure, meaning
 from cedarbox.boxlite.guestio import GuestOutput, GuestRunner
 from cedarbox.boxlite.machine import Machine
 from cedarbox.boxlite.marked import GuestFailure, GuestRefusal
+from cedarbox.boxlite.relays import GuestRelay, Serve, proxy_environment
 from cedarbox.boxlite.remote import NO_USER
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.terminals import Terminals
+from cedarbox.errors import HostError
 
 __all__ = ["CommandSession", "user_name"]
 
@@ -42,6 +46,10 @@ class CommandSession(BaseSandboxSession):
         self._machine = machine
         self._runner: GuestRunner | None = None
         self._processes: Terminals | None = None
+        # Carries the connections of the guest; who guards the session sets it. Nobody else does: nothing leaves then.
+        self.serve: Serve | None = None
+        self._relay: GuestRelay | None = None
+        self._relaying = asyncio.Lock()
 
     async def exec(
         self,
@@ -256,7 +264,29 @@ class CommandSession(BaseSandboxSession):
         return self.state.manifest.root if self.state.workspace_root_ready else "/"
 
     async def _environment(self) -> tuple[tuple[str, str], ...]:
-        return await resolved_environment(self.state.manifest.environment)
+        given = await resolved_environment(self.state.manifest.environment)
+        if not self._brokered():
+            return given
+        # Whoever is root in the guest can keep the relay from starting, and has no connections then.
+        with suppress(HostError):
+            await self._relayed()
+        return (*proxy_environment(), *given)
+
+    def _brokered(self) -> bool:
+        brokers = self.state.egress_mode == "broker" and self.state.egress_allowlist != ()
+        return brokers and self.serve is not None and not self._machine.remote
+
+    async def _relayed(self) -> None:
+        """See to it that the guest has a relay.
+
+        Raises:
+            HostError: It does not start.
+        """
+        async with self._relaying:
+            runner = await self._running_runner()
+            if self.serve is not None and (self._relay is None or not self._relay.of(runner)):
+                self._relay = GuestRelay(runner, self.serve)
+                await self._relay.start()
 
     async def _tool(
         self,

@@ -148,6 +148,27 @@ class GuestRunner:
             await finish(self._kill(starting, label, user))
             raise
 
+    async def hold(self, script: str, *arguments: str) -> Launched:
+        """Start a script of ours as root, whose streams the caller uses: standard input is open, nothing is encoded.
+
+        When this call is cancelled, the script is killed before it returns.
+
+        Args:
+            script: For ``sh``.
+            arguments: What it finds as ``$1`` and so on.
+
+        Raises:
+            BoxliteError: It could not be started.
+        """
+        label = secrets.token_hex(16)
+        command = ["-c", script, "sh", *arguments]
+        starting = asyncio.ensure_future(_started(self._box, command, [("CEDARBOX_EXEC", label)], None))
+        try:
+            return Launched(await asyncio.shield(starting), label)
+        except BaseException:
+            await finish(self._kill(starting, label, None))
+            raise
+
     async def kill(self, labels: Iterable[str], pids: Iterable[int], user: str | None) -> None:
         """Kill processes and all their descendants.
 

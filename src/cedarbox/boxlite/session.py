@@ -63,13 +63,15 @@ class BoxLiteSandboxSession(CopyingSession):
         When this fails or is cancelled, a microVM that it made is removed again with its disk.
 
         Raises:
-            HostError: KVM or BoxLite cannot start a microVM.
+            HostError: KVM or BoxLite cannot start a microVM, or the guest cannot run the relay of its connections.
             ImageError: The image cannot be used.
             SnapshotError: The snapshot that the session resumes from cannot be used.
         """
         self.snapshot_restored = None
         try:
             await super().start()
+            if self._brokered():
+                await self._relayed()
         except BaseException:
             await finish(self._undo_start())
             raise
