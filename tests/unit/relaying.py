@@ -8,7 +8,7 @@ import struct
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from cedarbox.egress import relay
@@ -30,6 +30,7 @@ __all__ = [
     "sent_to_guest",
     "started",
     "text",
+    "until",
 ]
 
 Serve = Callable[[ByteStream], Awaitable[None]]
@@ -68,6 +69,12 @@ async def in_pieces(out: asyncio.StreamReader, seed: int = 0) -> AsyncIterator[s
             size = chance.choice((1024, 1024, 1024, chance.randint(1, 1024)))
             yield piece[at : at + size].decode("utf-8", "replace")
             at += size
+
+
+async def until(condition: Callable[[], object]) -> None:
+    """Wait for what no event tells."""
+    while not condition():  # noqa: ASYNC110
+        await asyncio.sleep(0.005)
 
 
 async def echo(stream: ByteStream) -> None:
@@ -134,10 +141,13 @@ class RealRelay:
     channel: Channel
     running: asyncio.Task[None]
     port: int
+    writers: set[asyncio.StreamWriter] = field(default_factory=set)
 
     async def connect(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
-        """Connect as a program of the guest would."""
-        return await asyncio.open_connection("127.0.0.1", self.port)
+        """Connect as a program of the guest would; what is not closed by then is when the relay ends."""
+        reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        self.writers.add(writer)
+        return reader, writer
 
 
 @asynccontextmanager
@@ -160,7 +170,12 @@ async def real_relay(
     channel = Channel(send, serve, limits=limits)
     try:
         async with started(channel, in_pieces(process.stdout, seed)) as running:
-            yield RealRelay(process, channel, running, await channel.ready())
+            real = RealRelay(process, channel, running, await channel.ready())
+            try:
+                yield real
+            finally:
+                for writer in real.writers:
+                    writer.transport.abort()
     finally:
         into.close()
         said = await process.stderr.read()

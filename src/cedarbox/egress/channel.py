@@ -20,7 +20,7 @@ __all__ = ["SEND_BYTES", "Channel", "ChannelLimits"]
 SEND_BYTES: Final = 256 * 1024
 """The most bytes that are sent at a time; one input of over 4 MB hangs (measured on BoxLite 0.10.8)."""
 
-_TURN: Final = 64 * 1024
+_TURN: Final = 16 * 1024
 _MAX_WINDOW: Final = 16 * 1024 * 1024
 
 _logger = logging.getLogger(__name__)
