@@ -71,8 +71,10 @@ _HEAD = struct.Struct(">BIH")
 _HELLO = struct.Struct(">HH")
 _CREDIT = struct.Struct(">I")
 _ABORT = struct.pack("ii", 1, 0)
-_GONE = select.EPOLLHUP | select.EPOLLERR
-_EDGES = select.EPOLLIN | select.EPOLLOUT | select.EPOLLRDHUP | select.EPOLLET
+# By their numbers, linux/eventpoll.h: the host reads this module too, and need not be a Linux.
+_IN, _OUT_READY, _ERR, _HUP, _RDHUP, _ET = 0x1, 0x4, 0x8, 0x10, 0x2000, 1 << 31
+_GONE = _HUP | _ERR
+_EDGES = _IN | _OUT_READY | _RDHUP | _ET
 
 
 def line(kind: int, stream: int, payload: bytes = b"") -> bytes:
@@ -153,8 +155,8 @@ class Relay:
         self._clogged = False
         self._starved = 0.0
         self._poll = select.epoll()
-        self._poll.register(self._door, select.EPOLLIN)
-        self._poll.register(incoming, select.EPOLLIN)
+        self._poll.register(self._door, _IN)
+        self._poll.register(incoming, _IN)
         self._poll.register(outgoing, 0)
 
     def run(self) -> None:
@@ -209,7 +211,7 @@ class Relay:
         room = len(self._sockets) < self._limit and len(self._waiting) < _BACKLOG and not self._starved
         if room != self._listening:
             self._listening = room
-            self._poll.modify(self._door, select.EPOLLIN if room else 0)
+            self._poll.modify(self._door, _IN if room else 0)
 
     def _flush(self) -> None:
         try:
@@ -219,7 +221,7 @@ class Relay:
             pass
         if bool(self._waiting) != self._clogged:
             self._clogged = not self._clogged
-            self._poll.modify(self._out, select.EPOLLOUT if self._clogged else 0)
+            self._poll.modify(self._out, _OUT_READY if self._clogged else 0)
 
     def _accept(self) -> None:
         while len(self._sockets) < self._limit and len(self._waiting) < _BACKLOG:
@@ -247,15 +249,15 @@ class Relay:
             self._waiting += line(OPEN, stream.number)
 
     def _happened(self, stream: _Stream, event: int) -> None:
-        if event & select.EPOLLERR and stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
+        if event & _ERR and stream.sock.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR):
             self._close(stream, abort=True)
             return
-        if event & (select.EPOLLRDHUP | select.EPOLLHUP):
+        if event & (_RDHUP | _HUP):
             stream.hung = True
-        if event & (select.EPOLLIN | select.EPOLLRDHUP | select.EPOLLHUP):
+        if event & (_IN | _RDHUP | _HUP):
             stream.readable = True
             self._queue(stream)
-        if event & select.EPOLLOUT and stream.out:
+        if event & _OUT_READY and stream.out:
             self._deliver(stream)
 
     def _queue(self, stream: _Stream) -> None:
