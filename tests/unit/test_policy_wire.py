@@ -56,7 +56,7 @@ def test_a_hello_is_in_the_context_and_in_the_summary(hello: str) -> None:
 )
 def test_a_request_in_another_form_has_no_name(request_: dict[str, str]) -> None:
     with pytest.raises(CanonicalizationError):
-        actions.connect(BASE, HOST, port=80, proto="http", **request_)
+        actions.connect(BASE, HOST, port=80, proto="http", **request_)  # type: ignore[arg-type]  # a table
 
 
 @pytest.mark.parametrize(
