@@ -18,6 +18,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuditSettings",
+    "EgressLimitSettings",
+    "EgressSecretSettings",
+    "EgressSettings",
     "OtlpSettings",
     "PolicySettings",
     "RegistrySettings",
@@ -140,6 +143,65 @@ class RegistrySettings(_Section):
     transport: Literal["https", "http"] = "https"
 
 
+class EgressLimitSettings(_Section):
+    """How much one sandbox may make of its connections: ``[egress.limits]``. None leaves what the broker has for it.
+
+    Attributes:
+        connections: Connections at one time.
+        connections_per_s: New connections in a second.
+        bytes_out: Bytes that one connection may send.
+        bytes_in: Bytes that one connection may receive.
+        first_byte_s: Seconds until the guest must have said what it wants.
+        idle_s: Seconds after which a connection on which nothing moves is closed.
+        dial_s: Seconds in which a server must be reached.
+        resolve_s: Seconds in which a name must be looked up.
+    """
+
+    connections: Annotated[int | None, Field(ge=1)] = None
+    connections_per_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    bytes_out: Annotated[int | None, Field(ge=1)] = None
+    bytes_in: Annotated[int | None, Field(ge=1)] = None
+    first_byte_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    idle_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    dial_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+    resolve_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
+
+    def given(self) -> dict[str, int | float]:
+        """Return the limits that were set, by name."""
+        return {name: value for name, value in self.model_dump().items() if value is not None}
+
+
+class EgressSecretSettings(_Section):
+    """A secret that the host puts into permitted requests in plain HTTP: ``[egress.secrets.mirror-token]``.
+
+    Attributes:
+        reference: Where its value is: ``env:NAME``, a variable of this process, or ``file:/path``, an absolute path.
+            The value itself does not belong into settings.
+    """
+
+    reference: Annotated[str, Field(pattern=r"^(env:[A-Za-z_][A-Za-z0-9_]*|file:/[^\x00-\x1f]*[^\x00-\x1f/])$")]
+
+
+_SecretName = Annotated[str, Field(pattern=r"^[a-z][a-z0-9_-]{0,63}$")]
+
+
+class EgressSettings(_Section):
+    """How a guest reaches what the policies permit.
+
+    Attributes:
+        mode: ``broker``: the guest has no network card, and this process carries each permitted connection. ``nic``: it
+            has one, with the backend's own list of hosts, which is coarser than the policies and leaks look-ups of
+            names. ``none``: it reaches nothing.
+        limits: How much one sandbox may make of its connections; for ``broker``.
+        secrets: By name, as policies about ``useSecret`` name them: a small letter, then small letters, digits, hyphens
+            and underscores, 64 at most.
+    """
+
+    mode: Literal["broker", "nic", "none"] = "broker"
+    limits: EgressLimitSettings = EgressLimitSettings()
+    secrets: dict[_SecretName, EgressSecretSettings] = Field(default_factory=dict)
+
+
 class Settings(BaseSettings):
     """All settings. Unknown keys are errors, in the file and in the environment."""
 
@@ -155,6 +217,7 @@ class Settings(BaseSettings):
     audit: AuditSettings = AuditSettings()
     otlp: OtlpSettings = OtlpSettings()
     sandbox: SandboxSettings = SandboxSettings()
+    egress: EgressSettings = EgressSettings()
     registries: dict[str, RegistrySettings] = Field(default_factory=dict)
 
     def trust(self) -> Trust:

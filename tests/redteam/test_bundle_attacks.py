@@ -185,7 +185,7 @@ async def test_another_port_of_the_mirror(mirror: Site) -> None:
     """
     for port, proto in ((22, "tcp"), (80, "http"), (8443, "tls"), (443, "tcp"), (443, "udp")):
         entry = (await mirror.refused(_to("mirror.corp.example", port=port, proto=proto, ip="10.20.0.5"))).entry
-        assert entry.attrs["summary"] == f"port {port} {proto}"
+        assert entry.attrs["summary"] == f"port {port} {proto} to 10.20.0.5"
 
 
 async def test_the_mirror_on_a_public_address(mirror: Site) -> None:

@@ -87,6 +87,23 @@ def test_closing_twice_is_nothing_and_appending_afterwards_is_refused(directory:
     assert records_of(ledger.path)[-1].entry.event == "ledger.closed"
 
 
+async def test_a_note_has_its_place_before_what_is_recorded_later_and_before_the_end(directory: Path) -> None:
+    ledger = Ledger.open(directory)
+    for number in range(200):
+        ledger.note(Entry(event="egress.opened", attrs={"n": number}))
+    waited = await ledger.record(Entry(event="decision"))
+    ledger.note(Entry(event="egress.closed"))
+    ledger.close()
+    records = [record for _, record in read_records(directory)]
+    noted = [record for record in records if record.entry.event == "egress.opened"]
+    assert [record.entry.attrs["n"] for record in noted] == list(range(200))
+    assert noted[-1].seq == waited.seq - 1
+    assert [record.entry.event for record in records[-2:]] == ["egress.closed", "ledger.closed"]
+    assert verify_ledger(directory).ok
+    with pytest.raises(LedgerError, match="closed"):
+        ledger.note(Entry(event="egress.opened"))
+
+
 def test_threads_share_one_chain(directory: Path) -> None:
     got: list[Record] = []
 

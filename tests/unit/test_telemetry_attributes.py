@@ -10,8 +10,9 @@ cedarbox.policy.action cedarbox.policy.bundle cedarbox.policy.decision cedarbox.
 cedarbox.policy.resource cedarbox.record.seq cedarbox.sdk.span cedarbox.sdk.trace_id cedarbox.tool.arguments.digest
 cedarbox.tool.result.digest cedarbox.turn error.type gen_ai.agent.name gen_ai.conversation.id gen_ai.operation.name
 gen_ai.provider.name gen_ai.request.model gen_ai.response.id gen_ai.response.model gen_ai.tool.call.id gen_ai.tool.name
-gen_ai.tool.type gen_ai.usage.input_tokens gen_ai.usage.output_tokens mcp.method.name process.executable.name
-process.exit.code sandbox.backend sandbox.operation sandbox.session.id server.address server.port
+gen_ai.tool.type gen_ai.usage.input_tokens gen_ai.usage.output_tokens mcp.method.name network.peer.address
+process.executable.name process.exit.code sandbox.backend sandbox.operation sandbox.session.id server.address
+server.port
 """
 
 

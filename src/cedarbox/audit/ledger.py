@@ -197,6 +197,19 @@ class Ledger:
         await future
         return _record_of(item)
 
+    def note(self, entry: Entry) -> None:
+        """Hand over an entry without waiting for its record; it has its place before whatever is recorded later.
+
+        For what nothing waits for. When the record cannot be written, whatever is recorded next fails.
+
+        Args:
+            entry: What is to be remembered.
+
+        Raises:
+            LedgerError: The ledger takes nothing any more.
+        """
+        self._submit(_Item(entry, _nobody))
+
     def checkpoint(self) -> None:
         """Sign the head of this stream now and wait until that is on the disk.
 
@@ -313,6 +326,10 @@ class Ledger:
                     waiting.append(self._queue.get_nowait())
         for item in waiting:
             item.settle(_copy(failure))
+
+
+def _nobody() -> None:
+    """Notify nobody."""
 
 
 def _record_of(item: _Item) -> Record:

@@ -5,7 +5,7 @@ The *relay* in the guest listens on the guest's loopback and hands every connect
 package knows no policy engine: whether something may be done is asked of an :class:`Admission`.
 """
 
-from cedarbox.egress.admission import Admission, Connect, HttpRequest, Outcome
+from cedarbox.egress.admission import CONNECTED, Admission, Connect, HttpRequest, Outcome
 from cedarbox.egress.streams import ByteStream, StreamClosedError
 
-__all__ = ["Admission", "ByteStream", "Connect", "HttpRequest", "Outcome", "StreamClosedError"]
+__all__ = ["CONNECTED", "Admission", "ByteStream", "Connect", "HttpRequest", "Outcome", "StreamClosedError"]

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from contextlib import AbstractAsyncContextManager
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Final, Literal, Protocol
 
 from cedarbox.errors import PolicyDenied
 from cedarbox.policy.canonical import Address, Host
 
-__all__ = ["Admission", "Connect", "HttpRequest", "Outcome"]
+__all__ = ["CONNECTED", "Admission", "Connect", "HttpRequest", "Outcome"]
+
+
+CONNECTED: Final = "connected_ms"
+"""The fact by which an :class:`Outcome` is told that the connection was dialled: milliseconds that it took."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +59,10 @@ class Outcome(Protocol):
     """An admitted connection while it lasts: collects what its record and span will say."""
 
     def set(self, name: str, value: str | int | bool) -> None:
-        """Note a fact: bytes, milliseconds, why it closed; never content."""
+        """Note a fact: ``bytes_in``, ``bytes_out``, ``milliseconds``, ``reason`` of its end; never content.
+
+        :data:`CONNECTED` is recorded at once, and so once at most; the others when the connection is over.
+        """
 
 
 class Admission(Protocol):
@@ -73,7 +80,8 @@ class Admission(Protocol):
     def foreseen(self, target: Host | Address, port: int, ip: Address) -> frozenset[str]:
         """Return which of ``tls``, ``http`` and ``tcp`` could be permitted to this address. Nothing is recorded.
 
-        A tunnel is answered before its first bytes are seen; where this is empty it is refused instead.
+        A tunnel is answered before its first bytes are seen; where this is empty it is refused instead. It may tell
+        more than is permitted, never less.
         """
 
     def connection(self, connect: Connect) -> AbstractAsyncContextManager[Outcome]:

@@ -12,7 +12,9 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import User
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
-from cedarbox.guard.backend import EndsAtOnce, WritesBack, pin_paths
+from cedarbox.guard.backend import CarriesEgress, EndsAtOnce, WritesBack, pin_paths
+from cedarbox.guard.egress import Carriage, Carrier, GateAdmission
+from cedarbox.guard.entries import OPERATION, Recording
 from cedarbox.guard.facts import mounting
 from cedarbox.guard.gate import Gate, Operation
 from cedarbox.guard.holds import Hold
@@ -41,6 +43,7 @@ class AdmittingSession(SandboxSession):
     _decided: Manifest
     _life: Lifetime | None
     _processes: HeldProcesses
+    _carriage: Carriage | None
     _held: list[Hold]
     _cutting: asyncio.Task[None] | None
     _revoked: PolicyDenied | None
@@ -55,6 +58,7 @@ class AdmittingSession(SandboxSession):
         isolated: bool,
         snapshots: Sequence[Literal["tar", "native"]] = ("tar",),
         lifetime_s: int | None = None,
+        carrier: Carrier | None = None,
     ) -> Self:
         """Guard a session that a client has made, and whose manifest was decided.
 
@@ -64,6 +68,7 @@ class AdmittingSession(SandboxSession):
             isolated: The sandbox has a file system of its own.
             snapshots: The forms in which the backend may save the workspace.
             lifetime_s: Seconds after which the sandbox is ended; None when nothing ends it. Needs a running loop.
+            carrier: Makes what carries the connections of a guest without a network; None when nobody carries them.
 
         Raises:
             ConfigurationError: The session is guarded already; guarding it again would leave the first gate out.
@@ -84,6 +89,11 @@ class AdmittingSession(SandboxSession):
         self._life = None if lifetime_s is None else Lifetime(lifetime_s)
         if isinstance(self._inner, WritesBack):
             self._inner.permission = self._writing_back
+        self._carriage = None
+        if carrier is not None and isinstance(self._inner, CarriesEgress):
+            admission = GateAdmission(self)
+            self._carriage = Carriage(admission, carrier(admission, self.state))
+            self._inner.serve = self._carriage.serve
         if self._life is not None:
             self._life.start(self._end)
         return self
@@ -98,10 +108,17 @@ class AdmittingSession(SandboxSession):
         """Id of the session, as records and spans show it."""
         return str(self.state.session_id)
 
+    @property
+    def over(self) -> bool:
+        """Whether nothing is permitted any more: a change of policy ended the sandbox, or its lifetime is over."""
+        return self._revoked is not None or (self._life is not None and self._life.over)
+
     @asynccontextmanager
-    async def _through(self, question: Question, *, certain: bool = True) -> AsyncIterator[Operation]:
+    async def _through(
+        self, question: Question, *, certain: bool = True, recording: Recording = OPERATION
+    ) -> AsyncIterator[Operation]:
         await self._living(question.verb)
-        passing = self._gate.operation(question, session=self.session_id, certain=certain)
+        passing = self._gate.operation(question, session=self.session_id, certain=certain, recording=recording)
         if self._life is None:
             async with passing as operation:
                 yield operation
@@ -147,6 +164,8 @@ class AdmittingSession(SandboxSession):
         for each in held:
             self._gate.holds.release(each)
         self._processes.all_ended()
+        if self._carriage is not None:
+            self._carriage.stop()
         if self._life is not None:
             self._life.cancel()
 
@@ -158,6 +177,8 @@ class AdmittingSession(SandboxSession):
         await asyncio.shield(self._cutting)
 
     async def _end_now(self) -> None:
+        if self._carriage is not None:
+            self._carriage.stop()
         if isinstance(self._inner, EndsAtOnce):
             await self._inner.end_now()
         else:

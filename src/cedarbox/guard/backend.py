@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import shlex
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractAsyncContextManager, contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -14,11 +14,13 @@ from typing import Any, Final, Literal, Protocol, runtime_checkable
 from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxSession
 from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
 
+from cedarbox.egress import ByteStream
 from cedarbox.errors import CanonicalizationError, CedarboxError
 from cedarbox.hostpaths import real_path
 from cedarbox.policy.canonical import canonical_path
 
 __all__ = [
+    "CarriesEgress",
     "EndsAtOnce",
     "EndsProcesses",
     "KeepsSnapshots",
@@ -67,6 +69,18 @@ class WritesBack(Protocol):
     """A backend's session that writes to directories of the host when it stops, and asks before it does."""
 
     permission: Callable[[str, str], AbstractAsyncContextManager[object]] | None
+
+
+@runtime_checkable
+class CarriesEgress(Protocol):
+    """A backend's session whose guest has no network, and hands its connections over.
+
+    Attributes:
+        serve: Carries one connection until it is over, in a task of its own, which may be cancelled. While it is None,
+            nobody carries any, and the session closes each one that comes.
+    """
+
+    serve: Callable[[ByteStream], Awaitable[None]] | None
 
 
 async def real_path_in_guest(session: BaseSandboxSession, path: str) -> str:

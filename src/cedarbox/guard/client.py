@@ -23,6 +23,7 @@ from agents.sandbox.snapshot import NoopSnapshotSpec, SnapshotBase, SnapshotSpec
 
 from cedarbox.audit import Entry, JsonValue
 from cedarbox.errors import CedarboxError, ConfigurationError
+from cedarbox.guard.egress import Carrier
 from cedarbox.guard.facts import SandboxFacts, facts_of
 from cedarbox.guard.gate import Gate
 from cedarbox.guard.keys import KEY_NAME, SandboxKey
@@ -48,6 +49,8 @@ class GuardedClient(BaseSandboxClient[Any]):
         snapshots: What becomes of a workspace when a session ends and nobody asked for a snapshot: ``none`` or
             ``sealed``, in the directory ``snapshots`` beside that of the ledger.
         lifetime_s: Seconds after which a sandbox is ended, counted from when it is made or taken up; None for no end.
+        carrier: Makes what carries the connections of a session whose backend hands them over; None when nobody carries
+            any, so that such a sandbox has no network at all.
 
     Raises:
         ConfigurationError: The client is guarded already, or the key or the lifetime cannot be used.
@@ -61,12 +64,13 @@ class GuardedClient(BaseSandboxClient[Any]):
         key: Path | None = None,
         snapshots: Literal["none", "sealed"] = "none",
         lifetime_s: int | None = None,
+        carrier: Carrier | None = None,
     ) -> None:
         if isinstance(inner, GuardedClient):
             raise ConfigurationError("this client is guarded already", hint="give the backend's own client")
         if lifetime_s is not None and (isinstance(lifetime_s, bool) or lifetime_s < 1):
             raise ConfigurationError(f"lifetime_s: {lifetime_s!r} cannot be used", hint="give seconds, 1 or more")
-        self.inner, self.gate, self.lifetime_s = inner, gate, lifetime_s
+        self.inner, self.gate, self.lifetime_s, self.carrier = inner, gate, lifetime_s, carrier
         beside = gate.ledger.directory.parent
         self.key = SandboxKey.load((key or beside / KEY_NAME).absolute())
         if self.key.made:
@@ -221,13 +225,19 @@ class GuardedClient(BaseSandboxClient[Any]):
         if hasattr(state, "policy_bundle"):
             # Its snapshots tell which policies it ran under.
             state.policy_bundle = self.gate.engine.bundle.digest
-        return GuardedSession.wrap(
-            session,
-            self.gate,
-            isolated=facts.isolation != "none",
-            snapshots=facts.snapshots,
-            lifetime_s=self.lifetime_s,
-        )
+        try:
+            return GuardedSession.wrap(
+                session,
+                self.gate,
+                isolated=facts.isolation != "none",
+                snapshots=facts.snapshots,
+                lifetime_s=self.lifetime_s,
+                carrier=self.carrier,
+            )
+        except BaseException:
+            # What carries its connections could not be made; nobody else will delete it.
+            await self.inner.delete(session)
+            raise
 
 
 def is_genuine_client(client: Any) -> bool:

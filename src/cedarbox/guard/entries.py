@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Final
 
 from cedarbox.policy import Decision
 from cedarbox.telemetry.redaction import digest
 
-__all__ = ["recordable", "why"]
+__all__ = ["OPERATION", "Recording", "recordable", "why"]
 
 _MAX_TEXT = 4096
 """Longest text of a record, in characters; of longer ones it holds the beginning, the length and the digest."""
+
+
+@dataclass(frozen=True, slots=True)
+class Recording:
+    """How an operation is recorded beside its decision.
+
+    Attributes:
+        outcome: The event of what came of it.
+        revoked: The event of a change of policy that ends it.
+        waits: It is over when its outcome is on disk; else when that is on its way there.
+    """
+
+    outcome: str = "outcome"
+    revoked: str = "operation.revoked"
+    waits: bool = True
+
+
+OPERATION: Final = Recording()
+"""How all operations are recorded that have no events of their own."""
 
 
 def why(decision: Decision) -> str:

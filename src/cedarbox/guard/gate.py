@@ -20,7 +20,7 @@ from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.guard.approvals import Unapproved
-from cedarbox.guard.entries import recordable, why
+from cedarbox.guard.entries import OPERATION, Recording, recordable, why
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import current_caller, current_run
 from cedarbox.guard.question import Impossible, Question, answer
@@ -89,7 +89,12 @@ class Gate:
 
     @asynccontextmanager
     async def operation(
-        self, question: Question, *, session: str | None = None, certain: bool = True
+        self,
+        question: Question,
+        *,
+        session: str | None = None,
+        certain: bool = True,
+        recording: Recording = OPERATION,
     ) -> AsyncIterator[Operation]:
         """Take one operation through the five steps; the block is the act.
 
@@ -97,13 +102,14 @@ class Gate:
             question: What is to be done.
             session: Id of the sandbox session.
             certain: Whether cancelling the act is sure to end it.
+            recording: The events under which its end is recorded.
 
         Raises:
             PolicyDenied: The answer is no, whatever the reason.
             LedgerError: The act was done and its outcome could not be recorded.
         """
-        about = self.about(question.verb, session)
-        held = self.holds.running(question, session, certain=certain)
+        about = {**self.about(question.verb, session), **question.about}
+        held = self.holds.running(question, session, certain=certain, event=recording.revoked)
         with self.telemetry.operation(question.verb, about) as span, held as running:
             try:
                 action, decision, record = await self._admit(question, span, session)
@@ -122,14 +128,18 @@ class Gate:
                 if denial is not None:
                     operation.outcome = "revoked"
                 # The loop may be going down: only a call that does not await is sure to be made.
-                self.ledger.append(self._outcome(action, decision, operation))
+                put = self.ledger.append if recording.waits else self.ledger.note
+                put(self._outcome(action, decision, operation, recording))
                 if denial is not None:
                     span.fail("policy_denied", denial.reason)
                     raise denial from None
                 raise
             await running.finished()
             # 5. Record the outcome.
-            await self.ledger.record(self._outcome(action, decision, operation))
+            if recording.waits:
+                await self.ledger.record(self._outcome(action, decision, operation, recording))
+            else:
+                self.ledger.note(self._outcome(action, decision, operation, recording))
 
     @asynccontextmanager
     async def while_permitted(self, question: Question, *, decided_by: PolicyEngine) -> AsyncIterator[None]:
@@ -142,7 +152,7 @@ class Gate:
         Raises:
             PolicyDenied: A change of policy denies it, before it began or while it ran.
         """
-        with self.holds.running(question, None, certain=True) as running:
+        with self.holds.running(question, None, certain=True, event=OPERATION.revoked) as running:
             try:
                 if self.engine is not decided_by:
                     await self.ask(question)
@@ -173,7 +183,8 @@ class Gate:
         Raises:
             PolicyDenied: The answer is no, whatever the reason.
         """
-        with self.telemetry.operation(f"decide {question.verb}", self.about(question.verb, session)) as span:
+        about = {**self.about(question.verb, session), **question.about}
+        with self.telemetry.operation(f"decide {question.verb}", about) as span:
             return (await self._admit(question, span, session))[1]
 
     async def ask_all(self, questions: Iterable[Question | Impossible], *, session: str | None = None) -> None:
@@ -190,10 +201,13 @@ class Gate:
             if self.mode == "enforce":
                 raise denial
 
-    async def refuse(self, denied: Impossible, *, session: str | None = None) -> PolicyDenied:
-        """Record a denial that needs no policy; return the error to raise."""
+    async def refuse(
+        self, denied: Impossible, *, session: str | None = None, decision: Decision | None = None
+    ) -> PolicyDenied:
+        """Record a denial that needs no policy, or one that the policies have given; return the error to raise."""
         with self.telemetry.operation(f"decide {denied.verb}", self.about(denied.verb, session)) as span:
-            return await self._deny(denied, span, session, errors=(denied.reason,))
+            errors = (denied.reason,) if decision is None else ()
+            return await self._deny(denied, span, session, decision=decision, errors=errors)
 
     @asynccontextmanager
     async def noted(self, verb: str, *, session: str | None, event: str = "outcome") -> AsyncIterator[Operation]:
@@ -326,10 +340,10 @@ class Gate:
             reason = f"{reason} (and this denial cannot be recorded: {error.message})"
         return PolicyDenied(denied.verb, recordable(denied.resource), reason=reason, policies=policies, seq=seq)
 
-    def _outcome(self, action: Action, decision: Decision, operation: Operation) -> Entry:
+    def _outcome(self, action: Action, decision: Decision, operation: Operation, recording: Recording) -> Entry:
         of = operation.decision.seq if operation.decision is not None else None
         return self.entry(
-            "outcome",
+            recording.outcome,
             operation.span,
             operation.session,
             action=action.name,

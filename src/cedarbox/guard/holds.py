@@ -135,13 +135,15 @@ class Holds:
             return list(self._all.values())
 
     @contextmanager
-    def running(self, question: Question, session: str | None, *, certain: bool) -> Iterator[RunningOperation]:
-        """Register the operation that the block is; ``certain`` as in :class:`Hold`."""
+    def running(
+        self, question: Question, session: str | None, *, certain: bool, event: str
+    ) -> Iterator[RunningOperation]:
+        """Register the operation that the block is; ``event`` and ``certain`` as in :class:`Hold`."""
         task = asyncio.current_task()
         if task is None:
             raise RuntimeError("an operation needs a task to run in")
         operation = RunningOperation(task, task.cancelling())
-        operation.hold = self.add(Hold(question, session, "operation.revoked", operation.cut, certain=certain))
+        operation.hold = self.add(Hold(question, session, event, operation.cut, certain=certain))
         try:
             yield operation
         finally:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 
 from cedarbox.errors import BundleError
 from cedarbox.guard.approvals import ToolCall
@@ -24,6 +24,7 @@ class Question:
         asked: What was asked for as it came, with secrets taken out; recorded when it cannot be named.
         call: The call of a tool that this is about to carry out, which a person can approve.
         offered: A tool is only offered, and asked about again when it is called.
+        about: Further attributes of the span; names of ``telemetry.attributes``.
     """
 
     verb: str
@@ -31,6 +32,7 @@ class Question:
     asked: str = ""
     call: ToolCall | None = None
     offered: bool = False
+    about: Mapping[str, str | int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)

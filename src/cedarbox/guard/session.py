@@ -58,6 +58,8 @@ class GuardedSession(FilesSession):
         """
         await self._living("sandbox start")
         await self._decide(self.state.manifest)
+        if self._carriage is not None:
+            self._carriage.begin()
         try:
             async with self._gate.noted("sandbox start", session=self.session_id) as operation:
                 await super().start()
@@ -111,6 +113,8 @@ class GuardedSession(FilesSession):
         """Tear the sandbox down; recorded, never denied."""
         if self._life is not None:
             self._life.cancel()
+        if self._carriage is not None:
+            await self._carriage.end()
         async with self._gate.noted("sandbox shutdown", session=self.session_id):
             await super().shutdown()
         self._processes.all_ended()

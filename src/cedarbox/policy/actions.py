@@ -21,7 +21,9 @@ from cedarbox.policy.entities import (
     model_endpoint,
     path_entity,
     present,
+    target_entity,
 )
+from cedarbox.policy.wire import check_hello, http_request
 
 __all__ = [
     "ACTION_GROUPS",
@@ -193,6 +195,10 @@ def connect(
     proto: str,
     ip: Address | None = None,
     assumed_class: str = "unresolved",
+    hello: str | None = None,
+    method: str | None = None,
+    path: str | None = None,
+    upgrade: str | None = None,
 ) -> Action:
     """Open a connection.
 
@@ -203,16 +209,31 @@ def connect(
         proto: A member of ``Sandbox::Proto``.
         ip: The address that was resolved, when it was; an address as target is its own.
         assumed_class: The class when nothing was resolved but the backend guarantees one.
+        hello: A member of ``Sandbox::Hello``; None when it is not TLS, or nobody looked.
+        method: Of a request in plain HTTP, in upper case; None for no request.
+        path: Of that request, without query.
+        upgrade: What that request asks the connection to become, in lower case; None for nothing.
+
+    Raises:
+        CanonicalizationError: The request is not in canonical form.
+        ValueError: Facts that no connection has together.
     """
+    request = http_request(proto, method, path, upgrade)
+    check_hello(proto, hello)
     known = target if isinstance(target, Address) else ip
     context = context_of(base, port=port, proto=Entity("Proto", proto).ref)
     context["ipClass"] = Entity("IpClass", ip_class(known.ip) if known else assumed_class).ref
     if known is not None:
         context["ip"] = ip_value(known)
-    resource = (
-        host_entity(target) if isinstance(target, Host) else Entity("Address", str(target), {"ip": ip_value(target)})
-    )
-    return Action("connect", resource, context, f"port {port} {proto}")
+    if hello is not None:
+        context["hello"] = Entity("Hello", hello).ref
+    if request is not None:
+        context["http"] = request
+    resource = target_entity(target)
+    told = [f"port {port} {proto}", f"to {ip}" if ip is not None and isinstance(target, Host) else ""]
+    told += [f"with TLS {hello}" if hello in {"unnamed", "encrypted"} else "", f"{method} {path}" if request else ""]
+    told.append(f"to become {upgrade}" if upgrade else "")
+    return Action("connect", resource, context, " ".join(filter(None, told)))
 
 
 def connect_anywhere(base: Base) -> Action:

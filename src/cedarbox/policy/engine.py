@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
 
 import cedarpy
 import orjson
@@ -16,13 +18,17 @@ import orjson
 from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.approval import Approval, approval_of, combined
 from cedarbox.policy.bundle import Policy, PolicyBundle
-from cedarbox.policy.entities import NAMESPACE, Entity
+from cedarbox.policy.canonical import Address, Host
+from cedarbox.policy.entities import NAMESPACE, Entity, target_entity
+from cedarbox.policy.foresight import Foreseen, Handles, foresee, opened
 from cedarbox.policy.schema import schema_text
 
 __all__ = ["Decision", "PolicyEngine"]
 
 # Only entities.json declares these. A request that brought one along could speak for it.
 _PRINCIPALS = frozenset({"Tenant", "AgentGroup", "Agent"})
+_TARGETS: Final = 4096
+"""Of how many targets it is remembered whether one can be connected to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +72,7 @@ class PolicyEngine:
         self._entities = cedarpy.Entities.from_json_str(orjson.dumps(list(bundle.entities)).decode(), self._schema)
         self._policies: Mapping[str, Policy] = {policy.id: policy for policy in bundle.policies}
         self._sets = {action: self._policy_set(action) for action in ACTION_GROUPS}
+        self._targets = lru_cache(maxsize=_TARGETS)(self._to_target)
 
     def _policy_set(self, action: str) -> cedarpy.PolicySet:
         chosen = {policy.id: policy.est for policy in self.bundle.policies if action in policy.actions}
@@ -82,9 +89,7 @@ class PolicyEngine:
         if action.name not in self._sets:
             return self.refusal(f"unknown action {action.name!r}")
         if principal not in self.bundle.principals:
-            return self.refusal(
-                f"the agent {principal!r} is not declared in entities.json of bundle {self.bundle.name!r}"
-            )
+            return self._undeclared(principal)
         brought = (action.resource, *action.others)
         if not _PRINCIPALS.isdisjoint(_types(brought)):
             return self.refusal("a request may not bring a principal along as a resource")
@@ -106,6 +111,65 @@ class PolicyEngine:
             raise
         except BaseException as error:  # noqa: BLE001  # a panic in the engine derives from BaseException, not Exception
             return self.refusal(f"the policy engine failed: {type(error).__name__}: {error}")
+
+    def could_connect(self, principal: str, target: Host | Address) -> bool:
+        """Whether any connection to a host or address could be permitted, whatever its port, address and time.
+
+        True permits nothing, it says that it is worth asking.
+        """
+        return self.never_connects(principal, target) is None
+
+    def never_connects(self, principal: str, target: Host | Address) -> Decision | None:
+        """Return the denial that every connection to a host or address meets; None when one could be permitted.
+
+        Args:
+            principal: As for :meth:`decide`.
+            target: The host or address, canonical.
+        """
+        return self._targets(principal, target)
+
+    def could_request(self, principal: str, action: Action) -> bool:
+        """Whether a connection in plain HTTP could be permitted for some request, which is not known yet.
+
+        Args:
+            principal: As for :meth:`decide`.
+            action: The ``connect``, with all that is known.
+        """
+        return self._foreseen(principal, action.name, action.resource, opened(action.context, "http")) is None
+
+    def _to_target(self, principal: str, target: Host | Address) -> Decision | None:
+        return self._foreseen(principal, "connect", target_entity(target), None)
+
+    def _foreseen(
+        self, principal: str, action: str, resource: Entity, context: Mapping[str, object] | None
+    ) -> Decision | None:
+        if principal not in self.bundle.principals:
+            return self._undeclared(principal)
+        handles = Handles(self._sets[action], self._entities, self._schema)
+        try:
+            seen = foresee(handles, principal, action, resource, context)
+        except (KeyboardInterrupt, SystemExit):
+            raise
+        except BaseException as error:  # noqa: BLE001  # as in decide
+            seen = Foreseen(possible=False, errors=(f"the policy engine failed: {type(error).__name__}: {error}",))
+        if seen.possible:
+            return None
+        if seen.errors:
+            return self.refusal("a policy or the request could not be evaluated", seen.errors)
+        reasons = [reason for each in seen.forbids if (reason := self._policies[each].annotations.get("reason"))]
+        advice = [advice for each in seen.forbids if (advice := self._policies[each].annotations.get("advice"))]
+        return Decision(
+            allowed=False,
+            policies=seen.forbids,
+            reason="; ".join(reasons) or "no policy permits any connection to it",
+            advice="; ".join(advice),
+            errors=(),
+            bundle=self.bundle.digest,
+            micros=0,
+        )
+
+    def _undeclared(self, principal: str) -> Decision:
+        return self.refusal(f"the agent {principal!r} is not declared in entities.json of bundle {self.bundle.name!r}")
 
     def _decision(self, result: cedarpy.AuthzResult) -> Decision:
         errors = tuple(" ".join(str(error).split()) for error in result.diagnostics.errors)

@@ -20,6 +20,7 @@ __all__ = [
     "model_endpoint",
     "path_entity",
     "present",
+    "target_entity",
 ]
 
 NAMESPACE = "Sandbox"
@@ -100,6 +101,13 @@ def domains(host: Host) -> tuple[Entity, ...]:
 def host_entity(host: Host) -> Entity:
     """Return a host with its domains as parents."""
     return Entity("Host", host.name, {"fqdn": host.name}, domains(host))
+
+
+def target_entity(target: Host | Address) -> Entity:
+    """Return what a connection is made to: a host with its domains as parents, or an address."""
+    if isinstance(target, Host):
+        return host_entity(target)
+    return Entity("Address", str(target), {"ip": ip_value(target)})
 
 
 def path_entity(kind: str, path: str) -> Entity:

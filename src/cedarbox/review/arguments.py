@@ -117,6 +117,7 @@ _ENUMS: Final = {
     "store": "SnapshotStore",
     "proto": "Proto",
     "assumed_class": "IpClass",
+    "hello": "Hello",
     "operation": "FileOperation",
     "capability": "Capability",
     "state": "ServerState",

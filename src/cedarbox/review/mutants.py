@@ -115,5 +115,10 @@ def _shown(body: Any) -> str:
         return _shown(operands)
     if isinstance(operands, Mapping) and "left" in operands:
         left, right = _shown(operands["left"]), _shown(operands.get("right", operands.get("attr")))
+        right = _pattern(operands["pattern"]) if "pattern" in operands else right
         return f"{left}.{right}" if operator == "." else f"{left} {operator} {right}"
     return f"{operator}({_shown(operands)})"
+
+
+def _pattern(parts: Sequence[Any]) -> str:
+    return "".join(part["Literal"] if isinstance(part, Mapping) else "*" for part in parts)

@@ -2,9 +2,9 @@
 
 Names under ``gen_ai.`` and ``mcp.`` follow OpenTelemetry's semantic-conventions-genai v0.1.0, written as literals
 because the constants of opentelemetry-semantic-conventions 0.66b2 for them are all marked deprecated. ``sandbox.``
-names are those the Agents SDK 0.24 uses itself. ``process.``, ``server.`` and ``error.`` are the core conventions 1.44,
-``audit.`` is OpenTelemetry's audit logging draft, and ``cedarbox.`` is our own. None of them ever holds a prompt, an
-argument, a result or file content.
+names are those the Agents SDK 0.24 uses itself. ``process.``, ``server.``, ``network.`` and ``error.`` are the core
+conventions 1.44, ``audit.`` is OpenTelemetry's audit logging draft, and ``cedarbox.`` is our own. None of them ever
+holds a prompt, an argument, a result or file content.
 """
 
 from __future__ import annotations
@@ -46,6 +46,7 @@ __all__ = [
     "GEN_AI_USAGE_INPUT_TOKENS",
     "GEN_AI_USAGE_OUTPUT_TOKENS",
     "MCP_METHOD_NAME",
+    "NETWORK_PEER_ADDRESS",
     "PROCESS_EXECUTABLE_NAME",
     "PROCESS_EXIT_CODE",
     "SANDBOX_BACKEND",
@@ -89,6 +90,7 @@ GEN_AI_TOOL_TYPE: Final = "gen_ai.tool.type"
 GEN_AI_USAGE_INPUT_TOKENS: Final = "gen_ai.usage.input_tokens"
 GEN_AI_USAGE_OUTPUT_TOKENS: Final = "gen_ai.usage.output_tokens"
 MCP_METHOD_NAME: Final = "mcp.method.name"
+NETWORK_PEER_ADDRESS: Final = "network.peer.address"
 PROCESS_EXECUTABLE_NAME: Final = "process.executable.name"
 PROCESS_EXIT_CODE: Final = "process.exit.code"
 SANDBOX_BACKEND: Final = "sandbox.backend"
@@ -130,6 +132,7 @@ ATTRIBUTES: Final[Mapping[str, str]] = MappingProxyType(
         GEN_AI_USAGE_INPUT_TOKENS: "tokens of the prompt",
         GEN_AI_USAGE_OUTPUT_TOKENS: "tokens of the completion",
         MCP_METHOD_NAME: "MCP method that was called",
+        NETWORK_PEER_ADDRESS: "IP address that was connected to",
         PROCESS_EXECUTABLE_NAME: "name of the program that was started in the guest",
         PROCESS_EXIT_CODE: "exit code of the program",
         SANDBOX_BACKEND: "sandbox backend, such as boxlite",
