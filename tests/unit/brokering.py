@@ -7,6 +7,7 @@ import datetime
 import ipaddress
 import socket
 import ssl
+import struct
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
@@ -24,7 +25,21 @@ from cedarbox.egress.streams import StreamClosedError
 from cedarbox.errors import PolicyDenied
 from cedarbox.policy.canonical import IP, Address, Host
 
-__all__ = ["MIRROR", "OTHER", "Facts", "Kept", "Peers", "Rules", "Site", "certificate", "client_hello", "raw_server", "talk"]
+__all__ = [
+    "MIRROR",
+    "OTHER",
+    "Facts",
+    "Handler",
+    "Kept",
+    "Peers",
+    "Rules",
+    "Site",
+    "break_off",
+    "certificate",
+    "client_hello",
+    "raw_server",
+    "talk",
+]
 
 MIRROR = "mirror.corp.example"
 OTHER = "other.corp.example"
@@ -262,6 +277,13 @@ async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, go
         await writer.drain()
 
 
+def break_off(writer: asyncio.StreamWriter) -> None:
+    """End a connection by a reset, as a program does that was killed with something unread."""
+    connection: socket.socket = writer.get_extra_info("socket")
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+    writer.transport.abort()
+
+
 async def talk(port: int, *parts: bytes, end: bool = True, most: int = 1 << 20) -> bytes:
     """Send bytes to the broker, one after another, and return all that comes until it ends."""
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -337,9 +359,7 @@ def certificate(directory: Path, *names: str) -> tuple[ssl.SSLContext, Path]:
     )
     file = directory / "server.pem"
     file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
         + made.public_bytes(serialization.Encoding.PEM)
     )
     trust = directory / "trust.pem"

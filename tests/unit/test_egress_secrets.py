@@ -16,7 +16,9 @@ def test_a_placeholder_is_found_and_filled() -> None:
     assert put_in(value, {"token": b"t", "b-2.x": b"<CEDARBOX_SECRET:token>"}) == b"Bearer t <CEDARBOX_SECRET:token>"
 
 
-@pytest.mark.parametrize("value", [b"<CEDARBOX_SECRET:>", b"<CEDARBOX_SECRET:a b>", b"<CEDARBOX_SECRET:a", b"<cedarbox_secret:a>"])
+@pytest.mark.parametrize(
+    "value", [b"<CEDARBOX_SECRET:>", b"<CEDARBOX_SECRET:a b>", b"<CEDARBOX_SECRET:a", b"<cedarbox_secret:a>"]
+)
 def test_a_placeholder_without_a_name_is_refused(value: bytes) -> None:
     with pytest.raises(SecretError, match="no name"):
         names_in([value])
@@ -51,7 +53,10 @@ def test_overlapping_values_are_hidden_whole() -> None:
     assert mask.feed(b"-aXaXab-") + mask.end() == b"-******-"
 
 
-@given(st.lists(st.text(alphabet="abX", max_size=6), max_size=12), st.lists(st.text(alphabet="abX", min_size=1, max_size=4), min_size=1, max_size=3))
+@given(
+    st.lists(st.text(alphabet="abX", max_size=6), max_size=12),
+    st.lists(st.text(alphabet="abX", min_size=1, max_size=4), min_size=1, max_size=3),
+)
 def test_a_value_is_hidden_however_it_is_cut(pieces: list[str], values: list[str]) -> None:
     text = "".join(pieces).encode()
     keys = [value.encode() for value in values]

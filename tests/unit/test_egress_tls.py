@@ -56,7 +56,7 @@ def test_it_is_known_when_it_is_complete_and_not_before() -> None:
 
 @pytest.mark.parametrize("size", [1, 3, 4, 5, 100, 16384])
 def test_it_may_be_spread_over_records(size: int) -> None:
-    assert read(records(message(BIG), size)[: 65536]) in {Hello(MIRROR, encrypted=False), None}
+    assert read(records(message(BIG), size)[:65536]) in {Hello(MIRROR, encrypted=False), None}
     assert read(records(message(REAL), size)) == Hello(MIRROR, encrypted=False)
 
 

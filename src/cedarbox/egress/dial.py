@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import socket
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -152,7 +153,7 @@ async def dial(ip: Address, port: int, sandbox: Sandbox) -> Server:
     try:
         connection = socket.socket(socket.AF_INET if ip.ip.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
     except OSError as error:
-        raise DialError(f"no socket for {ip}: {error.strerror}", status=503, code=1) from None
+        raise DialError(f"no socket for {ip}: {_told(error)}", status=503, code=1) from None
     try:
         connection.setblocking(False)
         async with asyncio.timeout(seconds):
@@ -164,8 +165,13 @@ async def dial(ip: Address, port: int, sandbox: Sandbox) -> Server:
     except OSError as error:
         connection.close()
         code = 5 if isinstance(error, ConnectionRefusedError) else 4
-        raise DialError(f"{ip} port {port}: {error.strerror or 'no connection'}", code=code) from None
+        raise DialError(f"{ip} port {port}: {_told(error)}", code=code) from None
     except BaseException:
         connection.close()
         raise
     return Server(ip, reader, writer, Meter(sandbox))
+
+
+def _told(error: OSError) -> str:
+    # The text of asyncio's own errors names no cause.
+    return os.strerror(error.errno).lower() if error.errno else "no connection"
