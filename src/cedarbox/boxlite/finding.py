@@ -8,6 +8,7 @@ from typing import Final
 
 from cedarbox.boxlite import api
 from cedarbox.boxlite.mounts import mark
+from cedarbox.boxlite.network import card
 from cedarbox.boxlite.snapshots import SnapshotStore
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 
@@ -77,7 +78,7 @@ async def reattached(
         if remote:
             raise
         return None
-    egress = state.egress_allowlist
+    egress = card(state.egress_mode, state.egress_allowlist)
     if info.network is None:
         # A server does not tell the network (measured on BoxLite 0.10.8). Its own name tells what it was made with.
         same_network = (info.name or "").endswith(network_mark(state))
@@ -98,4 +99,4 @@ def network_mark(state: BoxLiteSandboxSessionState) -> str:
     Args:
         state: The session's state.
     """
-    return f"-n{hashlib.sha256(' '.join(state.egress_allowlist).encode()).hexdigest()[:32]}"
+    return f"-n{hashlib.sha256(' '.join(card(state.egress_mode, state.egress_allowlist)).encode()).hexdigest()[:32]}"

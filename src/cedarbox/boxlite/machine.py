@@ -15,7 +15,7 @@ from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import VerifiedImage
 from cedarbox.boxlite.isolation import Process, boot, kill_jail
 from cedarbox.boxlite.mounts import mark, recheck
-from cedarbox.boxlite.network import network_spec
+from cedarbox.boxlite.network import card, network_spec
 from cedarbox.boxlite.snapshots import SnapshotInfo
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
@@ -261,8 +261,8 @@ class Machine:
         if self.remote:
             await box.start()
         else:
-            card = bool(self._state.egress_allowlist)
-            self._process = await boot(box, network_card=card, mounts=self._state.mounts)
+            has_card = bool(card(self._state.egress_mode, self._state.egress_allowlist))
+            self._process = await boot(box, network_card=has_card, mounts=self._state.mounts)
 
     async def _unmade(self, booting: asyncio.Future[api.Box], name: str) -> None:
         """Clean up after a boot that failed or was given up.
@@ -334,7 +334,7 @@ class Machine:
             cpus=state.cpus,
             memory_mib=state.memory_mib,
             disk_size_gb=state.disk_size_gb,
-            network=network_spec(state.egress_allowlist),
+            network=network_spec(state.egress_mode, state.egress_allowlist),
             ports=state.exposed_ports,
             entrypoint=_MAIN,
             volumes=[(mount.real, mount.guest) for mount in state.mounts if mount.read_only],

@@ -39,7 +39,8 @@ class SandboxFacts:
         digest: ``sha256:…`` of the image's manifest, None when nothing pins it.
         repository: ``local`` for a layout on disk, else registry and path.
         isolation: A member of ``Sandbox::Isolation``.
-        egress: Host names that the backend lets out; () for no network, None for a network it cannot restrict.
+        egress: Host names that a network card lets out; () for no card, None for a network that the backend cannot
+            restrict.
         ports: Guest ports that would be published.
         public_ports: They would be reachable from other machines.
         vcpus: Virtual processors, when the backend says.
@@ -50,6 +51,8 @@ class SandboxFacts:
         environment: Names of the environment variables that its options give to every process.
         lifetime_s: Seconds after which it is ended, counted from here; None when nothing ends it.
         signed: A signature of the image by a key that the site trusts was verified.
+        requested: To what the options narrow what goes through the broker, canonical; None when they do not.
+        derive: There is to be a network card, and its list is what the policies permit. It has to be filled in.
     """
 
     image: str
@@ -67,6 +70,8 @@ class SandboxFacts:
     environment: tuple[str, ...] = ()
     lifetime_s: int | None = None
     signed: bool = False
+    requested: tuple[str, ...] | None = None
+    derive: bool = False
 
     def questions(self, verb: str) -> Iterator[Question | Impossible]:
         """Yield everything that has to be asked before this sandbox may be made; what it opens first, itself last.

@@ -34,6 +34,7 @@ __all__ = [
     "difference",
     "intersection",
     "network_range",
+    "networks",
     "place",
     "union",
 ]
@@ -113,6 +114,19 @@ def place(ip: IP) -> int:
 def network_range(network: Networks) -> tuple[int, int]:
     """Return the first and the last place of a network."""
     return place(network.network_address), place(network.broadcast_address)
+
+
+def networks(held: Ranges) -> tuple[Networks, ...]:
+    """Return the networks that a set of places of addresses is made of."""
+    found: list[Networks] = []
+    for low, high in held.parts:
+        if low < _V6:
+            first, last = ipaddress.IPv4Address(max(low, 0)), ipaddress.IPv4Address(min(high, _V6 - 1))
+            found += ipaddress.summarize_address_range(first, last)
+        if high >= _V6:
+            start, end = ipaddress.IPv6Address(max(low, _V6) - _V6), ipaddress.IPv6Address(high - _V6)
+            found += ipaddress.summarize_address_range(start, end)
+    return tuple(found)
 
 
 @cache
