@@ -15,7 +15,7 @@ from agents.sandbox.snapshot import NoopSnapshotSpec
 from tests.unit.bundles import PERMIT_ALL
 from tests.unit.guarded import Guarded
 
-from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
+from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions, EgressSecret
 from cedarbox.boxlite.network import network_spec
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.allowlists import LEAKS
@@ -217,3 +217,50 @@ async def test_a_card_with_an_entry_that_cannot_be_held_to_the_policies(tmp_path
         await made(guarded, egress_mode="nic", egress_allowlist=(entry,))
     assert client.asked is None
     assert [action for action, _ in guarded.denied()] == ["egress connect"]
+
+
+def token(*hosts: str) -> EgressSecret:
+    return EgressSecret(name="token", reference="env:LISTS_TOKEN", hosts=hosts)
+
+
+async def test_a_secret_for_a_host_that_is_not_listed(tmp_path: Path) -> None:
+    """A secret of a card is for a host that nobody listed, which BoxLite would open on port 443 for it. The options are
+    refused; where the list is derived and lacks the host, the ledger has a denied `useSecret` and nothing is made.
+    """
+    with pytest.raises(ConfigurationError, match=r"evil\.example, a host of token, is not in egress_allowlist"):
+        options(
+            egress_mode="nic",
+            egress_allowlist=("packages.example",),
+            secrets=(token("packages.example", "evil.example"),),
+            workspace_persistence="tar",
+        )
+    guarded, client = guard(tmp_path, f"{REST} {P} when {{ {PUBLIC} }};")
+    with pytest.raises(PolicyDenied, match=r"evil\.example is not on the allow-list"):
+        await made(guarded, egress_mode="nic", secrets=(token("evil.example"),), workspace_persistence="tar")
+    assert client.asked is None
+    assert guarded.denied() == [("useSecret", 'Secret::"token"')]
+
+
+async def test_a_secret_that_no_policy_gives_to_a_host(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A secret of a card for a listed host, which the policies give to another host only. Denied as `useSecret`, on
+    record. The permitted one is in state and records by its name and reference, its value nowhere.
+    """
+    monkeypatch.setenv("LISTS_TOKEN", "the-value-itself")
+    rules = """@id("s") forbid (principal, action == Sandbox::Action::"useSecret", resource)
+        unless { context.host == Sandbox::Host::"packages.example" && context.port == 443 };"""
+    guarded, _ = guard(tmp_path, f"{PERMIT_ALL} {rules}")
+    chosen: dict[str, Any] = {"egress_mode": "nic", "workspace_persistence": "tar"}
+    listed = ("packages.example", "other.example")
+    with pytest.raises(PolicyDenied):
+        await made(guarded, egress_allowlist=listed, secrets=(token("other.example"),), **chosen)
+    assert guarded.denied() == [("useSecret", 'Secret::"token"')]
+    session = await guarded.client.create(
+        snapshot=NoopSnapshotSpec(),
+        options=options(egress_allowlist=listed, secrets=(token("packages.example"),), **chosen),
+    )
+    kept = json.dumps(guarded.client.serialize_session_state(session.state)) + repr(session.state)
+    assert "env:LISTS_TOKEN" in kept
+    assert "the-value-itself" not in kept
+    assert created(guarded)["secrets"] == ["token for packages.example"]
+    written = [path for path in tmp_path.rglob("*") if path.is_file()]
+    assert not any(b"the-value-itself" in path.read_bytes() for path in written)

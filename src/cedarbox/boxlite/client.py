@@ -152,6 +152,7 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             boot_timeout_s=options.boot_timeout_s,
             workspace_persistence=options.workspace_persistence,
             mounts=tuple(pinned(mount) for mount in options.mounts),
+            secrets=options.secrets,
         )
         return self._session(state, None)
 

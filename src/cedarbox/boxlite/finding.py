@@ -9,6 +9,7 @@ from typing import Final
 from cedarbox.boxlite import api
 from cedarbox.boxlite.mounts import mark
 from cedarbox.boxlite.network import card
+from cedarbox.boxlite.secrets import secrets_mark
 from cedarbox.boxlite.snapshots import SnapshotStore
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 
@@ -47,8 +48,8 @@ async def reattached(
 ) -> api.Box | None:
     """Find the microVM of a state again, running or stopped.
 
-    A microVM whose processors, memory, network or mounts are not those of the state is not taken, nor one that holds
-    a snapshot.
+    A microVM whose processors, memory, network, mounts or secrets are not those of the state is not taken, nor one that
+    holds a snapshot.
 
     Args:
         runtime: The BoxLite runtime.
@@ -89,8 +90,10 @@ async def reattached(
     same_size = (info.cpus, info.memory_mib) == (state.cpus, state.memory_mib)
     if info.network is None:
         return box if same_network and same_size else None
-    same_mounts = (info.name or "").partition("-m")[2] == mark(state.mounts).removeprefix("-m")
-    return box if same_network and same_size and same_mounts else None
+    # cedarbox, a random number, and what was marked.
+    marked = (info.name or "").split("-", 2)[2:]
+    same_marks = "".join(f"-{text}" for text in marked) == mark(state.mounts) + secrets_mark(state.secrets)
+    return box if same_network and same_size and same_marks else None
 
 
 def network_mark(state: BoxLiteSandboxSessionState) -> str:

@@ -16,6 +16,7 @@ from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, mod
 
 from cedarbox.boxlite.mounts import Mount, check_mounts
 from cedarbox.boxlite.network import EgressMode, check_egress, check_mode, check_ports
+from cedarbox.boxlite.secrets import EgressSecret, check_secrets
 from cedarbox.errors import ConfigurationError, ImageError
 
 __all__ = ["BoxLiteSandboxClientOptions", "check_root", "checked"]
@@ -100,6 +101,7 @@ def checked(values: dict[str, Any]) -> dict[str, Any]:
     disk = values["disk_size_gb"]
     mode = check_mode(values["egress_mode"])
     egress = check_egress(mode, values["egress_allowlist"])
+    check_secrets(values["secrets"], mode=mode, egress=egress, persistence=values["workspace_persistence"])
     root = check_root(values["workspace_root"])
     return {
         **values,
@@ -142,6 +144,7 @@ class BoxLiteSandboxClientOptions(BaseSandboxClientOptions):
             has to derive it from the policies, and without a guard the sandbox is refused. ``none``: it reaches
             nothing. A card costs isolation as well: BoxLite 0.10.8 applies its seccomp filter only to microVMs
             without one (measured).
+        secrets: Secrets for requests to hosts on the list; the guest sees placeholders.
 
     Raises:
         ConfigurationError: A value cannot be used.
@@ -164,6 +167,7 @@ class BoxLiteSandboxClientOptions(BaseSandboxClientOptions):
     workspace_persistence: Literal["auto", "native", "tar"] = "auto"
     mounts: tuple[Mount, ...] = ()
     egress_mode: EgressMode = "broker"
+    secrets: tuple[EgressSecret, ...] = ()
 
     @model_validator(mode="wrap")
     @classmethod

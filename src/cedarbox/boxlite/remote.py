@@ -92,6 +92,8 @@ def check_remote(source: BoxLiteSandboxClientOptions | BoxLiteSandboxSessionStat
         raise ConfigurationError("mounts: a remote BoxLite cannot share directories of this machine", hint=_LOCAL)
     if source.exposed_ports:
         raise ConfigurationError("exposed_ports: a remote BoxLite cannot publish ports on this machine", hint=_LOCAL)
+    if source.secrets:
+        raise ConfigurationError("secrets: their values would be sent to the server of a remote BoxLite", hint=_LOCAL)
     if source.egress_mode == "broker" and source.egress_allowlist:
         raise ConfigurationError(
             "egress_allowlist: the broker carries no connections of a remote BoxLite in this version",

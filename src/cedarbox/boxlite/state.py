@@ -11,6 +11,7 @@ from cedarbox.boxlite.environment import check_environment
 from cedarbox.boxlite.mounts import Mount, PinnedMount, check_pinned
 from cedarbox.boxlite.network import EgressMode, card
 from cedarbox.boxlite.options import BoxLiteSandboxClientOptions, checked
+from cedarbox.boxlite.secrets import EgressSecret
 
 __all__ = ["BoxLiteSandboxSessionState"]
 
@@ -38,6 +39,7 @@ class BoxLiteSandboxSessionState(SandboxSessionState):
         snapshot_parent: Id of the native snapshot that the microVM was started from; empty when that was the image.
         mounts: Directories of the host that the guest is given, as they were found when the session was made.
         policy_bundle: Digest of the policy bundle in force; empty when nothing guards the session.
+        secrets: Secrets for requests to hosts on the list, by reference.
     """
 
     type: Literal["boxlite"] = "boxlite"
@@ -57,6 +59,7 @@ class BoxLiteSandboxSessionState(SandboxSessionState):
     snapshot_parent: str = ""
     mounts: tuple[PinnedMount, ...] = ()
     policy_bundle: str = ""
+    secrets: tuple[EgressSecret, ...] = ()
 
     def options(self) -> BoxLiteSandboxClientOptions:
         """Return the options with which an equal session is made."""
@@ -67,7 +70,7 @@ class BoxLiteSandboxSessionState(SandboxSessionState):
     @model_validator(mode="after")
     def _check(self) -> Self:
         names = ("image", "rootfs", "cpus", "memory_mib", "disk_size_gb", "workspace_root", "egress_allowlist")
-        more = ("egress_mode", "auto_remove", "boot_timeout_s", "exposed_ports", "workspace_persistence")
+        more = ("egress_mode", "secrets", "auto_remove", "boot_timeout_s", "exposed_ports", "workspace_persistence")
         checked({name: getattr(self, name) for name in (*names, *more)})
         # A state says what a microVM was made with; a card that nobody gave a list to cannot have been made.
         card(self.egress_mode, self.egress_allowlist)

@@ -8,7 +8,7 @@ from collections.abc import Iterable
 from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.canonical import Address, Host, canonical_host
 
-__all__ = ["Network", "canonical_entry", "lists", "network_of"]
+__all__ = ["Network", "canonical_entry", "lists", "lists_name", "network_of"]
 
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
@@ -62,10 +62,11 @@ def lists(entries: Iterable[str], target: Host | Address) -> bool:
         target: What is asked for.
     """
     if isinstance(target, Host):
-        return any(_names(entry, target.name) for entry in entries)
+        return lists_name(entries, target.name)
     networks = (network_of(entry) for entry in entries)
     return any(network is not None and target.ip in network for network in networks)
 
 
-def _names(entry: str, name: str) -> bool:
-    return name.endswith(entry[1:]) if entry.startswith("*.") else name == entry
+def lists_name(entries: Iterable[str], name: str) -> bool:
+    """Whether a canonical name is on a list; see :func:`lists`."""
+    return any(name.endswith(entry[1:]) if entry.startswith("*.") else name == entry for entry in entries)

@@ -291,6 +291,7 @@ def _record_of(facts: SandboxFacts, snapshot: SnapshotSpec | SnapshotBase) -> di
         "egress": None if facts.egress is None else list(facts.egress),
         **({} if facts.requested is None else {"egress_requested": list(facts.requested)}),
         **({"leaks": list(LEAKS)} if facts.egress else {}),
+        **({"secrets": [f"{name} for {host}" for name, host in facts.secrets]} if facts.secrets else {}),
         "vcpus": facts.vcpus,
         "memory_mib": facts.memory_mib,
         "disk_gb": facts.disk_gb,

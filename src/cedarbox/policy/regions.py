@@ -57,6 +57,10 @@ PROTOS: Final = frozenset({"tcp", "udp", "tls", "http"})
 Networks = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
+# In the order in which a difference is taken apart; the ones that read best come first.
+_PROPERTIES: Final = ("classes", "protos", "ports", "targets", "ips")
+
+
 class TooLargeError(Exception):
     """More boxes than anybody could read; the policy is told as text instead."""
 
@@ -81,6 +85,9 @@ class Ranges:
     def __and__(self, other: Ranges) -> Ranges:
         pairs = ((max(a, c), min(b, d)) for a, b in self.parts for c, d in other.parts)
         return Ranges.of(pairs)
+
+    def __or__(self, other: Ranges) -> Ranges:
+        return Ranges.of((*self.parts, *other.parts))
 
     def __sub__(self, other: Ranges) -> Ranges:
         left = list(self.parts)
@@ -271,7 +278,7 @@ class Box:
     def minus(self, other: Box) -> Iterator[Box]:
         """Yield the parts of this box that are outside another, whose conditions do not count."""
         rest = self
-        for name in ("classes", "protos", "ports", "targets", "ips"):
+        for name in _PROPERTIES:
             mine, theirs = getattr(rest, name), getattr(other, name)
             outside = replace(rest, **{name: mine - theirs})
             if outside:
@@ -309,8 +316,12 @@ def union(*regions: Region) -> Region:
     for box in (box for region in regions for box in region if box):
         if any(_within(box, other) for other in kept):
             continue
-        kept = [other for other in kept if not _within(other, box)]
-        kept.append(box)
+        wider = box
+        while (join := next(((other, made) for other in kept if (made := _joined(wider, other))), None)) is not None:
+            kept.remove(join[0])
+            wider = join[1]
+        kept = [other for other in kept if not _within(other, wider)]
+        kept.append(wider)
         if len(kept) > _MAX_BOXES:
             raise TooLargeError
     return tuple(kept)
@@ -345,6 +356,14 @@ def complement(region: Region) -> Region:
         TooLargeError: It has more boxes than are kept.
     """
     return difference((ANYWHERE,), region)
+
+
+def _joined(left: Box, right: Box) -> Box | None:
+    """Return two boxes as one, if they differ in one property only: that is told in one line, and loses nothing."""
+    apart = [name for name in _PROPERTIES if getattr(left, name) != getattr(right, name)]
+    if len(apart) != 1 or left.conditions != right.conditions or apart[0] == "targets":
+        return None
+    return replace(left, **{apart[0]: getattr(left, apart[0]) | getattr(right, apart[0])})
 
 
 def _within(inner: Box, outer: Box) -> bool:
