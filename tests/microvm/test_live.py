@@ -47,7 +47,7 @@ async def test_a_reload_cuts_a_live_command_a_terminal_a_connection_and_a_mount(
     (tmp_path / "data" / "file").write_text("shared")
     with ticking(_NAME, _ADDRESS) as server:
         mounts = (Mount(str(tmp_path / "data"), "/mnt/data"),)
-        chosen = options(oci_layout, egress_allowlist=(_NAME,), mounts=mounts)
+        chosen = options(oci_layout, egress_mode="nic", egress_allowlist=(_NAME,), mounts=mounts)
         session = await guarded.client.create(snapshot=NoopSnapshotSpec(), options=chosen)
         try:
             await session.start()

@@ -87,7 +87,7 @@ async def networked(
 ) -> AsyncIterator[SandboxSession]:
     """A started session with a network card, a published port and a user; the first session is stopped before."""
     await box.shutdown()
-    chosen = options(oci_layout, egress_allowlist=("10.99.99.99",), exposed_ports=(8080,))
+    chosen = options(oci_layout, egress_mode="nic", egress_allowlist=("10.99.99.99",), exposed_ports=(8080,))
     made = await client.create(
         options=chosen,
         manifest=Manifest(users=[User(name="coder")], groups=[Group(name="team", users=[User(name="agent")])]),

@@ -114,7 +114,7 @@ async def test_a_state_of_the_raw_client_or_of_another_site(tmp_path: Path) -> N
 @pytest.mark.parametrize(
     ("change", "action"),
     [
-        ({"egress_allowlist": ("evil.example",)}, "connect"),
+        ({"egress_mode": "nic", "egress_allowlist": ("evil.example",)}, "connect"),
         ({"cpus": 64}, "resume"),
         ({"image": f"mirror.corp.example/evil@sha256:{'d' * 64}", "image_digest": f"sha256:{'d' * 64}"}, "resume"),
     ],

@@ -57,6 +57,7 @@ async def test_the_state_carries_everything_and_survives_json(client: BoxLiteSan
         cpus=3,
         memory_mib=777,
         workspace_root="/srv/here",
+        egress_mode="nic",
         egress_allowlist=("A.example",),
         auto_remove=False,
         boot_timeout_s=77,
@@ -76,7 +77,15 @@ async def test_the_state_carries_everything_and_survives_json(client: BoxLiteSan
 
 @pytest.mark.parametrize(
     "change",
-    [{"egress_allowlist": ["*"]}, {"cpus": 0}, {"workspace_root": "/"}, {"exposed_ports": [80]}, {"image": None}],
+    [
+        {"egress_allowlist": ["*"]},
+        {"egress_mode": "nic"},
+        {"egress_mode": "open"},
+        {"cpus": 0},
+        {"workspace_root": "/"},
+        {"exposed_ports": [80]},
+        {"image": None},
+    ],
 )
 async def test_a_state_that_was_tampered_with_is_refused(client: BoxLiteSandboxClient, change: dict[str, Any]) -> None:
     payload = client.serialize_session_state((await client.create(options=OPTIONS)).state)

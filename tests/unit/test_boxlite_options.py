@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 
 from cedarbox.boxlite import BoxLiteSandboxClientOptions, api, network
 from cedarbox.boxlite.environment import check_environment_key
+from cedarbox.egress import allowlist
 from cedarbox.errors import CedarboxError, ConfigurationError, ImageError
+from cedarbox.policy.canonical import canonical_host
 
 DIGEST = "sha256:" + "a" * 64
 
@@ -23,13 +25,14 @@ def options(**values: Any) -> BoxLiteSandboxClientOptions:
 def test_published_names_and_defaults_are_kept() -> None:
     made = options()
     assert (made.type, made.cpus, made.memory_mib, made.workspace_root) == ("boxlite", 2, 1024, "/workspace")
-    assert (made.egress_allowlist, made.auto_remove, made.boot_timeout_s) == ((), True, 30.0)
+    assert (made.egress_allowlist, made.auto_remove, made.boot_timeout_s) == (None, True, 30.0)
+    assert made.egress_mode == "broker"
     positional: Any = BoxLiteSandboxClientOptions
     assert positional("python:3.12-slim", 4).cpus == 4
 
 
 def test_options_survive_json() -> None:
-    made = options(egress_allowlist=("Mirror.Corp.Example", "10.0.0.0/8"), exposed_ports=(8080,))
+    made = options(egress_mode="nic", egress_allowlist=("Mirror.Corp.Example", "10.0.0.0/8"), exposed_ports=(8080,))
     again = BaseSandboxClientOptions.parse(made.model_dump(mode="json"))
     assert again == made
     assert made.egress_allowlist == ("mirror.corp.example", "10.0.0.0/8")
@@ -57,9 +60,22 @@ def test_options_survive_json() -> None:
         ({"workspace_root": "/a/../etc"}, ConfigurationError),
         ({"workspace_root": "/a\nb"}, ConfigurationError),
         ({"exposed_ports": (80,)}, ConfigurationError),
-        ({"exposed_ports": (0,), "egress_allowlist": ("a.example",)}, ConfigurationError),
-        ({"exposed_ports": (65536,), "egress_allowlist": ("a.example",)}, ConfigurationError),
-        ({"exposed_ports": ("80",), "egress_allowlist": ("a.example",)}, ConfigurationError),
+        ({"exposed_ports": (0,), "egress_mode": "nic", "egress_allowlist": ("a.example",)}, ConfigurationError),
+        ({"exposed_ports": (65536,), "egress_mode": "nic", "egress_allowlist": ("a.example",)}, ConfigurationError),
+        ({"exposed_ports": ("80",), "egress_mode": "nic", "egress_allowlist": ("a.example",)}, ConfigurationError),
+        ({"exposed_ports": (80,), "egress_allowlist": ("a.example",)}, ConfigurationError),
+        ({"exposed_ports": (80,), "egress_mode": "nic"}, ConfigurationError),
+        ({"exposed_ports": (80,), "egress_mode": "nic", "egress_allowlist": ()}, ConfigurationError),
+        ({"egress_mode": "none", "egress_allowlist": ("a.example",)}, ConfigurationError),
+        ({"egress_mode": "open"}, ConfigurationError),
+        ({"egress_mode": None}, ConfigurationError),
+        ({"egress_mode": "nic", "egress_allowlist": ("2001:db8::1",)}, ConfigurationError),
+        ({"egress_allowlist": ("a.example:443",)}, ConfigurationError),
+        ({"egress_allowlist": ("10.0.0.1/8",)}, ConfigurationError),
+        ({"egress_allowlist": ("::/0",)}, ConfigurationError),
+        ({"egress_allowlist": ("*",)}, ConfigurationError),
+        ({"egress_allowlist": ("*.10.0.0.1",)}, ConfigurationError),
+        ({"egress_allowlist": (7,)}, ConfigurationError),
         ({"env": {"A": "b"}}, ConfigurationError),
         ({"image": None}, ImageError),
         ({"rootfs": "/tmp/x"}, ImageError),
@@ -88,7 +104,7 @@ def test_image_references(image: str) -> None:
 
 
 def test_dictionary_options_are_checked_too() -> None:
-    with pytest.raises(ConfigurationError, match="egress_allowlist"):
+    with pytest.raises(ConfigurationError, match="host '\\*' has a character"):
         BaseSandboxClientOptions.parse({"type": "boxlite", "image": "python", "egress_allowlist": ["*"]})
 
 
@@ -129,9 +145,40 @@ def open_to_all(spec: api.NetworkSpec) -> bool:
     return spec.outbound.mode != "disabled" and not spec.outbound.allow_net
 
 
-@pytest.mark.parametrize("allow", [(), None, []])
-def test_no_list_means_no_card(allow: Any) -> None:
-    assert network.network_spec(allow).outbound.mode == "disabled"
+@pytest.mark.parametrize(
+    ("mode", "allow"),
+    [
+        ("nic", ()),
+        ("nic", []),
+        ("none", ()),
+        ("none", None),
+        ("broker", None),
+        ("broker", ()),
+        ("broker", ("a.example",)),
+    ],
+)
+def test_no_list_means_no_card(mode: str, allow: Any) -> None:
+    assert network.network_spec(mode, allow).outbound.mode == "disabled"
+
+
+def test_a_card_without_a_list_is_refused_and_not_opened() -> None:
+    with pytest.raises(ConfigurationError, match="no policies are in force here"):
+        network.network_spec("nic", None)
+
+
+def test_entries_of_the_broker_have_one_spelling() -> None:
+    given = ("Mirror.Corp.Example.", "*.Wild.Example", "[2001:DB8::1]", "10.0.0.0/8", "2001:db8::/32", "10.0.0.1")
+    made = options(egress_allowlist=given)
+    assert made.egress_allowlist == (
+        *("mirror.corp.example", "*.wild.example", "2001:db8::1", "10.0.0.0/8", "2001:db8::/32", "10.0.0.1"),
+    )
+    entries = made.egress_allowlist
+    for text, listed in (
+        *(("mirror.corp.example", True), ("x.mirror.corp.example", False), ("wild.example", False)),
+        *(("a.b.wild.example", True), ("notwild.example", False), ("2001:db8:1::", True), ("10.9.9.9", True)),
+        *(("11.0.0.1", False), ("::1", False)),
+    ):
+        assert allowlist.lists(entries, canonical_host(text)) is listed
 
 
 _anything = st.one_of(
@@ -148,25 +195,28 @@ _anything = st.one_of(
 )
 
 
-@given(allow=_anything)
-def test_the_open_network_cannot_be_built(allow: Any) -> None:
+_modes = st.one_of(st.sampled_from(["nic", "nic", "broker", "none"]), st.none(), st.text(max_size=4))
+
+
+@given(mode=_modes, allow=_anything)
+def test_the_open_network_cannot_be_built(mode: Any, allow: Any) -> None:
     try:
-        spec = network.network_spec(allow)
+        spec = network.network_spec(mode, allow)
     except ConfigurationError:
         return
     assert not open_to_all(spec)
-    assert (spec.outbound.mode == "enabled") is bool(allow)
+    assert (spec.outbound.mode == "enabled") is (mode == "nic" and bool(allow))
 
 
-@given(allow=_anything)
-def test_no_option_leads_to_the_open_network(allow: Any) -> None:
+@given(mode=_modes, allow=_anything)
+def test_no_option_leads_to_the_open_network(mode: Any, allow: Any) -> None:
     try:
-        made = options(egress_allowlist=allow)
+        made = options(egress_mode=mode, egress_allowlist=allow)
+        spec = network.network_spec(made.egress_mode, made.egress_allowlist)
     except ConfigurationError:
         return
-    spec = network.network_spec(made.egress_allowlist)
     assert not open_to_all(spec)
-    assert tuple(spec.outbound.allow_net) == made.egress_allowlist
+    assert tuple(spec.outbound.allow_net) == ((made.egress_allowlist or ()) if mode == "nic" else ())
 
 
 @pytest.mark.parametrize(

@@ -119,7 +119,7 @@ async def test_a_user_is_refused_because_the_wire_drops_it(server: Server) -> No
 
 async def test_an_allow_list_is_sent(server: Server) -> None:
     server.card("eth0", up=True)
-    client, session = await started(server, egress_allowlist=("a.example", "*.b.example"))
+    client, session = await started(server, egress_mode="nic", egress_allowlist=("a.example", "*.b.example"))
     (created,) = server.sent("POST", "boxes")
     assert created["network"] == {"mode": "enabled", "allow_net": ["a.example", "*.b.example"]}
     await client.delete(session)
@@ -147,7 +147,9 @@ async def test_a_session_is_taken_up_again(server: Server) -> None:
     await again.start()
     assert [again.state.box_id] == list(server.boxes)
     # Not when the state asks for another network than the one it was made with.
-    wider: Any = await other.resume(other.deserialize_session_state({**saved, "egress_allowlist": ["a.example"]}))
+    wider: Any = await other.resume(
+        other.deserialize_session_state({**saved, "egress_mode": "nic", "egress_allowlist": ["a.example"]})
+    )
     assert wider.state.box_id == ""
     # Nor when it is gone.
     await client.delete(session)
@@ -160,8 +162,9 @@ async def test_a_session_is_taken_up_again(server: Server) -> None:
     [
         (lambda path: {"image": None, "rootfs": str(path)}, "rootfs"),
         (lambda path: {"mounts": (Mount(path, "/mnt/x"),)}, "mounts"),
-        (lambda _: {"exposed_ports": (80,), "egress_allowlist": ("a.example",)}, "exposed_ports"),
+        (lambda _: {"exposed_ports": (80,), "egress_mode": "nic", "egress_allowlist": ("a.example",)}, "exposed_ports"),
         (lambda _: {"workspace_persistence": "native"}, "workspace_persistence"),
+        (lambda _: {"egress_allowlist": ("a.example",)}, "egress_allowlist"),
     ],
 )
 async def test_what_it_cannot_do_is_refused_before_anything_is_sent(
@@ -193,4 +196,4 @@ def test_the_guard_is_told_the_truth() -> None:
     # The policies that ship permit a microVM of this host; a server of somebody's has to be permitted by name.
     assert (facts.isolation, facts.egress, facts.ports, facts.snapshots) == ("hosted", (), (), ("tar",))
     assert (facts.digest, facts.repository) == (DIGEST, "mirror.corp.example/python")
-    assert facts_of(client, options(egress_allowlist=("a.example",))).egress == ("a.example",)
+    assert facts_of(client, options(egress_mode="nic", egress_allowlist=("a.example",))).egress == ("a.example",)

@@ -10,6 +10,7 @@ from cedarbox.boxlite.images import LayoutVerifier, VerifiedImage
 from cedarbox.boxlite.mounts import Mount
 from cedarbox.boxlite.options import BoxLiteSandboxClientOptions
 from cedarbox.boxlite.registry import Registry
+from cedarbox.boxlite.secrets import EgressSecret
 from cedarbox.boxlite.session import BoxLiteSandboxSession
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 
@@ -18,6 +19,7 @@ __all__ = [
     "BoxLiteSandboxClientOptions",
     "BoxLiteSandboxSession",
     "BoxLiteSandboxSessionState",
+    "EgressSecret",
     "ImageStore",
     "LayoutVerifier",
     "Mount",

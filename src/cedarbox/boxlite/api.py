@@ -44,6 +44,7 @@ __all__ = [
     "network_spec_object",
     "open_runtime",
     "refused_by_both",
+    "secret",
 ]
 
 
@@ -302,6 +303,12 @@ def network_spec_object(*, mode: str, allow_net: Sequence[str]) -> NetworkSpec:
     return cast("NetworkSpec", _attribute("boxlite", "NetworkSpec")(outbound=outbound))
 
 
+def secret(*, name: str, value: str, hosts: Sequence[str], placeholder: str) -> object:
+    """Build BoxLite's object for a secret that the guest never has; its text form hides the value."""
+    made = _attribute("boxlite", "Secret")(name, value, hosts=list(hosts), placeholder=placeholder)
+    return cast("object", made)
+
+
 def box_options(
     *,
     image: str | None,
@@ -313,6 +320,7 @@ def box_options(
     ports: Sequence[int],
     entrypoint: Sequence[str],
     volumes: Sequence[tuple[str, str]] = (),
+    secrets: Sequence[object] = (),
     remote: bool = False,
 ) -> object:
     """Build BoxLite's options for one box.
@@ -339,6 +347,7 @@ def box_options(
         entrypoint: The main command of the box.
         volumes: Real paths of directories of the host, and where they appear in the guest. Always read-only: in a
             writable one, a change of a mode, owner or name ends the microVM (measured on BoxLite 0.10.8).
+        secrets: What :func:`secret` made.
         remote: For a REST runtime: without ``advanced``, which BoxLite refuses there, because the isolation of a
             remote microVM is its operator's.
 
@@ -366,5 +375,6 @@ def box_options(
             cmd=[],
             user="0:0",
             advanced=advanced,
+            secrets=list(secrets),
         ),
     )

@@ -31,6 +31,7 @@ from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import LayoutVerifier
 from cedarbox.boxlite.machine import Machine
 from cedarbox.boxlite.mounts import outside_home, pinned
+from cedarbox.boxlite.network import card
 from cedarbox.boxlite.options import BoxLiteSandboxClientOptions, check_root
 from cedarbox.boxlite.references import parse_reference
 from cedarbox.boxlite.registry import Registry
@@ -126,6 +127,7 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             )
         if self._remote:
             check_remote(options)
+        card(options.egress_mode, options.egress_allowlist)
         manifest = _rooted(manifest, options.workspace_root)
         self._validate_manifest_for_create(manifest)
         _check_manifest(manifest)
@@ -144,11 +146,13 @@ class BoxLiteSandboxClient(BaseSandboxClient[BoxLiteSandboxClientOptions]):
             memory_mib=options.memory_mib,
             disk_size_gb=options.disk_size_gb,
             workspace_root=manifest.root,
+            egress_mode=options.egress_mode,
             egress_allowlist=options.egress_allowlist,
             auto_remove=options.auto_remove,
             boot_timeout_s=options.boot_timeout_s,
             workspace_persistence=options.workspace_persistence,
             mounts=tuple(pinned(mount) for mount in options.mounts),
+            secrets=options.secrets,
         )
         return self._session(state, None)
 

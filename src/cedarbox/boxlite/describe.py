@@ -45,7 +45,12 @@ def described(source: object, images: ImageSupply, *, native: bool, remote: bool
         "repository": facts.repository,
         "signed": facts.signed,
         "isolation": "hosted" if remote else "microvm",
-        "egress": tuple(source.egress_allowlist or ()),
+        "egress": tuple(source.egress_allowlist or ()) if source.egress_mode == "nic" else (),
+        "requested": source.egress_allowlist if source.egress_mode == "broker" else None,
+        "derive": source.egress_mode == "nic" and source.egress_allowlist is None,
+        "secrets": tuple((secret.name, host) for secret in source.secrets for host in secret.hosts)
+        if source.egress_mode == "nic"
+        else (),
         "ports": tuple(source.exposed_ports or ()),
         "public_ports": False,
         "vcpus": source.cpus,

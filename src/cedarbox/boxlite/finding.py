@@ -8,6 +8,8 @@ from typing import Final
 
 from cedarbox.boxlite import api
 from cedarbox.boxlite.mounts import mark
+from cedarbox.boxlite.network import card
+from cedarbox.boxlite.secrets import secrets_mark
 from cedarbox.boxlite.snapshots import SnapshotStore
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 
@@ -46,8 +48,8 @@ async def reattached(
 ) -> api.Box | None:
     """Find the microVM of a state again, running or stopped.
 
-    A microVM whose processors, memory, network or mounts are not those of the state is not taken, nor one that holds
-    a snapshot.
+    A microVM whose processors, memory, network, mounts or secrets are not those of the state is not taken, nor one that
+    holds a snapshot.
 
     Args:
         runtime: The BoxLite runtime.
@@ -77,7 +79,7 @@ async def reattached(
         if remote:
             raise
         return None
-    egress = state.egress_allowlist
+    egress = card(state.egress_mode, state.egress_allowlist)
     if info.network is None:
         # A server does not tell the network (measured on BoxLite 0.10.8). Its own name tells what it was made with.
         same_network = (info.name or "").endswith(network_mark(state))
@@ -88,8 +90,10 @@ async def reattached(
     same_size = (info.cpus, info.memory_mib) == (state.cpus, state.memory_mib)
     if info.network is None:
         return box if same_network and same_size else None
-    same_mounts = (info.name or "").partition("-m")[2] == mark(state.mounts).removeprefix("-m")
-    return box if same_network and same_size and same_mounts else None
+    # cedarbox, a random number, and what was marked.
+    marked = (info.name or "").split("-", 2)[2:]
+    same_marks = "".join(f"-{text}" for text in marked) == mark(state.mounts) + secrets_mark(state.secrets)
+    return box if same_network and same_size and same_marks else None
 
 
 def network_mark(state: BoxLiteSandboxSessionState) -> str:
@@ -98,4 +102,4 @@ def network_mark(state: BoxLiteSandboxSessionState) -> str:
     Args:
         state: The session's state.
     """
-    return f"-n{hashlib.sha256(' '.join(state.egress_allowlist).encode()).hexdigest()[:32]}"
+    return f"-n{hashlib.sha256(' '.join(card(state.egress_mode, state.egress_allowlist)).encode()).hexdigest()[:32]}"

@@ -12,6 +12,7 @@ from cedarbox.boxlite.disks import disk_of
 from cedarbox.boxlite.ending import REMOVE_SECONDS, remove, remove_by_name, stop
 from cedarbox.boxlite.finding import exactly
 from cedarbox.boxlite.mounts import mark
+from cedarbox.boxlite.network import card
 from cedarbox.boxlite.overlays import put_on_content, shorten
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotStore, new_snapshot_id
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
@@ -46,7 +47,7 @@ def inherited_settings(state: BoxLiteSandboxSessionState) -> dict[str, str]:
     values: dict[str, object] = {
         "cpus": state.cpus,
         "disk_size_gb": state.disk_size_gb,
-        "egress_allowlist": list(state.egress_allowlist),
+        "egress_allowlist": list(card(state.egress_mode, state.egress_allowlist)),
         "memory_mib": state.memory_mib,
         "mounts": mark(state.mounts),
         "ports": sorted(state.exposed_ports),

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import secrets
+from collections.abc import Sequence
+from secrets import token_hex
 
 from cedarbox.boxlite import api
 from cedarbox.boxlite.ending import REMOVE_SECONDS, STOP_SECONDS, remove, remove_by_name, stop
@@ -15,7 +16,8 @@ from cedarbox.boxlite.image_supply import ImageSupply
 from cedarbox.boxlite.images import VerifiedImage
 from cedarbox.boxlite.isolation import Process, boot, kill_jail
 from cedarbox.boxlite.mounts import mark, recheck
-from cedarbox.boxlite.network import network_spec
+from cedarbox.boxlite.network import card, network_spec
+from cedarbox.boxlite.secrets import looked_up, secrets_mark
 from cedarbox.boxlite.snapshots import SnapshotInfo
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
@@ -225,12 +227,15 @@ class Machine:
             self._state.snapshot_parent = info.parent
 
     def _new_name(self) -> str:
-        mark_of = network_mark(self._state) if self.remote else mark(self._state.mounts)
-        return f"cedarbox-{secrets.token_hex(16)}{mark_of}"
+        local = mark(self._state.mounts) + secrets_mark(self._state.secrets)
+        mark_of = network_mark(self._state) if self.remote else local
+        return f"cedarbox-{token_hex(16)}{mark_of}"
 
     async def _made(self, name: str, origin: SnapshotInfo | None) -> api.Box:
         if origin is None:
-            return await self._runtime.create(self._options(), name)
+            # With the broker, it is the broker that has the values.
+            nic = self._state.egress_mode == "nic"
+            return await self._runtime.create(self._options(await looked_up(self._state.secrets if nic else ())), name)
         if self.snapshots is None:
             raise SnapshotError("this sandbox cannot start from a native snapshot", hint="use the client that took it")
         return await self.snapshots.start_from(origin, self._state, name)
@@ -261,8 +266,8 @@ class Machine:
         if self.remote:
             await box.start()
         else:
-            card = bool(self._state.egress_allowlist)
-            self._process = await boot(box, network_card=card, mounts=self._state.mounts)
+            has_card = bool(card(self._state.egress_mode, self._state.egress_allowlist))
+            self._process = await boot(box, network_card=has_card, mounts=self._state.mounts)
 
     async def _unmade(self, booting: asyncio.Future[api.Box], name: str) -> None:
         """Clean up after a boot that failed or was given up.
@@ -326,7 +331,7 @@ class Machine:
         self._state.box_id = ""
         self._state.workspace_root_ready = False
 
-    def _options(self) -> object:
+    def _options(self, secrets: Sequence[object]) -> object:
         state = self._state
         return api.box_options(
             image=None if self._image is not None else state.image,
@@ -334,10 +339,11 @@ class Machine:
             cpus=state.cpus,
             memory_mib=state.memory_mib,
             disk_size_gb=state.disk_size_gb,
-            network=network_spec(state.egress_allowlist),
+            network=network_spec(state.egress_mode, state.egress_allowlist),
             ports=state.exposed_ports,
             entrypoint=_MAIN,
             volumes=[(mount.real, mount.guest) for mount in state.mounts if mount.read_only],
+            secrets=secrets,
             remote=self.remote,
         )
 

@@ -15,7 +15,8 @@ from agents.sandbox.session.sandbox_client import BaseSandboxClientOptions
 from pydantic import ConfigDict, ModelWrapValidatorHandler, ValidationError, model_validator
 
 from cedarbox.boxlite.mounts import Mount, check_mounts
-from cedarbox.boxlite.network import check_egress, check_ports
+from cedarbox.boxlite.network import EgressMode, check_egress, check_mode, check_ports
+from cedarbox.boxlite.secrets import EgressSecret, check_secrets
 from cedarbox.errors import ConfigurationError, ImageError
 
 __all__ = ["BoxLiteSandboxClientOptions", "check_root", "checked"]
@@ -98,7 +99,9 @@ def checked(values: dict[str, Any]) -> dict[str, Any]:
             hint=f"give {', '.join(PERSISTENCE[:-1])} or {PERSISTENCE[-1]}",
         )
     disk = values["disk_size_gb"]
-    egress = check_egress(values["egress_allowlist"])
+    mode = check_mode(values["egress_mode"])
+    egress = check_egress(mode, values["egress_allowlist"])
+    check_secrets(values["secrets"], mode=mode, egress=egress, persistence=values["workspace_persistence"])
     root = check_root(values["workspace_root"])
     return {
         **values,
@@ -108,8 +111,9 @@ def checked(values: dict[str, Any]) -> dict[str, Any]:
         "disk_size_gb": None if disk is None else _whole_number("disk_size_gb", disk, 1, 4096),
         "workspace_root": root,
         "mounts": check_mounts(values.get("mounts", ()), root=root),
+        "egress_mode": mode,
         "egress_allowlist": egress,
-        "exposed_ports": check_ports(values["exposed_ports"], egress=egress),
+        "exposed_ports": check_ports(values["exposed_ports"], mode=mode, egress=egress),
         "boot_timeout_s": float(boot),
     }
 
@@ -122,19 +126,25 @@ class BoxLiteSandboxClientOptions(BaseSandboxClientOptions):
         cpus: Virtual processors, 1 to 64; default 2.
         memory_mib: Memory in MiB, 128 to 1048576; default 1024.
         workspace_root: The workspace directory of the guest; default ``/workspace``.
-        egress_allowlist: What the guest may reach directly. Empty or ``None``, the default, means that the microVM
-            has **no network card**. A card costs isolation as well: BoxLite 0.10.8 applies its seccomp filter only
-            to microVMs without one (measured).
+        egress_allowlist: Narrows what may be reached: host names, ``*.`` and a name for all below it, addresses,
+            networks. ``None``, the default, means what the policies permit, and an empty list nothing at all. BoxLite
+            cannot express IPv6 for a network card.
         auto_remove: Whether deleting the session removes the microVM's disk; default true.
         boot_timeout_s: Seconds that a boot may take, pulling included, 1 to 3600; default 30.
         rootfs: The directory of a local OCI layout, instead of ``image``. It is verified before every boot.
         disk_size_gb: Size of the root disk in GB, 1 to 4096; ``None`` means BoxLite's default.
-        exposed_ports: TCP ports of the guest to bind on 127.0.0.1; needs a network card.
+        exposed_ports: TCP ports of the guest to bind on 127.0.0.1; needs ``egress_mode="nic"`` and a list.
         workspace_persistence: How a workspace is saved: ``"native"`` as a copy-on-write snapshot of the whole disk that
             stays in the BoxLite home, ``"tar"`` as an archive of the workspace; ``"auto"``, the default, natively
             where that is possible. It is not where the workspace has parts that must not be saved.
         mounts: Directories of the host that the guest is given; none by default. Each is found and checked when the
             options are made.
+        egress_mode: ``broker``, the default: the microVM has **no network card**, and its connections go through the
+            host, one decision each. ``nic``: it has one, with BoxLite's own allow-list; when that is ``None`` a guard
+            has to derive it from the policies, and without a guard the sandbox is refused. ``none``: it reaches
+            nothing. A card costs isolation as well: BoxLite 0.10.8 applies its seccomp filter only to microVMs
+            without one (measured).
+        secrets: Secrets for requests to hosts on the list; the guest sees placeholders.
 
     Raises:
         ConfigurationError: A value cannot be used.
@@ -148,7 +158,7 @@ class BoxLiteSandboxClientOptions(BaseSandboxClientOptions):
     cpus: int = 2
     memory_mib: int = 1024
     workspace_root: str = "/workspace"
-    egress_allowlist: tuple[str, ...] = ()
+    egress_allowlist: tuple[str, ...] | None = None
     auto_remove: bool = True
     boot_timeout_s: float = 30.0
     rootfs: str | None = None
@@ -156,6 +166,8 @@ class BoxLiteSandboxClientOptions(BaseSandboxClientOptions):
     exposed_ports: tuple[int, ...] = ()
     workspace_persistence: Literal["auto", "native", "tar"] = "auto"
     mounts: tuple[Mount, ...] = ()
+    egress_mode: EgressMode = "broker"
+    secrets: tuple[EgressSecret, ...] = ()
 
     @model_validator(mode="wrap")
     @classmethod

@@ -77,6 +77,9 @@ def is_remote(runtime: api.Runtime) -> bool:
 def check_remote(source: BoxLiteSandboxClientOptions | BoxLiteSandboxSessionState) -> None:
     """Refuse what a remote runtime cannot do.
 
+    The broker carries nothing there: with ``egress_mode="broker"`` and no list the sandbox has no network, as with
+    ``"none"``, and a list is refused.
+
     Args:
         source: Options, or the state of a session.
 
@@ -89,6 +92,13 @@ def check_remote(source: BoxLiteSandboxClientOptions | BoxLiteSandboxSessionStat
         raise ConfigurationError("mounts: a remote BoxLite cannot share directories of this machine", hint=_LOCAL)
     if source.exposed_ports:
         raise ConfigurationError("exposed_ports: a remote BoxLite cannot publish ports on this machine", hint=_LOCAL)
+    if source.secrets:
+        raise ConfigurationError("secrets: their values would be sent to the server of a remote BoxLite", hint=_LOCAL)
+    if source.egress_mode == "broker" and source.egress_allowlist:
+        raise ConfigurationError(
+            "egress_allowlist: the broker carries no connections of a remote BoxLite in this version",
+            hint='set egress_mode to "nic", or to "none" and list nothing',
+        )
     if source.workspace_persistence == "native":
         raise ConfigurationError(
             "workspace_persistence: native snapshots of a remote BoxLite cannot be verified", hint="give tar or auto"

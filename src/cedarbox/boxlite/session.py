@@ -24,6 +24,7 @@ from cedarbox.boxlite.failures import Operation, archive_failure, lifecycle_fail
 from cedarbox.boxlite.guestio import GuestRunner
 from cedarbox.boxlite.machine import Machine
 from cedarbox.boxlite.marked import GuestFailure
+from cedarbox.boxlite.network import card
 from cedarbox.boxlite.remote import check_network
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotReference
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
@@ -95,7 +96,7 @@ class BoxLiteSandboxSession(CopyingSession):
             self._runner = GuestRunner(await self._machine.up(origin))
             self._frozen, self._held = False, None
         if self._machine.remote:
-            await check_network(self._runner, self.state.egress_allowlist)
+            await check_network(self._runner, card(self.state.egress_mode, self.state.egress_allowlist))
 
     async def _running_runner(self) -> GuestRunner:
         if self._runner is None and self._frozen:

@@ -23,6 +23,7 @@ from agents.sandbox.snapshot import NoopSnapshotSpec, SnapshotBase, SnapshotSpec
 
 from cedarbox.audit import Entry, JsonValue
 from cedarbox.errors import CedarboxError, ConfigurationError
+from cedarbox.guard.allowlists import LEAKS, card_list, refused_entries
 from cedarbox.guard.egress import Carrier
 from cedarbox.guard.facts import SandboxFacts, facts_of
 from cedarbox.guard.gate import Gate
@@ -34,6 +35,7 @@ from cedarbox.guard.session import GuardedSession
 from cedarbox.guard.states import StateSeal
 from cedarbox.guard.stores import is_default_of_sdk, saves, store_of
 from cedarbox.policy import PolicyEngine, actions
+from cedarbox.policy.endpoints import endpoints
 
 __all__ = ["GuardedClient", "is_genuine_client"]
 
@@ -106,12 +108,20 @@ class GuardedClient(BaseSandboxClient[Any]):
             snapshot = self.default_snapshot
         async with self.gate.noted("sandbox create", session=None, event="sandbox.created") as operation:
             engine, facts = self.gate.engine, await self._facts(options)
+            card = None
+            if facts.derive:
+                card = card_list(endpoints(engine, self.gate.principal))
+                options = options.model_copy(update={"egress_allowlist": card.names})
+                facts = await self._facts(options)
             # A session that is made with a snapshot that exists starts from it.
             restores = isinstance(snapshot, SnapshotBase) and await self._restorable(snapshot)
+            await self.gate.ask_all(self._of_the_lists(engine, facts))
             await self.gate.ask_all(_questions("create", facts, manifest, snapshot, restores=restores))
             session = await self.inner.create(snapshot=snapshot, manifest=manifest, options=options)
             operation.session = str(session.state.session_id)
             operation.facts.update(_record_of(facts, snapshot))
+            if card is not None:
+                operation.facts["egress_dropped"] = list(card.dropped)
             if manifest is not None and session.state.manifest.root != manifest.root:
                 await self._asked_again(session, questions(session.state.manifest, isolated=facts.isolation != "none"))
             return await self._in_force(await self._guarded(session, facts), "create", facts, engine)
@@ -125,6 +135,7 @@ class GuardedClient(BaseSandboxClient[Any]):
         session_id = str(state.session_id)
         async with self.gate.noted("sandbox resume", session=session_id, event="sandbox.resumed") as operation:
             engine, facts = self.gate.engine, await self._facts(state)
+            await self.gate.ask_all(self._of_the_lists(engine, facts), session=session_id)
             asked = _questions("resume", facts, state.manifest, state.snapshot, restores=True)
             await self.gate.ask_all(asked, session=session_id)
             saved_under = getattr(state, "policy_bundle", "")
@@ -180,6 +191,14 @@ class GuardedClient(BaseSandboxClient[Any]):
         except CedarboxError as error:
             await self.gate.refuse(Impossible("create", 'Image::"unknown"', error.message))
             raise
+
+    def _of_the_lists(self, engine: PolicyEngine, facts: SandboxFacts) -> Iterator[Impossible]:
+        if facts.derive:
+            yield Impossible(
+                "connect", 'Host::"any"', "a network card without an allow-list would be open to everything"
+            )
+        if facts.requested:
+            yield from refused_entries(endpoints(engine, self.gate.principal), facts.requested)
 
     async def _restorable(self, snapshot: SnapshotBase) -> bool:
         try:
@@ -280,6 +299,9 @@ def _record_of(facts: SandboxFacts, snapshot: SnapshotSpec | SnapshotBase) -> di
         "image_signed": facts.signed,
         "isolation": facts.isolation,
         "egress": None if facts.egress is None else list(facts.egress),
+        **({} if facts.requested is None else {"egress_requested": list(facts.requested)}),
+        **({"leaks": list(LEAKS)} if facts.egress else {}),
+        **({"secrets": [f"{name} for {host}" for name, host in facts.secrets]} if facts.secrets else {}),
         "vcpus": facts.vcpus,
         "memory_mib": facts.memory_mib,
         "disk_gb": facts.disk_gb,

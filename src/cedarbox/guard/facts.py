@@ -39,7 +39,8 @@ class SandboxFacts:
         digest: ``sha256:…`` of the image's manifest, None when nothing pins it.
         repository: ``local`` for a layout on disk, else registry and path.
         isolation: A member of ``Sandbox::Isolation``.
-        egress: Host names that the backend lets out; () for no network, None for a network it cannot restrict.
+        egress: Host names that a network card lets out; () for no card, None for a network that the backend cannot
+            restrict.
         ports: Guest ports that would be published.
         public_ports: They would be reachable from other machines.
         vcpus: Virtual processors, when the backend says.
@@ -50,6 +51,9 @@ class SandboxFacts:
         environment: Names of the environment variables that its options give to every process.
         lifetime_s: Seconds after which it is ended, counted from here; None when nothing ends it.
         signed: A signature of the image by a key that the site trusts was verified.
+        requested: To what the options narrow what goes through the broker, canonical; None when they do not.
+        secrets: Name of each secret that the backend puts into requests by itself, and the host that they are to.
+        derive: There is to be a network card, and its list is what the policies permit. It has to be filled in.
     """
 
     image: str
@@ -67,6 +71,9 @@ class SandboxFacts:
     environment: tuple[str, ...] = ()
     lifetime_s: int | None = None
     signed: bool = False
+    requested: tuple[str, ...] | None = None
+    derive: bool = False
+    secrets: tuple[tuple[str, str], ...] = ()
 
     def questions(self, verb: str) -> Iterator[Question | Impossible]:
         """Yield everything that has to be asked before this sandbox may be made; what it opens first, itself last.
@@ -86,6 +93,11 @@ class SandboxFacts:
                 yield Question("egress connect", _named_host(entry, port, proto), entry)
         if self.egress:
             yield Question("egress resolve", lambda base: actions.resolve(base, None), "any name")
+        for secret, host in self.secrets:
+            if host not in (self.egress or ()):
+                # BoxLite opens port 443 of a secret's host, listed or not (measured on 0.10.8).
+                yield Impossible("useSecret", f'Secret::"{secret}"', f"its host {host} is not on the allow-list")
+            yield Question("secret use", _using(secret, host), f"{secret} for {host}")
         for port in self.ports:
             yield Question("port expose", self._exposing(port), str(port))
         for host, real, guest, writable in self.mounts:
@@ -142,6 +154,16 @@ def _named_host(entry: str, port: int, proto: str) -> Callable[[Base], Action]:
             raise CanonicalizationError(f"the allow-list entry {entry!r} opens every port of an address; name a host")
         # BoxLite itself refuses a listed name that resolves to anything but a public address (measured on 0.10.8).
         return actions.connect(base, target, port=port, proto=proto, assumed_class="public")
+
+    return name
+
+
+def _using(secret: str, entry: str) -> Callable[[Base], Action]:
+    def name(base: Base) -> Action:
+        host = canonical_host(entry)
+        if not isinstance(host, Host):
+            raise CanonicalizationError(f"the secret {secret} is for {entry}, which is not a name")
+        return actions.use_secret(base, name=secret, host=host, port=443)
 
     return name
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import ipaddress
 from typing import Final
 
-__all__ = ["IP", "embedded", "ip_class", "translated"]
+__all__ = ["IP", "classes", "embedded", "ip_class", "translated"]
 
 IP = ipaddress.IPv4Address | ipaddress.IPv6Address
 _Network = ipaddress.IPv4Network | ipaddress.IPv6Network
@@ -81,6 +81,11 @@ _TRANSLATED: Final = _networks(
 )
 _ISATAP: Final = frozenset((0x00005EFE, 0x02005EFE))  # RFC 5214 §6.1: upper half of the interface identifier
 _UNTRANSLATED: Final = frozenset((ipaddress.IPv6Address("::"), ipaddress.IPv6Address("::1")))
+
+
+def classes() -> tuple[tuple[str, tuple[_Network, ...]], ...]:
+    """Return the classes with their networks. The first that holds an address wins; what none holds is reserved."""
+    return _CLASSES
 
 
 def embedded(ip: IP) -> IP:
