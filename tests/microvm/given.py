@@ -3,17 +3,16 @@
 from __future__ import annotations
 
 import shutil
+from importlib.metadata import distribution
 from pathlib import Path
-
-from tests.microvm.packages import wheel
 
 __all__ = ["GIVEN", "PIP", "PROBES", "lend"]
 
 GIVEN = "/mnt/given"
 """Where the guest sees it."""
 
-PIP = f"python3 {GIVEN}/pip.whl/pip --disable-pip-version-check --no-cache-dir"
-"""How the guest runs pip: from the wheel, which is a file."""
+PIP = f"PYTHONPATH={GIVEN}/lib python3 -m pip --disable-pip-version-check --no-cache-dir"
+"""How the guest runs pip."""
 
 PROBES = f"PYTHONPATH={GIVEN} PYTHONDONTWRITEBYTECODE=1 python3 -m tests.microvm.probes"
 """How the guest runs the attacks."""
@@ -24,7 +23,10 @@ _PROBES = Path(__file__).parent / "probes"
 def lend(directory: Path) -> Path:
     """Put pip and the attacks into a directory, made if missing."""
     directory.mkdir(parents=True, exist_ok=True)
-    (directory / "pip.whl").write_bytes(wheel("pip").data)
+    library = directory / "lib"
+    # With what was compiled of it, whose times must stay those of the sources: compiling takes longer than installing.
+    installed = Path(str(distribution("pip").locate_file("pip")))
+    shutil.copytree(installed, library / "pip", copy_function=shutil.copy2)
     place = directory / "tests" / "microvm" / "probes"
     place.mkdir(parents=True)
     for source in _PROBES.glob("*.py"):

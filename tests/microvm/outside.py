@@ -48,7 +48,7 @@ POLICY = (
 
 @contextmanager
 def outside(*more: str) -> Iterator[Listeners]:
-    """Give this machine the addresses and the names, and ``more`` addresses, and listen. Needs root and a tun device."""
+    """Give this machine the addresses, the names and ``more`` addresses, and listen. Needs root and a tun device."""
     addresses = (*more, _ALLOWED, _DENIED, _RESOLVER, _PRIVATE, _METADATA, _IPV6, _METADATA6)
     listeners = Listeners(_ZONE, elsewhere=_DENIED)
     with wired(addresses, nameserver=_RESOLVER), listening(listeners):

@@ -137,7 +137,7 @@ def archive(scratch: Path, package: str, content: str) -> dict[str, bytes]:
     return served | {"/debian/dists/test/Release": release.encode(), f"/debian/{place}": data}
 
 
-def lend_apt(directory: Path, *, guest: str, source: str) -> None:
+def lend_apt(directory: Path, *, guest: str, source: str, state: str = "/tmp/apt") -> None:
     """Put apt into a directory that the guest will see: the image has none, and is the same Debian as the machine.
 
     The guest runs ``<guest>/apt/run update``.
@@ -146,6 +146,7 @@ def lend_apt(directory: Path, *, guest: str, source: str) -> None:
         directory: The directory on the host; ``apt`` in it is made.
         guest: The same directory as the guest sees it.
         source: The line of sources.list.
+        state: The directory in the guest for what apt keeps.
     """
     place = directory / "apt"
     (place / "methods").mkdir(parents=True)
@@ -156,7 +157,6 @@ def lend_apt(directory: Path, *, guest: str, source: str) -> None:
     for library in sorted(_libraries(programs)):
         shutil.copy(library, place / "lib")
     (place / "sources.list").write_text(f"{source}\n")
-    state = "/tmp/apt"
     settings = {
         "Dir::Bin::methods": f"{guest}/apt/methods",
         "Dir::Etc::sourcelist": f"{guest}/apt/sources.list",

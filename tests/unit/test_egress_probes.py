@@ -12,8 +12,13 @@ from typing import Any
 
 import pytest
 from tests.microvm.outside import ATTACKS, table
+from tests.microvm.probes import outward, through
 from tests.microvm.probes.tools import ATTACKS as PROBES
 from tests.microvm.probes.tools import PROXIED
+
+# The attacks add themselves when their module is imported.
+assert outward.__all__
+assert through.__all__
 
 _UNSHARED = ["unshare", "--map-root-user", "--net", "--mount"]
 # It kills the proxy and takes its place, which gains nothing.
