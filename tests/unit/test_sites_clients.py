@@ -16,6 +16,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.microvm.certificates import Authority
+from tests.microvm.commits import bare_repository
 from tests.microvm.given import lend
 from tests.microvm.packages import archive, closure, index, lend_apt, wheel
 from tests.microvm.protocols import echoing, http2, websocket
@@ -87,14 +88,7 @@ def test_a_big_file_is_the_same_for_who_sends_and_who_reads() -> None:
 
 def test_git_clones_and_is_told_what_is_missing(tmp_path: Path) -> None:
     needing("git")
-    work, root = tmp_path / "work", tmp_path / "root"
-    root.mkdir()
-    identity = ("-c", "user.name=nobody", "-c", "user.email=nobody@corp.example", "-c", "commit.gpgsign=false")
-    ran(["git", "init", "-q", "-b", "main", str(work)])
-    (work / "README").write_text("cloned")
-    ran(["git", "-C", str(work), "add", "README"])
-    ran(["git", "-C", str(work), *identity, "commit", "-q", "-m", "first"])
-    ran(["git", "clone", "-q", "--bare", str(work), str(root / "project.git")])
+    root = bare_repository(tmp_path / "git", {"README": "cloned"})
     with serving(repositories(root), _HERE, 0) as site:
         address = f"http://{_HERE}:{site.port}"
         ran(["git", "clone", "-q", f"{address}/project.git", str(tmp_path / "clone")])
