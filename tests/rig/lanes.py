@@ -39,6 +39,7 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_images.py",
         "test_conformance.py",
         "test_examples.py",
+        "test_egress_matrix.py",
     ),
     (
         "test_snapshots.py",
@@ -46,6 +47,7 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_mounts.py",
         "test_live.py",
         "test_demo.py",
+        "test_egress_clients.py",
     ),
 )
 """The modules of each lane."""
