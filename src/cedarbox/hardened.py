@@ -21,6 +21,7 @@ from cedarbox.audit.shipper import LedgerSource, Shipper
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
 from cedarbox.boxlite.image_lock import LOCK_FILE
 from cedarbox.boxlite.image_store import ImageStore
+from cedarbox.carriers import carrier_of
 from cedarbox.errors import ConfigurationError, SealError
 from cedarbox.guard import Gate, GuardedClient, enforce
 from cedarbox.guard.approval_store import ApprovalStore
@@ -107,6 +108,7 @@ class PolicySandboxClient(GuardedClient):
                 key=None if signing is None else signing.with_name(KEY_NAME),
                 snapshots=settings.sandbox.snapshots,
                 lifetime_s=settings.sandbox.lifetime_s,
+                carrier=carrier_of(settings.egress),
             )
             self.ledger.append(Entry(event="tracing.sealed"))
             loaded: dict[str, JsonValue] = {
@@ -221,4 +223,5 @@ def _boxlite_options(settings: Settings, image: str | None, rootfs: Path | str |
         cpus=given.cpus,
         memory_mib=given.memory_mib,
         boot_timeout_s=given.boot_timeout_s,
+        egress_mode=settings.egress.mode,
     )

@@ -87,6 +87,10 @@ class SecretEnv(EnvValue):
         return value
 
     async def resolve(self) -> str:
+        """Look the value up, a file in a thread; raises what :meth:`look_up` does."""
+        return await asyncio.to_thread(self.look_up)
+
+    def look_up(self) -> str:
         """Look the value up.
 
         Raises:
@@ -98,7 +102,7 @@ class SecretEnv(EnvValue):
             if value is None:
                 raise ConfigurationError(f"the secret {self.reference} is not set", hint=f"set {rest} for this process")
         else:
-            value = await asyncio.to_thread(self._read, rest)
+            value = self._read(rest)
         if "\0" in value:
             raise ConfigurationError(f"the secret {self.reference} contains NUL")
         return value

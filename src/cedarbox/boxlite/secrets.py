@@ -45,8 +45,8 @@ class EgressSecret(BaseModel):
 
     @property
     def placeholder(self) -> str:
-        """What the guest writes in its place."""
-        return f"<BOXLITE_SECRET:{self.name}>"
+        """What the guest writes in its place, whoever puts the value in: the broker's form, given to BoxLite too."""
+        return f"<CEDARBOX_SECRET:{self.name}>"
 
     @field_validator("name")
     @classmethod
