@@ -76,7 +76,7 @@ async def test_what_boxlite_is_given(monkeypatch: pytest.MonkeyPatch) -> None:
     given: Any
     (given,) = await looked_up((secret(),))
     assert (given.name, given.value, given.hosts) == ("token", "the-value", ["a.example"])
-    assert given.placeholder == secret().placeholder == "<BOXLITE_SECRET:token>"
+    assert given.placeholder == secret().placeholder == "<CEDARBOX_SECRET:token>"
     assert "the-value" not in repr(given) + str(given)
     monkeypatch.delenv("SOME_TOKEN")
     with pytest.raises(ConfigurationError, match="env:SOME_TOKEN is not set"):
