@@ -198,7 +198,9 @@ def slowloris() -> str:
 def halfclose() -> str:
     """Finishing before the answer; the answer is empty when it comes in full all the same."""
     with asking() as to:
-        to.sendall(f"GET http://{WHERE['allowed']}/{mark('halfclose')} HTTP/1.1\r\nHost: {WHERE['allowed']}\r\n\r\n".encode())
+        to.sendall(
+            f"GET http://{WHERE['allowed']}/{mark('halfclose')} HTTP/1.1\r\nHost: {WHERE['allowed']}\r\n\r\n".encode()
+        )
         to.shutdown(socket.SHUT_WR)
         said = b""
         with suppress(TimeoutError):
