@@ -8,7 +8,7 @@ import ipaddress
 import socket
 import ssl
 import struct
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -180,7 +180,7 @@ class Site:
         cls,
         rules: Rules | None = None,
         *,
-        names: dict[str, Sequence[str]] | None = None,
+        names: Mapping[str, Sequence[str]] | None = None,
         resolve: Callable[[str, int], Awaitable[Sequence[IP]]] | None = None,
         limits: EgressLimits | None = None,
         **more: Any,
@@ -214,14 +214,12 @@ class Site:
             server.close()
             for task in serving:
                 task.cancel()
-            while serving:
-                await asyncio.sleep(0.01)
+            await asyncio.gather(*serving, return_exceptions=True)
 
     async def settled(self) -> None:
         """Wait until no connection is served any more: then every outcome is complete."""
         async with asyncio.timeout(20):
-            while self.serving:
-                await asyncio.sleep(0.01)
+            await asyncio.gather(*self.serving, return_exceptions=True)
 
 
 @dataclass

@@ -9,6 +9,7 @@ from tests.unit.brokering import MIRROR, OTHER, Handler, Kept, Rules, Site, brea
 
 from cedarbox.egress.limits import EgressLimits
 
+CHUNKED = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n"
 LENGTH = b"HTTP/1.1 200 OK\r\nContent-Length: 5\r\n\r\nhello"
 
 
@@ -38,8 +39,8 @@ def head_of(answer: bytes) -> bytes:
 
 async def test_what_is_sent_on_is_written_anew() -> None:
     headers = (
-        "Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nProxy-Connection: keep-alive\r\nTE: trailers\r\n"
-        "Proxy-Authorization: Basic eDp5\r\nAccept: */*\r\nTrailer: X\r\n"
+        "Connection: keep-alive, X-Mine\r\nX-Mine: 1\r\nKeep-Alive: 5\r\nProxy-Connection: keep-alive\r\n"
+        "TE: trailers\r\nProxy-Authorization: Basic eDp5\r\nAccept: */*\r\nTrailer: X\r\n"
     )
     async with raw_server() as server, Site.open() as site:
         answer = await talk(
@@ -100,13 +101,13 @@ async def test_requests_that_come_at_once_are_answered_in_order() -> None:
     ("answer", "body"),
     [
         (LENGTH, b"hello"),
-        (b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nhe\r\n|3;x=y\r\nllo\r\n0\r\nX-T: 1\r\n\r\n", b"hello"),
+        (CHUNKED + b"\r\n2\r\nhe\r\n|3;x=y\r\nllo\r\n0\r\nX-T: 1\r\n\r\n", b"hello"),
         (b"HTTP/1.1 200 OK\r\n\r\nhe|llo", b"hello"),
         (b"HTTP/1.0 200 OK\r\nContent-Length: 5\r\n\r\nhello", b"hello"),
         (b"HTTP/1.1 204 No Content\r\n\r\n", b""),
         (b"HTTP/1.1 304 Not Modified\r\nContent-Length: 5\r\n\r\n", b""),
         (b"HTTP/1.1 103 Early Hints\r\nLink: </x>\r\n\r\n|" + LENGTH, b"hello"),
-        (b"HTTP/1.1 200 OK\r\nContent-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n5\r\nhello\r\n0\r\n\r\n", b"hello"),
+        (CHUNKED + b"Content-Length: 3\r\n\r\n5\r\nhello\r\n0\r\n\r\n", b"hello"),
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("version", ["1.0", "1.1"])
@@ -364,7 +365,10 @@ SECRET = "s3cret-value"
 async def test_a_secret_is_put_in_and_never_comes_back() -> None:
     kept = Kept(SECRET)
     rules = Rules(secrets=[("token", MIRROR)])
-    echo = f"HTTP/1.1 200 {SECRET}\r\nX-Echo: a {SECRET} b\r\nContent-Length: 32\r\n\r\n-{SECRET[:5]}|{SECRET[5:]}-{SECRET}------".encode()
+    echo = (
+        f"HTTP/1.1 200 {SECRET}\r\nX-Echo: a {SECRET} b\r\nContent-Length: 32\r\n\r\n"
+        f"-{SECRET[:5]}|{SECRET[5:]}-{SECRET}------"
+    ).encode()
     headers = "Authorization: Bearer <CEDARBOX_SECRET:token>\r\nAccept-Encoding: gzip\r\nRange: bytes=0-5\r\n"
     async with raw_server(answering(echo, echo, echo)) as server, Site.open(rules, secrets={"token": kept}) as site:
         answer = await talk(site.port, get(server.port, headers=headers), get(server.port, "/later"))

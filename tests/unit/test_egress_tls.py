@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ssl
 
 import pytest
@@ -100,9 +101,10 @@ def test_what_has_more_than_one_reading_is_refused(data: bytes, told: str) -> No
 
 def test_one_that_never_ends_is_refused() -> None:
     reader = HelloReader()
+    record = b"\x16\x03\x01\x3f\xff" + b"\x01\x00\xff\xf0" + bytes(16379)
+    assert [reader.feed(record) for _ in range(3)] == [None] * 3
     with pytest.raises(HelloError, match="longer than 65536"):
-        for _ in range(10):
-            reader.feed(b"\x16\x03\x01\x3f\xff" + b"\x01\x00\xff\xf0" + bytes(16379))
+        reader.feed(record)
 
 
 def test_a_client_understands_the_alert() -> None:
@@ -111,17 +113,15 @@ def test_a_client_understands_the_alert() -> None:
     with pytest.raises(ssl.SSLWantReadError):
         client.do_handshake()
     incoming.write(alert(ACCESS_DENIED))
-    with pytest.raises(ssl.SSLError, match="(?i)access.denied"):
+    with pytest.raises(ssl.SSLError, match=r"(?i)access.denied"):
         client.do_handshake()
 
 
 @given(st.binary(max_size=300))
 def test_random_bytes_raise_nothing_else(data: bytes) -> None:
     for begun in (b"", b"\x16\x03\x01", b"\x16\x03\x01\x01\x00\x01\x00\x00\xfc\x03\x03"):
-        try:
+        with contextlib.suppress(HelloError):
             read(begun + data)
-        except HelloError:
-            pass
 
 
 @given(st.data())

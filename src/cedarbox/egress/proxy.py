@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import re
 from collections.abc import Sequence
 
 import h11
@@ -77,7 +78,8 @@ class Proxy:
             await self._guest.end()
             return False
         ours = h11.Connection(h11.SERVER, max_incomplete_event_size=self._desk.limits.head_bytes)
-        shown = head.split(b"\r\n", 1)[0][:_MOST_SHOWN].decode("ascii", "backslashreplace")
+        # Without its query, which is content.
+        shown = re.split(rb"\r\n|\?", head, maxsplit=1)[0][:_MOST_SHOWN].decode("ascii", "backslashreplace")
         try:
             # 2. One reading of what is asked for, or none.
             event = read(ours, head)

@@ -326,7 +326,7 @@ async def test_bytes_are_limited(limits: dict[str, int], reason: str) -> None:
         await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00" + b"x" * 3000)
         await site.settled()
         assert site.rules.admitted[-1]["reason"] == reason
-        assert all(facts["bytes_out"] <= 3001 for facts in site.rules.admitted)
+        assert all(int(facts["bytes_out"]) <= 3001 for facts in site.rules.admitted)
         if "sandbox_bytes_out" in limits:
             assert len(server.all) == 601
 
@@ -368,7 +368,7 @@ async def test_a_flood_is_refused_and_does_not_fill_the_ledger() -> None:
 async def test_a_slow_reader_holds_the_server_back() -> None:
     sent = 0
 
-    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: bytearray) -> None:
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _got: bytearray) -> None:
         nonlocal sent
         await reader.read(1)
         for _ in range(2000):
