@@ -166,7 +166,7 @@ class EgressLimitSettings(_Section):
     dial_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
     resolve_s: Annotated[float | None, Field(gt=0, allow_inf_nan=False)] = None
 
-    def given(self) -> dict[str, int | float]:
+    def given(self) -> dict[str, Any]:
         """Return the limits that were set, by name."""
         return {name: value for name, value in self.model_dump().items() if value is not None}
 

@@ -284,7 +284,7 @@ async def test_slow_loris() -> None:
 
     Each has one time for all of it, not for each byte; then it is closed, and on record.
     """
-    limits = EgressLimits(first_byte_seconds=0.3, silent_seconds=0.05)
+    limits = EgressLimits(first_byte_s=0.3, silent_s=0.05)
     begun = [
         b"GET http://",
         b"\x05\x01\x00\x05",

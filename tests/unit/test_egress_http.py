@@ -296,14 +296,14 @@ async def test_an_idle_client_and_a_slow_server() -> None:
         got += await reader.read()
         await reader.read()
 
-    async with raw_server(never) as server, Site.open(limits=EgressLimits(idle_seconds=0.1)) as site:
+    async with raw_server(never) as server, Site.open(limits=EgressLimits(idle_s=0.1)) as site:
         assert (await talk(site.port, get(server.port), end=False)).startswith(b"HTTP/1.1 504 ")
-    async with raw_server() as server, Site.open(limits=EgressLimits(idle_seconds=0.1)) as site:
+    async with raw_server() as server, Site.open(limits=EgressLimits(idle_s=0.1)) as site:
         assert (await talk(site.port, get(server.port), end=False)).endswith(b"hello")
 
 
 async def test_requests_are_limited_too() -> None:
-    limits = EgressLimits(connections_per_second=0.001, connections_burst=2)
+    limits = EgressLimits(connections_per_s=0.001, connections_burst=2)
     async with raw_server() as server, Site.open(limits=limits) as site:
         answer = await talk(site.port, get(server.port) * 4)
         assert answer.count(b"hello") == 2

@@ -17,7 +17,7 @@ from cedarbox.egress.limits import EgressLimits, HostLimits
 from cedarbox.errors import ConfigurationError, LedgerError, PolicyDenied
 from cedarbox.policy.canonical import Host
 
-QUICK = EgressLimits(silent_seconds=0.05)
+QUICK = EgressLimits(silent_s=0.05)
 
 
 async def _greet(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, got: bytearray) -> None:
@@ -92,7 +92,7 @@ async def test_a_server_that_speaks_first() -> None:
 
 
 async def test_a_silent_guest_that_may_only_speak_tls_is_given_up() -> None:
-    limits = EgressLimits(silent_seconds=0.05, first_byte_seconds=0.2)
+    limits = EgressLimits(silent_s=0.05, first_byte_s=0.2)
     async with Site.open(Rules(protos=("tls",)), limits=limits) as site:
         assert await talk(site.port, connect(f"{MIRROR}:443"), end=False) == GRANTED
         assert site.rules.refused == [(f"{MIRROR}:443", "limit: no first bytes within 0.2 s")]
@@ -193,7 +193,7 @@ async def test_a_resolver_that_hangs() -> None:
         await asyncio.sleep(60)
         return []
 
-    async with Site.open(resolve=hang, limits=EgressLimits(resolve_seconds=0.05)) as site:
+    async with Site.open(resolve=hang, limits=EgressLimits(resolve_s=0.05)) as site:
         assert (await talk(site.port, connect(f"{MIRROR}:443"))).startswith(b"HTTP/1.1 504 ")
 
 
@@ -303,7 +303,7 @@ async def test_revocation_cuts_both_sides_at_once() -> None:
 
 
 async def test_a_connection_without_traffic_is_ended() -> None:
-    async with raw_server(_echo) as server, Site.open(limits=EgressLimits(idle_seconds=0.1)) as site:
+    async with raw_server(_echo) as server, Site.open(limits=EgressLimits(idle_s=0.1)) as site:
         answer = await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00x", end=False)
         assert answer in {GRANTED + b"\x00x", b""}
         await site.settled()
@@ -357,7 +357,7 @@ async def test_connections_are_limited() -> None:
 
 
 async def test_a_flood_is_refused_and_does_not_fill_the_ledger() -> None:
-    limits = EgressLimits(connections_per_second=0.001, connections_burst=1)
+    limits = EgressLimits(connections_per_s=0.001, connections_burst=1)
     async with Site.open(limits=limits) as site:
         assert (await talk(site.port, connect("evil.example:443"))).startswith(b"HTTP/1.1 403 ")
         assert await asyncio.gather(*(talk(site.port, connect("evil.example:443")) for _ in range(50))) == [b""] * 50
@@ -376,7 +376,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
             await writer.drain()
             sent += 65536
 
-    async with raw_server(flood) as server, Site.open(limits=EgressLimits(idle_seconds=1.0)) as site:
+    async with raw_server(flood) as server, Site.open(limits=EgressLimits(idle_s=1.0)) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
@@ -395,7 +395,7 @@ async def test_a_list_that_the_sandbox_was_made_with() -> None:
 
 
 async def test_who_says_nothing_has_asked_for_nothing() -> None:
-    async with Site.open(limits=EgressLimits(first_byte_seconds=0.05)) as site:
+    async with Site.open(limits=EgressLimits(first_byte_s=0.05)) as site:
         assert await talk(site.port) == b""
         assert await talk(site.port, end=False) == b""
         assert site.rules.refused == []
@@ -423,7 +423,7 @@ async def test_a_ledger_that_fails_stops_everything(caplog: pytest.LogCaptureFix
 
 
 def test_a_limit_is_positive() -> None:
-    with pytest.raises(ConfigurationError, match="idle_seconds"):
-        EgressLimits(idle_seconds=0)
+    with pytest.raises(ConfigurationError, match="idle_s"):
+        EgressLimits(idle_s=0)
     with pytest.raises(ConfigurationError, match="connections"):
         HostLimits(connections=0)

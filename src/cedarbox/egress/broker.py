@@ -91,7 +91,7 @@ class Broker:
 
     async def _serve(self, guest: Guest) -> None:
         # 1. The first byte tells the protocol. Who opens a connection and says nothing has asked for nothing.
-        if await guest.silent(self._sandbox.limits.first_byte_seconds):
+        if await guest.silent(self._sandbox.limits.first_byte_s):
             return
         if not guest.buffer and not await guest.more():
             return
@@ -107,11 +107,11 @@ class Broker:
         limits = self._sandbox.limits
         target: Target
         try:
-            async with asyncio.timeout(limits.first_byte_seconds):
+            async with asyncio.timeout(limits.first_byte_s):
                 # 2. One reading of what is asked for, or none.
                 target = await request(guest)
         except TimeoutError:
-            await self._desk.admission.refuse("SOCKS5", f"limit: no request within {limits.first_byte_seconds:g} s")
+            await self._desk.admission.refuse("SOCKS5", f"limit: no request within {limits.first_byte_s:g} s")
             return
         except HeadError as error:
             await self._desk.admission.refuse("SOCKS5", error.message)

@@ -61,10 +61,10 @@ async def look_up(resolve: Resolve, name: str, port: int, limits: EgressLimits) 
         DialError: There is none, or the answer took too long.
     """
     try:
-        async with asyncio.timeout(limits.resolve_seconds):
+        async with asyncio.timeout(limits.resolve_s):
             found = await resolve(name, port)
     except TimeoutError:
-        raise DialError(f"{name} was not resolved within {limits.resolve_seconds:g} s", status=504, code=4) from None
+        raise DialError(f"{name} was not resolved within {limits.resolve_s:g} s", status=504, code=4) from None
     except (OSError, ValueError):
         # ValueError covers what the resolver cannot encode. Neither text tells anything that the guest may not know.
         raise DialError(f"{name} cannot be resolved", code=4) from None
@@ -149,7 +149,7 @@ async def dial(ip: Address, port: int, sandbox: Sandbox) -> Server:
     Raises:
         DialError: It does not answer.
     """
-    loop, seconds = asyncio.get_running_loop(), sandbox.limits.dial_seconds
+    loop, seconds = asyncio.get_running_loop(), sandbox.limits.dial_s
     try:
         connection = socket.socket(socket.AF_INET if ip.ip.version == 4 else socket.AF_INET6, socket.SOCK_STREAM)
     except OSError as error:

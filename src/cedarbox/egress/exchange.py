@@ -77,7 +77,7 @@ class Exchange:
         self._heard = False
         if self._secrets:
             self._desk.given.setdefault(self.asked.target, set()).update(self._secrets.values())
-        idle = self._desk.limits.idle_seconds
+        idle = self._desk.limits.idle_s
         try:
             await both(self._up(server, peer), self._down(server, peer), server.meter, idle, down_ends=True)
             if self._switched:
@@ -207,4 +207,4 @@ class Exchange:
     async def _switch(self, server: Server, peer: h11.Connection) -> str:
         early = peer.trailing_data[0]
         await self._guest.write(self._mask.feed(early) if self._mask else early)
-        return await pump(self._guest, server, self._desk.limits.idle_seconds, self._mask)
+        return await pump(self._guest, server, self._desk.limits.idle_s, self._mask)

@@ -99,7 +99,7 @@ class Guest:
         """Take the head of the next request, with the empty line that ends it; None when there is none.
 
         Args:
-            idle: Seconds until its first byte; the rest has ``first_byte_seconds``.
+            idle: Seconds until its first byte; the rest has ``first_byte_s``.
 
         Raises:
             HeadError: It is too long, unfinished, or its lines have more than one reading.
@@ -109,10 +109,10 @@ class Guest:
         if await self.silent(idle):
             return None
         try:
-            async with asyncio.timeout(self.limits.first_byte_seconds):
+            async with asyncio.timeout(self.limits.first_byte_s):
                 return await self._head()
         except TimeoutError:
-            raise LimitError(f"limit: no whole head within {self.limits.first_byte_seconds:g} s") from None
+            raise LimitError(f"limit: no whole head within {self.limits.first_byte_s:g} s") from None
 
     async def _head(self) -> bytes | None:
         seen = 0

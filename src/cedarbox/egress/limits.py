@@ -27,32 +27,32 @@ class EgressLimits:
 
     Attributes:
         connections: Connections at a time.
-        connections_per_second: New connections, and further requests on old ones, over time.
+        connections_per_s: New connections, and further requests on old ones, over time.
         connections_burst: As many of them at once, after a rest.
         bytes_out: Bytes that one connection may send.
         bytes_in: Bytes that one connection may receive.
         sandbox_bytes_out: Bytes that all connections of the sandbox together may send.
         sandbox_bytes_in: Bytes that all connections of the sandbox together may receive.
-        first_byte_seconds: Until a head, a handshake or a ClientHello is complete, from when it may begin.
-        silent_seconds: After which a guest that says nothing in a tunnel is taken to wait for the server's first word.
-        idle_seconds: Without a byte in either direction.
-        dial_seconds: For one address.
-        resolve_seconds: For one name.
+        first_byte_s: Until a head, a handshake or a ClientHello is complete, from when it may begin.
+        silent_s: After which a guest that says nothing in a tunnel is taken to wait for the server's first word.
+        idle_s: Without a byte in either direction.
+        dial_s: For one address.
+        resolve_s: For one name.
         head_bytes: Size of the head of a request or an answer.
     """
 
     connections: int = 1024
-    connections_per_second: float = 256.0
+    connections_per_s: float = 256.0
     connections_burst: int = 1024
     bytes_out: int = 4 << 30
     bytes_in: int = 16 << 30
     sandbox_bytes_out: int = 16 << 30
     sandbox_bytes_in: int = 64 << 30
-    first_byte_seconds: float = 10.0
-    silent_seconds: float = 1.0
-    idle_seconds: float = 300.0
-    dial_seconds: float = 10.0
-    resolve_seconds: float = 5.0
+    first_byte_s: float = 10.0
+    silent_s: float = 1.0
+    idle_s: float = 300.0
+    dial_s: float = 10.0
+    resolve_s: float = 5.0
     head_bytes: int = 32768
 
     def __post_init__(self) -> None:
@@ -112,10 +112,10 @@ class Sandbox:
             LimitError: They come too fast.
         """
         now, limits = asyncio.get_running_loop().time(), self.limits
-        earned = (now - self._filled) * limits.connections_per_second
+        earned = (now - self._filled) * limits.connections_per_s
         self._tokens, self._filled = min(float(limits.connections_burst), self._tokens + earned), now
         if self._tokens < 1:
-            raise LimitError(f"limit: more than {limits.connections_per_second:g} connections or requests a second")
+            raise LimitError(f"limit: more than {limits.connections_per_s:g} connections or requests a second")
         self._tokens -= 1
 
     def leave(self) -> None:

@@ -57,10 +57,10 @@ class Proxy:
         Raises:
             StreamClosedError: The connection is closed.
         """
-        idle = self._desk.limits.first_byte_seconds
+        idle = self._desk.limits.first_byte_s
         try:
             while await self._next(idle):
-                idle = self._desk.limits.idle_seconds
+                idle = self._desk.limits.idle_s
                 self._desk.sandbox.spend()
         except LimitError as error:
             await self._refuse("HTTP", error.message, status=429)

@@ -115,22 +115,22 @@ class Tunnel:
     async def _kind(self, foreseen: frozenset[str]) -> Proto | None:
         guest, limits = self._guest, self._desk.limits
         # Where the server speaks first, the guest waits for it.
-        if "tcp" in foreseen and await guest.silent(limits.silent_seconds):
+        if "tcp" in foreseen and await guest.silent(limits.silent_s):
             return "tcp"
         try:
-            async with asyncio.timeout(limits.first_byte_seconds):
+            async with asyncio.timeout(limits.first_byte_s):
                 while (kind := kind_of(bytes(guest.buffer[:32]))) is None:
                     if not await guest.more():
                         return "tcp" if guest.buffer or "tcp" in foreseen else None
         except TimeoutError:
-            raise LimitError(f"limit: no first bytes within {limits.first_byte_seconds:g} s") from None
+            raise LimitError(f"limit: no first bytes within {limits.first_byte_s:g} s") from None
         return kind
 
     async def _hello(self) -> Hello:
         guest, reader, limits = self._guest, HelloReader(), self._desk.limits
         seen = 0
         try:
-            async with asyncio.timeout(limits.first_byte_seconds):
+            async with asyncio.timeout(limits.first_byte_s):
                 while True:
                     hello = reader.feed(bytes(guest.buffer[seen:]))
                     if hello is not None:
@@ -139,7 +139,7 @@ class Tunnel:
                     if not await guest.more():
                         raise HelloError("the guest finished in the middle of a ClientHello")
         except TimeoutError:
-            raise LimitError(f"limit: no whole ClientHello within {limits.first_byte_seconds:g} s") from None
+            raise LimitError(f"limit: no whole ClientHello within {limits.first_byte_s:g} s") from None
 
     def _named(self, hello: Hello) -> Named:
         host = self._target[0]
@@ -172,7 +172,7 @@ class Tunnel:
         account.of(server)
         try:
             # 7. What was read ahead goes first; then both directions, until both are over.
-            account.reason = await pump(self._guest, server, self._desk.limits.idle_seconds)
+            account.reason = await pump(self._guest, server, self._desk.limits.idle_s)
         finally:
             server.close()
             account.close()
