@@ -106,7 +106,7 @@ def test_the_demo_succeeds_and_talks_to_nobody_but_the_collector(tmp_path: Path,
     assert document["good"]
     assert document["delivered"]
     refused = {attempt["attempt"] for attempt in document["attempts"] if attempt["refused"] and attempt["as_expected"]}
-    assert len(refused) == 5
+    assert len(refused) == 6
     denied = {(r["action"], *r["policies"]) for r in document["decisions"] if r["decision"] == "deny"}
     assert ("connect", "airgap-no-network") in denied
     assert ("invokeTool", "airgap-no-hosted-tools") in denied

