@@ -302,6 +302,32 @@ async def test_revocation_cuts_both_sides_at_once() -> None:
         assert server.all == b"\x00x"
 
 
+async def test_both_sides_are_cut_before_the_revocation_is_on_record() -> None:
+    cut = asyncio.Event()
+
+    async def notice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: bytearray) -> None:
+        writer.write(await reader.read(2))
+        try:
+            await reader.read()
+        finally:
+            cut.set()
+
+    recording = asyncio.Event()
+    async with raw_server(notice) as server, Site.open(Rules(recording=recording)) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
+        await reader.readuntil(b"\x00x")
+        site.rules.revoke()
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            await cut.wait()
+        assert len(site.serving) == 1
+        recording.set()
+        await site.settled()
+        writer.close()
+
+
 async def test_a_connection_without_traffic_is_ended() -> None:
     async with raw_server(_echo) as server, Site.open(limits=EgressLimits(idle_seconds=0.1)) as site:
         answer = await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00x", end=False)
