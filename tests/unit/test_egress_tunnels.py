@@ -60,7 +60,7 @@ async def test_bytes_go_both_ways_and_are_counted() -> None:
         (facts,) = site.rules.admitted
         assert (facts["bytes_out"], facts["bytes_in"], facts["reason"]) == (7, 11, "guest closed")
         assert facts["address"] == "127.0.0.1"
-        assert {"milliseconds", "connect_ms"} <= set(facts)
+        assert {"milliseconds", "connected_ms"} <= set(facts)
 
 
 async def test_socks_with_a_name_an_address_of_ipv4_and_one_of_ipv6() -> None:
@@ -158,7 +158,7 @@ async def test_a_denied_name_is_answered_in_one_line_and_not_looked_up() -> None
         assert site.rules.named == ["evil.example:443"] * 2
 
 
-@pytest.mark.parametrize(("port", "proto", "hello"), [(443, "tls", "named"), (80, "http", None), (22, "tcp", None)])
+@pytest.mark.parametrize(("port", "proto", "hello"), [(443, "tls", "named"), (80, "tcp", None), (22, "tcp", None)])
 async def test_where_nothing_is_foreseen_the_denial_is_on_record(port: int, proto: str, hello: str | None) -> None:
     async with Site.open(Rules(addresses=lambda _ip: False)) as site:
         assert (await talk(site.port, connect(f"{MIRROR}:{port}"))).startswith(b"HTTP/1.1 403 ")
