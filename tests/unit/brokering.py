@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import datetime
 import ipaddress
 import socket
@@ -68,6 +69,7 @@ class Rules:
     denied: list[Connect] = field(default_factory=list)
     refused: list[tuple[str, str]] = field(default_factory=list)
     used: list[tuple[str, str, int]] = field(default_factory=list)
+    recording: asyncio.Event | None = None
     _running: dict[asyncio.Task[Any], list[bool]] = field(default_factory=dict)
 
     async def name(self, target: Host | Address, port: int) -> None:
@@ -95,6 +97,8 @@ class Rules:
             yield facts
         except asyncio.CancelledError:
             if revoked[0] and not task.uncancel():
+                if self.recording is not None:
+                    await self.recording.wait()
                 raise PolicyDenied("connect", f'Host::"{connect.target}"', reason="permitted no longer") from None
             raise
         finally:
@@ -203,7 +207,9 @@ class Site:
             assert task is not None
             serving.add(task)
             try:
-                await broker.serve(_Socket(reader, writer))
+                # Python 3.11 would print that the one who serves was cancelled.
+                with contextlib.suppress(asyncio.CancelledError):
+                    await broker.serve(_Socket(reader, writer))
             finally:
                 serving.discard(task)
 

@@ -60,7 +60,7 @@ async def test_bytes_go_both_ways_and_are_counted() -> None:
         (facts,) = site.rules.admitted
         assert (facts["bytes_out"], facts["bytes_in"], facts["reason"]) == (7, 11, "guest closed")
         assert facts["address"] == "127.0.0.1"
-        assert {"milliseconds", "connect_ms"} <= set(facts)
+        assert {"milliseconds", "connected_ms"} <= set(facts)
 
 
 async def test_socks_with_a_name_an_address_of_ipv4_and_one_of_ipv6() -> None:
@@ -158,7 +158,7 @@ async def test_a_denied_name_is_answered_in_one_line_and_not_looked_up() -> None
         assert site.rules.named == ["evil.example:443"] * 2
 
 
-@pytest.mark.parametrize(("port", "proto", "hello"), [(443, "tls", "named"), (80, "http", None), (22, "tcp", None)])
+@pytest.mark.parametrize(("port", "proto", "hello"), [(443, "tls", "named"), (80, "tcp", None), (22, "tcp", None)])
 async def test_where_nothing_is_foreseen_the_denial_is_on_record(port: int, proto: str, hello: str | None) -> None:
     async with Site.open(Rules(addresses=lambda _ip: False)) as site:
         assert (await talk(site.port, connect(f"{MIRROR}:{port}"))).startswith(b"HTTP/1.1 403 ")
@@ -300,6 +300,32 @@ async def test_revocation_cuts_both_sides_at_once() -> None:
         await site.settled()
         assert site.rules.admitted[0]["reason"] == "cut"
         assert server.all == b"\x00x"
+
+
+async def test_both_sides_are_cut_before_the_revocation_is_on_record() -> None:
+    cut = asyncio.Event()
+
+    async def notice(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, _: bytearray) -> None:
+        writer.write(await reader.read(2))
+        try:
+            await reader.read()
+        finally:
+            cut.set()
+
+    recording = asyncio.Event()
+    async with raw_server(notice) as server, Site.open(Rules(recording=recording)) as site:
+        reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
+        writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
+        await reader.readuntil(b"\x00x")
+        site.rules.revoke()
+        async with asyncio.timeout(10):
+            with contextlib.suppress(ConnectionError):
+                assert await reader.read() == b""
+            await cut.wait()
+        assert len(site.serving) == 1
+        recording.set()
+        await site.settled()
+        writer.close()
 
 
 async def test_a_connection_without_traffic_is_ended() -> None:

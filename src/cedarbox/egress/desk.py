@@ -122,7 +122,7 @@ class Desk:
         raise denied or DialError("there is no address to try")
 
     async def reach(self, ip: Address, port: int, outcome: Outcome) -> Server:
-        """Dial an address, and note how long it took.
+        """Dial an address, and note how long it took, once it is reached.
 
         Raises:
             DialError: It does not answer.
@@ -131,12 +131,12 @@ class Desk:
         started = clock()
         outcome.set("address", str(ip))
         try:
-            return await dial(ip, port, self.sandbox)
+            server = await dial(ip, port, self.sandbox)
         except asyncio.CancelledError:
             outcome.set("reason", _CUT)
             raise
-        finally:
-            outcome.set("connect_ms", round((clock() - started) * 1000))
+        outcome.set("connected_ms", round((clock() - started) * 1000))
+        return server
 
 
 class Account:

@@ -23,7 +23,7 @@ __all__ = ["Tunnel", "kind_of"]
 Proto = Literal["tls", "http", "tcp"]
 Named = Literal["named", "unnamed", "encrypted"]
 
-_SUGGESTED: Final[dict[int, Proto]] = {443: "tls", 80: "http"}
+_BY_PORT: Final[dict[int, tuple[Proto, Named | None]]] = {443: ("tls", "named")}
 # The registry of HTTP methods of IANA, without PRI, which opens HTTP/2. What is not in it is TCP and needs a permit
 # for that: SMTP and Redis begin with a word and a space too.
 _REGISTERED: Final = (
@@ -102,8 +102,8 @@ class Tunnel:
         foreseen = frozenset[str]().union(*(self._desk.admission.foreseen(host, port, ip) for ip in addresses))
         if foreseen:
             return foreseen
-        proto = _SUGGESTED.get(port, "tcp")
-        named: Named | None = "named" if proto == "tls" else None
+        # HTTP is asked about request by request, and there is none yet: only TLS can be told from TCP by the port.
+        proto, named = _BY_PORT.get(port, ("tcp", None))
         # Nothing is carried, whatever the answer: this puts the denial on record.
         await self._desk.through((Connect(host, port, ip, proto, named) for ip in addresses), self._nothing)
         raise await self._desk.admission.refuse(spelled(self._target), "the policies changed meanwhile; try again")
