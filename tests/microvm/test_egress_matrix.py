@@ -136,6 +136,8 @@ async def test_through_the_broker_nothing_gets_out_but_what_is_permitted(
                  if action == "connect"}  # fmt: skip
     assert ("allow", WHERE["allowed"]) in decisions
     assert ("deny", WHERE["denied_ip"]) in decisions
+    # What was written into the pipes of the relay was no frame, and that is on record too.
+    assert [resource for _, action, resource in guarded.decisions() if resource == "the connections of the guest"]
     assert {name for said, name in decisions if said == "allow"} <= {
         "allowed.example",
         "mixed.example",

@@ -19,7 +19,7 @@ from cedarbox.boxlite.failures import exec_failure, meaning
 from cedarbox.boxlite.guestio import GuestOutput, GuestRunner
 from cedarbox.boxlite.machine import Machine
 from cedarbox.boxlite.marked import GuestFailure, GuestRefusal
-from cedarbox.boxlite.relays import GuestRelay, Serve, proxy_environment
+from cedarbox.boxlite.relays import GuestRelay, Misbehaved, Serve, proxy_environment
 from cedarbox.boxlite.remote import NO_USER
 from cedarbox.boxlite.state import BoxLiteSandboxSessionState
 from cedarbox.boxlite.terminals import Terminals
@@ -48,6 +48,7 @@ class CommandSession(BaseSandboxSession):
         self._processes: Terminals | None = None
         # Carries the connections of the guest; who guards the session sets it. Nobody else does: nothing leaves then.
         self.serve: Serve | None = None
+        self.misbehaved: Misbehaved | None = None
         self._relay: GuestRelay | None = None
         self._relaying = asyncio.Lock()
 
@@ -285,7 +286,7 @@ class CommandSession(BaseSandboxSession):
         async with self._relaying:
             runner = await self._running_runner()
             if self.serve is not None and (self._relay is None or not self._relay.of(runner)):
-                self._relay = GuestRelay(runner, self.serve)
+                self._relay = GuestRelay(runner, self.serve, self.misbehaved)
                 await self._relay.start()
 
     async def _tool(

@@ -21,9 +21,10 @@ from cedarbox.egress.source import relay_source
 from cedarbox.egress.streams import ByteStream
 from cedarbox.errors import HostError
 
-__all__ = ["PROXY_PORT", "GuestRelay", "Serve", "proxy_environment"]
+__all__ = ["PROXY_PORT", "GuestRelay", "Misbehaved", "Serve", "proxy_environment"]
 
 Serve = Callable[[ByteStream], Awaitable[None]]
+Misbehaved = Callable[[str], Awaitable[None]]
 
 PROXY_PORT: Final = 3128
 """TCP port of the guest's loopback on which the relay listens: the one that proxies commonly have."""
@@ -62,13 +63,14 @@ class GuestRelay:
     Args:
         runner: Starts and kills processes in the guest.
         serve: Carries one connection of the guest from its first byte to its end.
+        misbehaved: Is told when a relay that had begun broke its protocol, as one does that was tampered with.
     """
 
-    def __init__(self, runner: GuestRunner, serve: Serve) -> None:
-        self._runner, self._serve = runner, serve
+    def __init__(self, runner: GuestRunner, serve: Serve, misbehaved: Misbehaved | None = None) -> None:
+        self._runner, self._serve, self._misbehaved = runner, serve, misbehaved
         self._task: asyncio.Task[None] | None = None
         self._words = ""
-        self.failure = ""
+        self._begun = False
 
     def of(self, runner: GuestRunner) -> bool:
         """Whether this is the relay of this runner's guest, and still serves."""
@@ -93,6 +95,7 @@ class GuestRelay:
         try:
             async with asyncio.timeout(_READY_SECONDS):
                 await channel.ready()
+            self._begun = True
         except (ChannelError, TimeoutError) as error:
             await self.stop()
             reason = self._words.strip().splitlines()
@@ -121,8 +124,12 @@ class GuestRelay:
                 # Its last words come by another stream.
                 await asyncio.wait((words,), timeout=1.0)
                 carrying.result()
-        except (ChannelError, GuestFailure, api.BoxliteError) as error:
-            self.failure = str(error)
+        except ChannelError as error:
+            if self._misbehaved is not None and self._begun:
+                await self._misbehaved(error.message)
+        except (GuestFailure, api.BoxliteError):
+            # The guest ended, and its connections with it.
+            pass
         finally:
             for each in (words, guest, carrying):
                 each.cancel()

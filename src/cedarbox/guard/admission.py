@@ -12,7 +12,7 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import User
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
-from cedarbox.guard.backend import CarriesEgress, EndsAtOnce, WritesBack, pin_paths
+from cedarbox.guard.backend import CarriesEgress, EndsAtOnce, TellsOfRelays, WritesBack, pin_paths
 from cedarbox.guard.egress import Carriage, Carrier, GateAdmission
 from cedarbox.guard.entries import OPERATION, Recording
 from cedarbox.guard.facts import mounting
@@ -94,6 +94,8 @@ class AdmittingSession(SandboxSession):
             admission = GateAdmission(self)
             self._carriage = Carriage(admission, carrier(admission, self.state))
             self._inner.serve = self._carriage.serve
+            if isinstance(self._inner, TellsOfRelays):
+                self._inner.misbehaved = self._carriage.misbehaved
         if self._life is not None:
             self._life.start(self._end)
         return self

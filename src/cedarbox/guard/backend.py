@@ -25,6 +25,7 @@ __all__ = [
     "EndsProcesses",
     "KeepsSnapshots",
     "Pin",
+    "TellsOfRelays",
     "WritesBack",
     "pin_paths",
     "real_path_in_guest",
@@ -81,6 +82,13 @@ class CarriesEgress(Protocol):
     """
 
     serve: Callable[[ByteStream], Awaitable[None]] | None
+
+
+@runtime_checkable
+class TellsOfRelays(Protocol):
+    """A backend's session that tells when what hands the connections over does not keep to its protocol."""
+
+    misbehaved: Callable[[str], Awaitable[None]] | None
 
 
 async def real_path_in_guest(session: BaseSandboxSession, path: str) -> str:

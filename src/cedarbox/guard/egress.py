@@ -166,6 +166,14 @@ class Carriage:
                 self._running.discard(task)
             stream.close()
 
+    async def misbehaved(self, reason: str) -> None:
+        """Record that the guest's side broke the protocol, as when somebody tampered with it; its connections are over.
+
+        Args:
+            reason: What it did, in one line.
+        """
+        await self._admission.refuse("the connections of the guest", reason)
+
     def begin(self) -> None:
         """Carry connections, again where it had ended."""
         self._admission.ended = False
