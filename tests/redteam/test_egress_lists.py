@@ -70,13 +70,17 @@ def created(guarded: Guarded) -> dict[str, Any]:
         (f"{P} when {{ context.base has tool }};", "more than a card can be told"),
         (f"{P}; {F} when {{ context.base has tool }};", "more than a card can be told"),
         (f"{P}; {F} when {{ context.port == 80 }};", "would open http on port 80"),
+        (f"{P}; {F} when {{ context has http }};", "would open http on port 80"),
+        (f"{P}; {F} when {{ {TLS} && !(context has hello) }};", "would open tls on port 443"),
+        (f'{P}; {F} when {{ context has http && context.http.method == "PUT" }};', "more than a card can be told"),
         (f"{P}; {F} when {{ context.port + 1 == 9 }};", "may fail to evaluate"),
         (f'@id("p") permit ({CONNECT}, resource == Sandbox::Address::"8.8.8.8");', "every port of an address"),
         (f'@id("p") permit ({CONNECT}, resource is Sandbox::Address);', "every port of an address"),
         (f'@id("p") permit ({CONNECT}, resource is Sandbox::Host);', "cannot be told any host"),
     ],
     ids=[
-        *("port", "protocol", "class", "cidr", "condition", "conditional forbid", "forbidden port", "failing"),
+        *("port", "protocol", "class", "cidr", "condition", "conditional forbid", "forbidden port"),
+        *("forbidden requests", "TLS that nobody looks at", "forbidden method", "failing"),
         *("address", "network", "any host"),
     ],
 )
@@ -114,6 +118,19 @@ async def test_a_derived_list_says_what_leaks(tmp_path: Path) -> None:
     asked = [(decision, resource) for decision, action, resource in guarded.decisions() if action == "connect"]
     names = ("mirror.example", "packages.example")
     assert asked == [("allow", f'Host::"{name}"') for name in names for _ in (443, 80)]
+
+
+async def test_a_derived_list_under_a_forbid_of_hidden_names(tmp_path: Path) -> None:
+    """Every bundle that ships forbids TLS that hides its name, which a card cannot see. The host is listed, since each
+    kind of connection that a card is asked about is permitted; the record says that policies about a hello do not hold.
+    """
+    hidden = 'context has hello && [Sandbox::Hello::"unnamed", Sandbox::Hello::"encrypted"].contains(context.hello)'
+    guarded, _ = guard(tmp_path, f"{REST} {P} when {{ {PUBLIC} }}; {F} when {{ {hidden} }};")
+    state = await made(guarded, egress_mode="nic")
+    assert state.egress_allowlist == ("packages.example",)
+    told = created(guarded)
+    assert (told["egress"], told["egress_dropped"]) == (["packages.example"], [])
+    assert any("no policy about a TLS hello" in leak for leak in told["leaks"])
 
 
 @pytest.mark.parametrize(

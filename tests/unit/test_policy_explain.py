@@ -84,6 +84,58 @@ def test_a_row_that_is_not_exact_says_so(run: Run, tmp_path: Path, form: str) ->
         assert "1 of 1 rows say more than the policies permit" in err
 
 
+def test_the_table_of_a_bundle_that_ships(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "80")
+    code, out, err = run(SHIPPED / "internal-mirror", "--endpoints")
+    lines = [line.split() for line in out.splitlines()]
+    assert lines[:5] == [
+        ["host", "port", "protocol", "address", "policy"],
+        ["git.corp.example", "22", "tcp", "private", "mirror-git-ssh", "[1]"],
+        ["git.corp.example", "443", "tls", "private", "mirror-git-https", "[1]"],
+        ["mirror.corp.example", "443", "tls", "private", "mirror-packages", "[2]"],
+        ["mirror.corp.example", "80", "http", "private", "mirror-system-packages", "[3,4]"],
+    ]
+    assert max(map(len, out.splitlines())) <= 80
+    assert (code, "1 of 4 rows" in err, "Every row" in out) == (1, True, False)
+    assert "[4] not exact: only when" in out
+    _, out, _ = run(SHIPPED / "internal-mirror", "--endpoints", "--json")
+    told = {row["policy"]: (row["protocols"], row["exact"], len(row["when"])) for row in json.loads(out)["endpoints"]}
+    assert told == {
+        "mirror-git-ssh": (["tcp"], True, 0),
+        "mirror-git-https": (["tls"], True, 0),
+        "mirror-packages": (["tls"], True, 0),
+        "mirror-system-packages": (["http"], False, 3),
+    }
+
+
+def test_a_table_of_which_every_row_is_exact_says_so(run: Run) -> None:
+    code, out, err = run(SHIPPED / "developer", "--endpoints")
+    assert (code, err) == (0, "")
+    assert out.splitlines()[-1] == "Every row is exact: agent may connect to this and to nothing else."
+
+
+def test_a_table_keeps_every_name_whole(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "40")
+    name = f"{'a' * 60}.{'b' * 60}.example"
+    numbers = ", ".join(map(str, range(1, 20, 2)))
+    rule = (
+        f'@id("long") permit ({CONNECT}, resource in Sandbox::Domain::"{name}")'
+        f" when {{ [{numbers}].contains(context.port)"
+        ' && context has ip && !(context.ip.isInRange(ip("10.1.2.0/23")) || context.ip == ip("192.0.2.9")'
+        ' || context.ip == ip("192.0.2.99")) };'
+        f'@id("not") forbid ({CONNECT}, resource == Sandbox::Host::"evil.{name}");'
+    )
+    code, out, _ = run(write_bundle(tmp_path, rule), "--endpoints")
+    lines = out.splitlines()
+    assert code == 0
+    assert lines[1].startswith(f"{name} and *.{name} (not all)  10 ranges")
+    assert "3 networks" in lines[1]
+    flat = "".join(out.split())
+    assert f"notamongthem:evil.{name}" in flat
+    assert "theports1,3,5,7,9,11,13,15,17,19" in flat
+    assert "thenetworksnot10.1.2.0/23not192.0.2.9not192.0.2.99" in flat
+
+
 def test_an_agent_that_may_connect_to_nothing(run: Run) -> None:
     code, out, err = run(SHIPPED / "airgapped", "--endpoints")
     assert (code, out, err) == (0, "", "agent may connect to nothing\n")

@@ -22,7 +22,11 @@ from cedarbox.policy.endpoints import endpoints as endpoints_of
 __all__ = ["explain"]
 
 _COLUMNS = ("host", "but", "ports", "protocols", "classes", "networks", "policy", "reason", "exact", "note")
+_SHOWN = ("host", "port", "protocol", "address", "policy")
 _NOT_EXACT = 1
+_MAX_NETWORKS = 2  # In a cell; more are told below the table. As the next one, chosen for 80 columns.
+_MAX_PORTS = 3
+_LEAST_POLICY = 20  # Characters that the last column has at least.
 
 
 def explain(
@@ -43,6 +47,9 @@ def explain(
     A row that is not exact says more than the policies permit; its note tells what else must hold, or which policy
     forbids some of it. Nothing that the policies permit is missing.
 
+    Protocols: tls names the host in its hello; http is plain HTTP/1; tcp is anything else over TCP. TLS that hides its
+    name is told apart. The table has reasons and notes below it; csv and json have a column for each.
+
     Exit code 0: printed, and the rows say exactly what the policies do. 1: printed, and some row is not exact. 2: the
     bundle or an option cannot be used.
 
@@ -61,6 +68,8 @@ def explain(
             typer.echo(_csv(made), nl=False)
         case _:
             _table(made)
+            if made and found.exact:
+                typer.echo(f"\nEvery row is exact: {agent} may connect to this and to nothing else.")
     for line in () if as_json or form == "json" else _remarks(found, agent, made):
         typer.echo(line, err=True)
     raise typer.Exit(0 if found.exact else _NOT_EXACT)
@@ -124,16 +133,56 @@ def _json(bundle: PolicyBundle, agent: str, found: Endpoints, made: tuple[Row, .
 
 
 def _table(made: tuple[Row, ...]) -> None:
-    shown = [(name, number) for number, name in enumerate(_COLUMNS) if any(_cells(row)[number] for row in made)]
     if not made:
         return
-    table = Table(*(name for name, _ in shown), box=None)
-    for column in table.columns[:2]:
-        column.overflow = "fold"
+    notes: dict[str, int] = {}
+    told = []
     for row in made:
-        cells = _cells(row)
-        table.add_row(*(cells[number] for _, number in shown))
-    Console(highlight=False, markup=False, soft_wrap=False).print(table)
+        marks = [str(notes.setdefault(text, len(notes) + 1)) for text in _footnotes(row)]
+        told.append((*_short(row), f"{row.policy} [{','.join(marks)}]" if marks else row.policy))
+    table = Table(*_SHOWN, box=None, pad_edge=False)
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    table.columns[-1].overflow = "fold"
+    for cells in told:
+        table.add_row(*cells)
+    console = Console(highlight=False, markup=False)
+    # Better wider than the screen than a name of which a part is missing.
+    fixed = sum(max(map(len, column)) + 2 for column in list(zip(_SHOWN, *told, strict=True))[:-1])
+    wide = max(console.width, fixed + _LEAST_POLICY)
+    Console(highlight=False, markup=False, width=wide).print(table)
+    under = Table.grid(padding=(0, 1))
+    under.add_column(no_wrap=True)
+    under.add_column(overflow="fold")
+    for text, number in notes.items():
+        under.add_row(f"[{number}]", text)
+    if notes:
+        console.print()
+        console.print(under)
+
+
+def _short(row: Row) -> tuple[str, str, str, str]:
+    """Return host, port, protocol and address in as few words as say it."""
+    address = " ".join(name for name in row.classes if name != "any")
+    if row.networks != ("any",):
+        many = len(row.networks) > _MAX_NETWORKS
+        listed = f"{len(row.networks)} networks" if many else " ".join(row.networks)
+        address = f"{address} {listed}".strip()
+    host = f"{row.host} (not all)" if row.but else row.host
+    ports = row.ports if row.ports.count(",") < _MAX_PORTS else f"{row.ports.count(',') + 1} ranges"
+    protocols = "any" if row.protocols == ("any",) else ", ".join(row.protocols)
+    return host, ports, protocols, address or "any"
+
+
+def _footnotes(row: Row) -> list[str]:
+    said = [row.reason] if row.reason else []
+    if row.but:
+        said.append(f"not among them: {', '.join(row.but)}")
+    if row.ports.count(",") >= _MAX_PORTS:
+        said.append(f"the ports {row.ports}")
+    if len(row.networks) > _MAX_NETWORKS:
+        said.append(f"the networks {' '.join(row.networks)}")
+    return said if row.exact else [*said, f"not exact: {_note(row)}"]
 
 
 def _remarks(found: Endpoints, agent: str, made: tuple[Row, ...]) -> list[str]:

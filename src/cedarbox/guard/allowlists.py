@@ -15,6 +15,7 @@ from cedarbox.egress.allowlist import network_of
 from cedarbox.guard.question import Impossible
 from cedarbox.policy.endpoint_rows import Target, targets
 from cedarbox.policy.endpoints import Endpoint, Endpoints
+from cedarbox.policy.protocols import kinds_of_proto
 from cedarbox.policy.regions import ADDRESSES, Box, Ranges, Targets, network_range
 
 __all__ = ["LEAKS", "CardList", "card_list", "refused_entries"]
@@ -23,12 +24,14 @@ LEAKS: Final = (
     "DNS queries for any name are answered through the gateway, so data can leave in names",
     "what the card refuses is not reported, so the ledger has no record of it",
     "a listed name is reached on ports 80 and 443 by what the guest says it is (SNI or Host), and nothing looks inside",
-    "connections are not decided or recorded one by one, and a listed name is looked up again for each",
+    "connections are not decided or recorded one by one, so no policy about a TLS hello or a request holds in them",
+    "a listed name is looked up again for each connection",
     "the gateway answers ICMP echoes for every address, whether or not it is reached",
 )
 """What gets past the allow-list of a network card, or past the record of it (measured on BoxLite 0.10.8)."""
 
-# What BoxLite opens for a listed name: these ports, to public addresses only (measured on 0.10.8).
+# What BoxLite opens for a listed name: these ports, to public addresses only (measured on 0.10.8). Nobody looks at the
+# first bytes there; what would be denied when somebody does is not opened either.
 _OPENED: Final = ((443, "tls"), (80, "http"))
 
 
@@ -74,7 +77,7 @@ def _opened(held: Targets) -> Iterator[Box]:
         yield Box(
             targets=held,
             ports=Ranges.of([(port, port)]),
-            protos=frozenset({proto}),
+            kinds=kinds_of_proto(proto),
             classes=frozenset({"public"}),
         )
 

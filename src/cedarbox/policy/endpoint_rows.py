@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 from cedarbox.policy.endpoints import Endpoint, Endpoints
+from cedarbox.policy.protocols import words
 from cedarbox.policy.regions import CLASSES, PORTS, PRESENT, Ranges, Targets, networks
 
 __all__ = ["Row", "Target", "rows", "targets"]
@@ -45,7 +46,7 @@ class Row:
             that is asked for by itself the networks tell which.
         but: Targets that are not among them.
         ports: ``any``, or ranges such as ``80,443,8000-8080``.
-        protocols: Of ``http``, ``tcp``, ``tls`` and ``udp``; all four when the policy does not say.
+        protocols: ``any``, or words of :func:`cedarbox.policy.protocols.words`.
         classes: ``any``, or classes of addresses.
         networks: ``any``, or the addresses that may be dialled.
         policy: Id of the policy.
@@ -81,7 +82,7 @@ def _rows(entry: Endpoint, *, certain: bool) -> Iterator[Row]:
             host=str(target),
             but=target.but,
             ports=_ports(box.ports),
-            protocols=tuple(sorted(box.protos)),
+            protocols=words(box.kinds),
             classes=("any",) if box.classes == CLASSES else tuple(sorted(box.classes)),
             networks=_networks(box.ips),
             policy=entry.policy,

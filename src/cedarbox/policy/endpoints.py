@@ -15,6 +15,7 @@ from cedarbox.policy.bundle import Policy, PolicyBundle
 from cedarbox.policy.canonical import IP, Address, Host
 from cedarbox.policy.conditions import Reader
 from cedarbox.policy.engine import PolicyEngine
+from cedarbox.policy.protocols import Kind
 from cedarbox.policy.regions import NO_TARGET, Box, Region, TooLargeError, difference, union
 
 __all__ = ["Endpoint", "Endpoints", "Forbidden", "Unknown", "endpoints", "endpoints_of"]
@@ -90,18 +91,18 @@ class Endpoints:
     exact: bool = True
     certain: bool = True
 
-    def covers(self, target: Host | Address, *, port: int, proto: str, ip_class: str, ip: IP | None) -> bool:
+    def covers(self, target: Host | Address, *, port: int, kind: Kind, ip_class: str, ip: IP | None) -> bool:
         """Whether a connection is in the list, when the conditions of an entry hold and its exceptions do not.
 
         Args:
             target: What is asked for.
             port: 1 to 65535.
-            proto: A member of ``Sandbox::Proto``.
+            kind: The protocol, and what of its first bytes goes with it.
             ip_class: A member of ``Sandbox::IpClass``.
             ip: The address; None when it is not known yet.
         """
         held = (entry.box for entry in self.entries)
-        return any(box.holds(target, port=port, proto=proto, ip_class=ip_class, ip=ip) for box in held)
+        return any(box.holds(target, port=port, kind=kind, ip_class=ip_class, ip=ip) for box in held)
 
     def permits(self, box: Box) -> bool:
         """Whether every connection of a box is permitted for certain."""

@@ -14,6 +14,7 @@ from typing import Final
 
 from cedarbox.policy.addresses import IP, classes
 from cedarbox.policy.canonical import Address, Host
+from cedarbox.policy.protocols import KINDS, Kind
 
 __all__ = [
     "ANYWHERE",
@@ -23,7 +24,6 @@ __all__ = [
     "ANY_HOST",
     "PORTS",
     "PRESENT",
-    "PROTOS",
     "Box",
     "Networks",
     "Ranges",
@@ -51,14 +51,11 @@ CLASSES: Final = frozenset(
 )
 """``Sandbox::IpClass`` of the schema."""
 
-PROTOS: Final = frozenset({"tcp", "udp", "tls", "http"})
-"""``Sandbox::Proto`` of the schema."""
-
 Networks = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
 # In the order in which a difference is taken apart; the ones that read best come first.
-_PROPERTIES: Final = ("classes", "protos", "ports", "targets", "ips")
+_PROPERTIES: Final = ("classes", "kinds", "ports", "targets", "ips")
 
 
 class TooLargeError(Exception):
@@ -240,7 +237,7 @@ class Box:
     Attributes:
         targets: What is asked for.
         ports: 1 to 65535.
-        protos: Of :data:`PROTOS`.
+        kinds: Of :data:`cedarbox.policy.protocols.KINDS`.
         classes: Of :data:`CLASSES`.
         ips: The address that would be dialled, on the line of all addresses.
         conditions: What else must hold, in Cedar; empty when that is all.
@@ -248,13 +245,13 @@ class Box:
 
     targets: Targets = ANY_TARGET
     ports: Ranges = PORTS
-    protos: frozenset[str] = PROTOS
+    kinds: frozenset[Kind] = KINDS
     classes: frozenset[str] = CLASSES
     ips: Ranges = _ANY_ADDRESS
     conditions: frozenset[str] = field(default=frozenset())
 
     def __bool__(self) -> bool:
-        if not (self.targets and self.ports and self.protos and self.classes and self.ips):
+        if not (self.targets and self.ports and self.kinds and self.classes and self.ips):
             return False
         if any(f"!({text})" in self.conditions for text in self.conditions):
             return False
@@ -269,7 +266,7 @@ class Box:
         return Box(
             self.targets & other.targets,
             self.ports & other.ports,
-            self.protos & other.protos,
+            self.kinds & other.kinds,
             self.classes & other.classes,
             self.ips & other.ips,
             self.conditions | other.conditions,
@@ -287,13 +284,13 @@ class Box:
             if not rest:
                 return
 
-    def holds(self, target: Host | Address, *, port: int, proto: str, ip_class: str, ip: IP | None) -> bool:
+    def holds(self, target: Host | Address, *, port: int, kind: Kind, ip_class: str, ip: IP | None) -> bool:
         """Whether a connection is in the box, when its conditions hold."""
         at = -1 if ip is None else place(ip)
         return (
             target in self.targets
             and port in self.ports
-            and proto in self.protos
+            and kind in self.kinds
             and ip_class in self.classes
             and at in self.ips
         )
@@ -370,7 +367,7 @@ def _within(inner: Box, outer: Box) -> bool:
     # Cheapest first: this is asked about every pair.
     return (
         inner.classes <= outer.classes
-        and inner.protos <= outer.protos
+        and inner.kinds <= outer.kinds
         and outer.conditions <= inner.conditions
         and inner.ports <= outer.ports
         and inner.ips <= outer.ips
