@@ -14,6 +14,7 @@ from cedarbox.egress.admission import Admission, Connect, Outcome
 from cedarbox.egress.allowlist import lists, lists_name
 from cedarbox.egress.broker import Broker
 from cedarbox.egress.limits import EgressLimits, HostLimits
+from cedarbox.egress.targets import spelled
 from cedarbox.errors import PolicyDenied
 from cedarbox.guard.egress import Carrier, Serve
 from cedarbox.policy.canonical import Address, Host
@@ -79,5 +80,5 @@ class _Narrowed:
 
     async def secret(self, name: str, target: Host, port: int) -> None:
         if name in self.hosts and not lists_name(self.hosts[name], target.name):
-            raise await self.admission.refuse(str(target), f"the secret {name} is not for this host")
+            raise await self.admission.refuse(spelled((target, port)), f"the secret {name} is not for this host")
         await self.admission.secret(name, target, port)

@@ -24,7 +24,7 @@ from cedarbox.guard.egress import Serve
 from cedarbox.guard.session import GuardedSession
 from cedarbox.policy.canonical import Address, Host, canonical_host
 
-__all__ = ["Carried", "address", "connect_to"]
+__all__ = ["Carried", "Carrying", "address", "connect_to"]
 
 
 def address(text: str) -> Address:
@@ -65,7 +65,7 @@ class _Stream:
         self.writer.close()
 
 
-class _Carrying(UnixLocalSandboxClient):
+class Carrying(UnixLocalSandboxClient):
     async def create(self, **given: Any) -> SandboxSession:
         session = await super().create(**given)
         session._inner.serve = None  # type: ignore[attr-defined]  # what makes it one that carries
@@ -99,7 +99,7 @@ class Carried:
     """A guarded client, one session of it, and what was looked up for the guest."""
 
     def __init__(self, directory: Path, policies: str = PERMIT_ALL, **given: Any) -> None:
-        self.guarded = Guarded(directory, policies, inner=_Carrying(), **given)
+        self.guarded = Guarded(directory, policies, inner=Carrying(), **given)
         self.guarded.client.carrier = self._carrier
         self.looked_up: list[str] = []
         self._wanted: list[Connect] = []
@@ -121,7 +121,7 @@ class Carried:
         """Connect as a program of the guest does."""
         ours, theirs = socket.socketpair()
         stream = _Stream(*await asyncio.open_connection(sock=theirs))
-        serve: Serve | None = session._inner.serve  # type: ignore[attr-defined]  # see _Carrying
+        serve: Serve | None = session._inner.serve  # type: ignore[attr-defined]  # see Carrying
         assert serve is not None
         self._wanted.append(wanted)
         task = asyncio.create_task(_serving(serve, stream))

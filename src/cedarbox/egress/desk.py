@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from typing import Final
 
-from cedarbox.egress.admission import Admission, Connect, Outcome
+from cedarbox.egress.admission import CONNECTED, Admission, Connect, Outcome
 from cedarbox.egress.dial import DialError, Resolve, Server, dial, look_up
 from cedarbox.egress.limits import EgressLimits, Sandbox
 from cedarbox.egress.secrets import Secret
@@ -135,7 +135,7 @@ class Desk:
         except asyncio.CancelledError:
             outcome.set("reason", _CUT)
             raise
-        outcome.set("connected_ms", round((clock() - started) * 1000))
+        outcome.set(CONNECTED, round((clock() - started) * 1000))
         return server
 
 

@@ -7,6 +7,7 @@ the gate like any other: decided, recorded, then done; cut when a change of poli
 from __future__ import annotations
 
 import asyncio
+import re
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
@@ -27,7 +28,7 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Address, Host
 from cedarbox.policy.entities import Base, Entity, target_entity
 from cedarbox.telemetry import attributes
-from cedarbox.telemetry.redaction import redact
+from cedarbox.telemetry.redaction import MASK, redact
 
 if TYPE_CHECKING:
     from cedarbox.guard.admission import AdmittingSession
@@ -41,6 +42,8 @@ Carrier = Callable[[Admission, SandboxSessionState], Serve]
 _VERB: Final = "egress connect"
 _RECORDING: Final = Recording(outcome="egress.closed", revoked="egress.revoked", waits=False)
 _PROTOCOLS: Final = frozenset({"tls", "http", "tcp"})
+# No target has a user, so a client's is refused, with the password in it; without a scheme it is no URL to redact.
+_USER: Final = re.compile(r"[^\s/'\"@]+@")
 _END_SECONDS: Final = 5.0
 """How long an orderly end waits for its connections to be gone. Nothing is carried meanwhile."""
 
@@ -115,7 +118,8 @@ class GateAdmission:
 
     async def refuse(self, target: str, reason: str) -> PolicyDenied:
         """Record a denial that nothing turns into a permit, shadow mode neither; return the error to raise."""
-        return await self._gate.refuse(Impossible("connect", target, reason), session=self._session.session_id)
+        denied = Impossible("connect", _shown(target), _shown(reason))
+        return await self._gate.refuse(denied, session=self._session.session_id)
 
     async def secret(self, name: str, target: Host, port: int) -> None:
         """Decide whether a secret may be put into a request to this host and port.
@@ -254,6 +258,10 @@ def _action(base: Base, *, connect: Connect) -> Action:
     return replace(action, summary=redact(action.summary))
 
 
+def _shown(text: str) -> str:
+    return redact(_USER.sub(f"{MASK}@", text))
+
+
 def _never(gate: Gate, engine: PolicyEngine, target: Host | Address, port: int) -> Decision | None:
     """Return the denial of every connection to a target; None when one could be permitted."""
     base = gate.base()
@@ -263,7 +271,10 @@ def _never(gate: Gate, engine: PolicyEngine, target: Host | Address, port: int) 
         return engine.refusal(error.message)
     never = engine.never_connects(gate.principal, target)
     if never is not None and isinstance(target, Address) and not never.policies:
-        # All is known of an address, and a forbid says more than that nothing permits it.
-        told = engine.decide(gate.principal, actions.connect(base, target, port=port, proto="tcp"))
-        return told if told.policies and not told.allowed else never
+        # All is known of an address, and a forbid says more than that nothing permits it; not one of one protocol only.
+        tcp, tls = (
+            engine.decide(gate.principal, actions.connect(base, target, port=port, proto=proto, hello=hello))
+            for proto, hello in (("tcp", None), ("tls", "named"))
+        )
+        return tcp if tcp.policies and not tcp.allowed and tcp.policies == tls.policies else never
     return never
