@@ -202,6 +202,7 @@ async def test_what_has_no_single_reading(tmp_path: Path, names: Names) -> None:
         f"{MIRROR}:65536",
         f"{MIRROR}:00443",
         f"u:{password}@{MIRROR}:443",
+        f"{password * 30}@{MIRROR}:443",
         f"{MIRROR}",
         "[::1:443",
     )

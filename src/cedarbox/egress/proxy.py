@@ -22,7 +22,7 @@ from cedarbox.egress.guest import Guest, HeadError
 from cedarbox.egress.limits import LimitError
 from cedarbox.egress.requests import Asked, parse, read
 from cedarbox.egress.secrets import SecretError, names_in, reveal
-from cedarbox.egress.targets import Target, authority, spelled
+from cedarbox.egress.targets import Target, authority, spelled, without_user
 from cedarbox.egress.tunnel import Tunnel
 from cedarbox.errors import CanonicalizationError, PolicyDenied
 from cedarbox.policy.canonical import Address, Host
@@ -79,7 +79,8 @@ class Proxy:
             return False
         ours = h11.Connection(h11.SERVER, max_incomplete_event_size=self._desk.limits.head_bytes)
         # Without its query, which is content.
-        shown = re.split(rb"\r\n|\?", head, maxsplit=1)[0][:_MOST_SHOWN].decode("ascii", "backslashreplace")
+        line = re.split(rb"\r\n|\?", head, maxsplit=1)[0].decode("ascii", "backslashreplace")
+        shown = without_user(line, _MOST_SHOWN)
         try:
             # 2. One reading of what is asked for, or none.
             event = read(ours, head)

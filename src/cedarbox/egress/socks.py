@@ -6,7 +6,7 @@ import ipaddress
 from typing import Final
 
 from cedarbox.egress.guest import Guest, HeadError
-from cedarbox.egress.targets import Target
+from cedarbox.egress.targets import Target, without_user
 from cedarbox.errors import CanonicalizationError, CedarboxError
 from cedarbox.policy.canonical import canonical_host
 
@@ -83,12 +83,14 @@ async def request(guest: Guest) -> Target:
     else:
         raise SocksError(f"the address type {kind} is unknown", target="SOCKS5", answer=reply(ADDRESS_TYPE))
     port = int.from_bytes(await guest.exactly(2))
-    shown = f"{text[:_MOST_SHOWN]}:{port}"
+    shown = f"{without_user(text, _MOST_SHOWN)}:{port}"
     if command != _CONNECT:
         name = _COMMANDS.get(command, f"command {command}")
         raise SocksError(f"SOCKS5 {name} is not offered", target=shown, answer=reply(COMMAND))
     if port == 0:
         raise SocksError("the port is 0", target=shown, answer=reply(DENIED))
+    if "@" in text:
+        raise SocksError("a user stands in front of the host", target=shown, answer=reply(DENIED))
     try:
         return canonical_host(text), port
     except CanonicalizationError as error:

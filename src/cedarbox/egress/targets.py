@@ -8,11 +8,13 @@ from typing import Final
 from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.canonical import Address, Host, canonical_host
 
-__all__ = ["Target", "absolute", "authority", "request_path", "spelled"]
+__all__ = ["Target", "absolute", "authority", "request_path", "spelled", "without_user"]
 
 Target = tuple[Host | Address, int]
 """A host or address, and a port."""
 
+# No target has a user, so one that has is refused, with a password in it perhaps.
+_USER: Final = re.compile(r"[^\s/@]+@")
 # No sign, no leading zero, no other digits than these.
 _PORT: Final = re.compile(r"[1-9][0-9]{0,4}")
 _SCHEME: Final = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://([^/?#]*)(.*)", re.DOTALL)
@@ -22,6 +24,16 @@ _PLAIN: Final = _UNRESERVED | frozenset("!$&'()*+,;=:@/")
 _HEX: Final = frozenset("0123456789ABCDEFabcdef")
 # What a server or the file system behind it may take for something else than a character of a name.
 _TREACHEROUS: Final = frozenset("/\\.") | {chr(code) for code in (*range(0x20), 0x7F)}
+
+
+def without_user(text: str, most: int = 80) -> str:
+    """Return what may be told of a target that is refused: without user and password, and then cut.
+
+    Args:
+        text: The target, or a line with one in it.
+        most: Characters that are left.
+    """
+    return _USER.sub("***@", text)[:most]
 
 
 def authority(text: str, *, default_port: int | None = None) -> Target:
@@ -34,17 +46,21 @@ def authority(text: str, *, default_port: int | None = None) -> Target:
     Raises:
         CanonicalizationError: It has no single reading.
     """
+    if "@" in text:
+        raise CanonicalizationError(f"{without_user(text)!r} has a user in front of the host")
     host, colon, port = text.rpartition(":")
     if text.startswith("[") and text.endswith("]"):
         host, colon, port = text, "", ""
     elif not colon:
         host = text
     if ":" in host and not (host.startswith("[") and host.endswith("]")):
-        raise CanonicalizationError(f"{text[:80]!r} is not a host and a port", hint="put an IPv6 address in brackets")
+        raise CanonicalizationError(
+            f"{without_user(text)!r} is not a host and a port", hint="put an IPv6 address in brackets"
+        )
     if not colon and default_port is not None:
         return canonical_host(host), default_port
     if not _PORT.fullmatch(port) or int(port) > 65535:
-        raise CanonicalizationError(f"{text[:80]!r} has no port from 1 to 65535 without a leading zero")
+        raise CanonicalizationError(f"{without_user(text)!r} has no port from 1 to 65535 without a leading zero")
     return canonical_host(host), int(port)
 
 
@@ -56,9 +72,11 @@ def absolute(target: str) -> tuple[str, str]:
     """
     match = _SCHEME.fullmatch(target)
     if match is None:
-        raise CanonicalizationError(f"{target[:80]!r} is not the URL of a request to a proxy")
+        raise CanonicalizationError(f"{without_user(target)!r} is not the URL of a request to a proxy")
     if match[1].lower() != "http":
-        raise CanonicalizationError(f"the scheme of {target[:80]!r} is not http", hint="use CONNECT for anything else")
+        raise CanonicalizationError(
+            f"the scheme of {without_user(target)!r} is not http", hint="use CONNECT for anything else"
+        )
     rest = match[3]
     return match[2], rest if rest.startswith("/") else "/" + rest
 
