@@ -98,6 +98,7 @@ async def test_without_egress_nothing_gets_out(plain: Any, world: Listeners, ver
     assert set(found.values()) <= {"blocked", "no proxy"}, happened
 
 
+@pytest.mark.long
 async def test_with_a_card_names_get_out_whatever_is_listed(plain: Any, world: Listeners, verdicts: Verdicts) -> None:
     session = await plain(egress_mode="nic", egress_allowlist=("allowed.example",))
     found, happened = await attacked(session, world)
@@ -146,6 +147,7 @@ async def test_through_the_broker_nothing_gets_out_but_what_is_permitted(
     assert guarded.records("egress.closed")
 
 
+@pytest.mark.long
 async def test_what_the_published_adapter_calls_deny_all_lets_everything_out(
     client: BoxLiteSandboxClient, oci_layout: Path, given: Path, world: Listeners, verdicts: Verdicts
 ) -> None:
