@@ -138,6 +138,7 @@ async def test_one_flipped_byte_is_refused(client: BoxLiteSandboxClient, home: P
     assert leftovers(home) == before
 
 
+@pytest.mark.long
 async def test_however_often_it_was_forked_a_snapshot_boots(
     client: BoxLiteSandboxClient, home: Path, saved: Saved
 ) -> None:

@@ -40,12 +40,12 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_conformance.py",
         "test_examples.py",
         "test_egress_matrix.py",
+        "test_live.py",
     ),
     (
         "test_snapshots.py",
         "test_faults.py",
         "test_mounts.py",
-        "test_live.py",
         "test_demo.py",
         "test_egress_clients.py",
     ),
