@@ -229,7 +229,7 @@ async def test_a_websocket(world: World, installed: str, scheme: str) -> None:
     trusted = f"ssl=ssl.create_default_context(cafile='{_CA}')" if scheme == "wss" else "ssl=None"
     code = (
         "import os, ssl; from websockets.sync.client import connect; "
-        f"w = connect('{scheme}://ws.corp.example/', {trusted}); "
+        f"w = connect('{scheme}://ws.corp.example/', open_timeout=120, {trusted}); "
         # Random, because the protocol compresses.
         "sent = ['one', os.urandom(140000), 'three']; "
         "print([w.send(m) or w.recv() == m for m in sent]); w.close()"
