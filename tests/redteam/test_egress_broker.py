@@ -7,14 +7,12 @@ import ipaddress
 from collections.abc import Sequence
 
 import pytest
+from tests.unit.asking import ALERT, EVIL, GRANTED, connect_to, get, tunnel
 from tests.unit.brokering import MIRROR, Rules, Site, client_hello, raw_server, talk
 
 from cedarbox.egress.limits import EgressLimits
 from cedarbox.policy.canonical import IP
 
-GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-ALERT = b"\x15\x03\x03\x00\x02\x02\x31"
-EVIL = "evil.example"
 # What curl, Python, browsers and the C library have taken for 169.254.169.254.
 METADATA = (
     "169.254.169.254", "169.254.169.254.", "[::ffff:169.254.169.254]", "[::ffff:a9fe:a9fe]", "[64:ff9b::a9fe:a9fe]",
@@ -24,18 +22,6 @@ METADATA = (
     "169.254.169.254%00.corp.example",
     "169.254.169.254#mirror.corp.example",
 )  # fmt: skip
-
-
-def connect(target: str) -> bytes:
-    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
-
-
-def tunnel(port: int) -> bytes:
-    return connect(f"{MIRROR}:{port}")
-
-
-def get(port: int, path: str = "/", headers: str = "") -> bytes:
-    return f"GET http://{MIRROR}:{port}{path} HTTP/1.1\r\nHost: {MIRROR}:{port}\r\n{headers}\r\n".encode()
 
 
 async def test_sni_fronting() -> None:
@@ -184,7 +170,7 @@ async def test_the_metadata_address_in_every_spelling(spelling: str) -> None:
     canonical = {"169.254.169.254:80", "[fd00:ec2::254]:80", "fd00:ec2::254:80"}
     async with Site.open() as site:
         refused = (b"HTTP/1.1 403 ", b"HTTP/1.1 400 ")
-        assert (await talk(site.port, connect(f"{spelling}:80"))).startswith(refused)
+        assert (await talk(site.port, connect_to(f"{spelling}:80"))).startswith(refused)
         plain = f"GET http://{spelling}:80/latest/meta-data/ HTTP/1.1\r\nHost: {spelling}:80\r\n\r\n".encode()
         assert (await talk(site.port, plain)).startswith(refused)
         name = spelling.strip("[]").encode()
@@ -211,7 +197,7 @@ async def test_an_address_instead_of_a_permitted_name() -> None:
             "[::1]",
             "0",
         ):
-            answer = await talk(site.port, connect(f"{host}:{server.port}"))
+            answer = await talk(site.port, connect_to(f"{host}:{server.port}"))
             assert answer.startswith((b"HTTP/1.1 403 ", b"HTTP/1.1 400 "))
         assert len(site.rules.named) + len(site.rules.refused) == 8
         assert (server.received, site.rules.asked) == ([], [])
@@ -349,7 +335,7 @@ async def test_a_look_up_as_a_channel() -> None:
     async with Site.open() as site:
         for number in range(20):
             name = f"{number:x}-deadbeef.evil.example"
-            assert (await talk(site.port, connect(f"{name}:443"))).startswith(b"HTTP/1.1 403 ")
+            assert (await talk(site.port, connect_to(f"{name}:443"))).startswith(b"HTTP/1.1 403 ")
             raw = name.encode()
             socks = await talk(site.port, b"\x05\x01\x00\x05\x01\x00\x03" + bytes((len(raw),)) + raw + b"\x01\xbb")
             assert socks.endswith(b"\x05\x02\x00\x01" + bytes(6))

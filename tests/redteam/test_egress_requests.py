@@ -5,23 +5,8 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.unit.asking import EVIL, GRANTED, get, tunnel
 from tests.unit.brokering import MIRROR, OTHER, Kept, Rules, Site, raw_server, talk
-
-GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-ALERT = b"\x15\x03\x03\x00\x02\x02\x31"
-EVIL = "evil.example"
-
-
-def connect(target: str) -> bytes:
-    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
-
-
-def tunnel(port: int) -> bytes:
-    return connect(f"{MIRROR}:{port}")
-
-
-def get(port: int, path: str = "/", headers: str = "") -> bytes:
-    return f"GET http://{MIRROR}:{port}{path} HTTP/1.1\r\nHost: {MIRROR}:{port}\r\n{headers}\r\n".encode()
 
 
 async def test_host_fronting() -> None:

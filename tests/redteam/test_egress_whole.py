@@ -5,13 +5,11 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+from tests.unit.asking import ALERT, EVIL, GRANTED, connect_to, get
 from tests.unit.brokering import MIRROR, OTHER, client_hello, raw_server, talk
 from tests.unit.relaying import until
-from tests.unit.whole import MADE, POLICIES, Names, Whole, boxlite_state, connect_to, get
+from tests.unit.whole import MADE, POLICIES, Names, Whole, boxlite_state
 
-GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
-ALERT = b"\x15\x03\x03\x00\x02\x02\x31"
-EVIL = "evil.example"
 NEVER = "no policy permits any connection to it"
 
 

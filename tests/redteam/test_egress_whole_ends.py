@@ -11,10 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from tests.redteam.test_egress_whole import GRANTED
+from tests.unit.asking import GRANTED, connect_to, get
 from tests.unit.brokering import MIRROR, OTHER, certificate, raw_server, talk
 from tests.unit.relaying import GREETING, Pipe, data, real_relay, started, text, until
-from tests.unit.whole import POLICIES, Names, Whole, boxlite_state, connect_to, get
+from tests.unit.whole import POLICIES, Names, Whole, boxlite_state
 
 from cedarbox.audit import Entry, Record, verify_ledger
 from cedarbox.boxlite import EgressSecret

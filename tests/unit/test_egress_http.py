@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from tests.unit.asking import get
 from tests.unit.brokering import MIRROR, OTHER, Handler, Kept, Rules, Site, break_off, raw_server, talk
 
 from cedarbox.egress.limits import EgressLimits
@@ -25,12 +26,6 @@ def answering(*answers: bytes) -> Handler:
                 await asyncio.sleep(0.002)
 
     return handle
-
-
-def get(
-    port: int, path: str = "/", *, host: str = MIRROR, headers: str = "", method: str = "GET", version: str = "1.1"
-) -> bytes:
-    return (f"{method} http://{host}:{port}{path} HTTP/{version}\r\nHost: {host}:{port}\r\n{headers}\r\n").encode()
 
 
 def head_of(answer: bytes) -> bytes:

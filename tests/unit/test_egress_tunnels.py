@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.asking import GRANTED, connect_to
 from tests.unit.brokering import MIRROR, OTHER, Rules, Site, break_off, certificate, client_hello, raw_server, talk
 
 from cedarbox.egress.broker import Broker
@@ -35,23 +36,18 @@ async def _echo(reader: asyncio.StreamReader, writer: asyncio.StreamWriter, got:
     await writer.drain()
 
 
-def connect(target: str) -> bytes:
-    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
-
-
 def socks(name: str, port: int, *, command: int = 1) -> bytes:
     return (
         b"\x05\x01\x00\x05" + bytes((command,)) + b"\x00\x03" + bytes((len(name),)) + name.encode() + port.to_bytes(2)
     )
 
 
-GRANTED = b"HTTP/1.1 200 Connection established\r\n\r\n"
 SOCKS_GRANTED = b"\x05\x00\x05\x00\x00\x01" + bytes(6)
 
 
 async def test_bytes_go_both_ways_and_are_counted() -> None:
     async with raw_server(_echo) as server, Site.open() as site:
-        answer = await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00binary")
+        answer = await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00binary")
         await site.settled()
         assert answer == GRANTED + b"\x00binary|end"
         assert [(str(c.target), c.port, str(c.ip), c.proto, c.hello) for c in site.rules.asked] == [
@@ -81,7 +77,7 @@ async def test_socks_with_a_name_an_address_of_ipv4_and_one_of_ipv6() -> None:
 async def test_a_server_that_speaks_first() -> None:
     async with raw_server(_greet) as server, Site.open(limits=QUICK) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(connect(f"{MIRROR}:{server.port}"))
+        writer.write(connect_to(f"{MIRROR}:{server.port}"))
         assert await reader.readuntil(b"ready\r\n") == GRANTED + b"220 ready\r\n"
         writer.write(b"EHLO guest\r\n")
         writer.write_eof()
@@ -94,14 +90,14 @@ async def test_a_server_that_speaks_first() -> None:
 async def test_a_silent_guest_that_may_only_speak_tls_is_given_up() -> None:
     limits = EgressLimits(silent_s=0.05, first_byte_s=0.2)
     async with Site.open(Rules(protos=("tls",)), limits=limits) as site:
-        assert await talk(site.port, connect(f"{MIRROR}:443"), end=False) == GRANTED
+        assert await talk(site.port, connect_to(f"{MIRROR}:443"), end=False) == GRANTED
         assert site.rules.refused == [(f"{MIRROR}:443", "limit: no first bytes within 0.2 s")]
         assert site.rules.asked == []
 
 
 async def test_a_tunnel_that_is_opened_and_not_used_is_no_connection() -> None:
     async with Site.open(Rules(protos=("tls",))) as site:
-        assert await talk(site.port, connect(f"{MIRROR}:443")) == GRANTED
+        assert await talk(site.port, connect_to(f"{MIRROR}:443")) == GRANTED
         assert (site.rules.asked, site.rules.refused) == ([], [])
 
 
@@ -111,7 +107,7 @@ async def test_tls_is_carried_unopened(tmp_path: Path) -> None:
 
         def fetch() -> tuple[bytes, str | None]:
             with socket.create_connection(("127.0.0.1", site.port)) as plain:
-                plain.sendall(connect(f"{MIRROR}:{server.port}"))
+                plain.sendall(connect_to(f"{MIRROR}:{server.port}"))
                 assert plain.recv(len(GRANTED), socket.MSG_WAITALL) == GRANTED
                 client = ssl.create_default_context(cafile=trust)
                 with client.wrap_socket(plain, server_hostname=MIRROR) as secure:
@@ -129,25 +125,25 @@ async def test_tls_without_a_name_is_asked_about_as_tcp() -> None:
     rules = Rules(hosts=(MIRROR, "127.0.0.1"), hellos=("unnamed",))
     async with raw_server(_echo) as server, Site.open(rules) as site:
         hello = client_hello(None)
-        assert (await talk(site.port, connect(f"{MIRROR}:{server.port}"), hello)).endswith(hello + b"|end")
+        assert (await talk(site.port, connect_to(f"{MIRROR}:{server.port}"), hello)).endswith(hello + b"|end")
         named = client_hello(OTHER)
-        assert (await talk(site.port, connect(f"127.0.0.1:{server.port}"), named)).endswith(named + b"|end")
+        assert (await talk(site.port, connect_to(f"127.0.0.1:{server.port}"), named)).endswith(named + b"|end")
         assert [(c.proto, c.hello) for c in rules.asked] == [("tcp", "unnamed"), ("tcp", "unnamed")]
 
 
 async def test_http2_with_prior_knowledge_is_tcp() -> None:
     preface = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
     async with raw_server(_echo) as server, Site.open() as site:
-        assert (await talk(site.port, connect(f"{MIRROR}:{server.port}"), preface)).endswith(preface + b"|end")
+        assert (await talk(site.port, connect_to(f"{MIRROR}:{server.port}"), preface)).endswith(preface + b"|end")
         assert [c.proto for c in site.rules.asked] == ["tcp"]
         site.rules.protos = ("http", "tls")
-        assert await talk(site.port, connect(f"{MIRROR}:{server.port}"), preface) == GRANTED
+        assert await talk(site.port, connect_to(f"{MIRROR}:{server.port}"), preface) == GRANTED
         assert [c.proto for c in site.rules.denied] == ["tcp"]
 
 
 async def test_a_denied_name_is_answered_in_one_line_and_not_looked_up() -> None:
     async with Site.open() as site:
-        answer = await talk(site.port, connect("evil.example:443"))
+        answer = await talk(site.port, connect_to("evil.example:443"))
         status, _, rest = answer.partition(b"\r\n")
         assert status.startswith(b"HTTP/1.1 403 Forbidden: cedarbox: denied by policy: connect Host::")
         assert b"\r\nX-Cedarbox-Policy: only-mirror\r\n" in rest
@@ -161,18 +157,18 @@ async def test_a_denied_name_is_answered_in_one_line_and_not_looked_up() -> None
 @pytest.mark.parametrize(("port", "proto", "hello"), [(443, "tls", "named"), (80, "tcp", None), (22, "tcp", None)])
 async def test_where_nothing_is_foreseen_the_denial_is_on_record(port: int, proto: str, hello: str | None) -> None:
     async with Site.open(Rules(addresses=lambda _ip: False)) as site:
-        assert (await talk(site.port, connect(f"{MIRROR}:{port}"))).startswith(b"HTTP/1.1 403 ")
+        assert (await talk(site.port, connect_to(f"{MIRROR}:{port}"))).startswith(b"HTTP/1.1 403 ")
         assert await talk(site.port, socks(MIRROR, port)) == b"\x05\x00\x05\x02\x00\x01" + bytes(6)
         assert [(c.proto, c.hello) for c in site.rules.denied] == [(proto, hello)] * 2
 
 
 async def test_a_protocol_that_is_denied_after_the_answer(tmp_path: Path) -> None:
     async with raw_server() as server, Site.open(Rules(protos=("tcp",))) as site:
-        alerted = await talk(site.port, connect(f"{MIRROR}:{server.port}"), client_hello(MIRROR))
+        alerted = await talk(site.port, connect_to(f"{MIRROR}:{server.port}"), client_hello(MIRROR))
         assert alerted == GRANTED + b"\x15\x03\x03\x00\x02\x02\x31"
         told = await talk(
             site.port,
-            connect(f"{MIRROR}:{server.port}"),
+            connect_to(f"{MIRROR}:{server.port}"),
             b"GET / HTTP/1.1\r\nHost: %b:%d\r\n\r\n" % (MIRROR.encode(), server.port),
         )
         assert told.startswith(GRANTED + b"HTTP/1.1 403 ")
@@ -183,7 +179,7 @@ async def test_a_protocol_that_is_denied_after_the_answer(tmp_path: Path) -> Non
 async def test_a_name_that_nobody_knows() -> None:
     rules = Rules(hosts=("unknown.example",))
     async with Site.open(rules) as site:
-        assert (await talk(site.port, connect("unknown.example:443"))).startswith(b"HTTP/1.1 502 ")
+        assert (await talk(site.port, connect_to("unknown.example:443"))).startswith(b"HTTP/1.1 502 ")
         assert await talk(site.port, socks("unknown.example", 443)) == b"\x05\x00\x05\x04\x00\x01" + bytes(6)
         assert rules.asked == []
 
@@ -194,15 +190,15 @@ async def test_a_resolver_that_hangs() -> None:
         return []
 
     async with Site.open(resolve=hang, limits=EgressLimits(resolve_s=0.05)) as site:
-        assert (await talk(site.port, connect(f"{MIRROR}:443"))).startswith(b"HTTP/1.1 504 ")
+        assert (await talk(site.port, connect_to(f"{MIRROR}:443"))).startswith(b"HTTP/1.1 504 ")
 
 
 async def test_the_resolver_of_the_host() -> None:
     async with raw_server(_echo) as server, Site.open(Rules(hosts=("localhost", "nothing.invalid"))) as site:
         broker = Broker(site.rules)
         site.broker._desk._resolve = broker._desk._resolve
-        assert (await talk(site.port, connect(f"localhost:{server.port}"), b"\x00x")).endswith(b"\x00x|end")
-        assert (await talk(site.port, connect("nothing.invalid:80"))).startswith(b"HTTP/1.1 502 ")
+        assert (await talk(site.port, connect_to(f"localhost:{server.port}"), b"\x00x")).endswith(b"\x00x|end")
+        assert (await talk(site.port, connect_to("nothing.invalid:80"))).startswith(b"HTTP/1.1 502 ")
 
 
 async def test_the_next_address_is_tried_when_one_does_not_answer() -> None:
@@ -221,7 +217,7 @@ async def test_no_address_answers() -> None:
         unused.bind(("127.0.0.1", 0))
         port = unused.getsockname()[1]
         async with Site.open() as site:
-            secure = await talk(site.port, connect(f"{MIRROR}:{port}"), client_hello(MIRROR))
+            secure = await talk(site.port, connect_to(f"{MIRROR}:{port}"), client_hello(MIRROR))
             assert secure == GRANTED + b"\x15\x03\x03\x00\x02\x02\x50"
             assert await talk(site.port, socks(MIRROR, port), b"\x00x") == SOCKS_GRANTED
 
@@ -229,7 +225,7 @@ async def test_no_address_answers() -> None:
 async def test_at_most_eight_addresses_are_tried() -> None:
     names = {MIRROR: [f"127.0.1.{number}" for number in range(20)]}
     async with Site.open(Rules(addresses=lambda _ip: False), names=names) as site:
-        await talk(site.port, connect(f"{MIRROR}:443"))
+        await talk(site.port, connect_to(f"{MIRROR}:443"))
         assert len(site.rules.asked) == 8
 
 
@@ -239,7 +235,7 @@ async def test_the_guest_ends_first_and_is_still_answered() -> None:
         writer.write(b"x" * 300_000 + b"late")
 
     async with raw_server(late) as server, Site.open() as site:
-        answer = await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00all")
+        answer = await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00all")
         assert answer.endswith(b"late")
         assert len(answer) == len(GRANTED) + 300_004
         assert server.all == b"\x00all"
@@ -256,7 +252,7 @@ async def test_the_server_ends_first_and_still_hears() -> None:
 
     async with raw_server(early) as server, Site.open() as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00one")
+        writer.write(connect_to(f"{MIRROR}:{server.port}") + b"\x00one")
         assert await reader.read() == GRANTED + b"bye"
         writer.write(b"two")
         writer.write_eof()
@@ -273,7 +269,7 @@ async def test_a_server_that_breaks_off() -> None:
         break_off(writer)
 
     async with raw_server(reset) as server, Site.open() as site:
-        assert (await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00x", end=False)) in {GRANTED, b""}
+        assert (await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00x", end=False)) in {GRANTED, b""}
         await site.settled()
         assert site.rules.admitted[0]["reason"] == "server broke off"
 
@@ -281,7 +277,7 @@ async def test_a_server_that_breaks_off() -> None:
 async def test_a_guest_that_breaks_off() -> None:
     async with raw_server(_echo) as server, Site.open() as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
+        writer.write(connect_to(f"{MIRROR}:{server.port}") + b"\x00x")
         await reader.readuntil(b"\x00x")
         break_off(writer)
         await site.settled()
@@ -291,7 +287,7 @@ async def test_a_guest_that_breaks_off() -> None:
 async def test_revocation_cuts_both_sides_at_once() -> None:
     async with raw_server(_echo) as server, Site.open() as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
+        writer.write(connect_to(f"{MIRROR}:{server.port}") + b"\x00x")
         await reader.readuntil(b"\x00x")
         site.rules.revoke()
         with contextlib.suppress(ConnectionError):
@@ -315,7 +311,7 @@ async def test_both_sides_are_cut_before_the_revocation_is_on_record() -> None:
     recording = asyncio.Event()
     async with raw_server(notice) as server, Site.open(Rules(recording=recording)) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port)
-        writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
+        writer.write(connect_to(f"{MIRROR}:{server.port}") + b"\x00x")
         await reader.readuntil(b"\x00x")
         site.rules.revoke()
         async with asyncio.timeout(10):
@@ -330,7 +326,7 @@ async def test_both_sides_are_cut_before_the_revocation_is_on_record() -> None:
 
 async def test_a_connection_without_traffic_is_ended() -> None:
     async with raw_server(_echo) as server, Site.open(limits=EgressLimits(idle_s=0.1)) as site:
-        answer = await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00x", end=False)
+        answer = await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00x", end=False)
         assert answer in {GRANTED + b"\x00x", b""}
         await site.settled()
         assert site.rules.admitted[0]["reason"] == "idle"
@@ -348,8 +344,8 @@ async def test_a_connection_without_traffic_is_ended() -> None:
 async def test_bytes_are_limited(limits: dict[str, int], reason: str) -> None:
     async with raw_server(_echo) as server, Site.open(limits=EgressLimits(**limits)) as site:
         for _ in range(3):
-            await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00" + b"x" * 600)
-        await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00" + b"x" * 3000)
+            await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00" + b"x" * 600)
+        await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00" + b"x" * 3000)
         await site.settled()
         assert site.rules.admitted[-1]["reason"] == reason
         assert all(int(facts["bytes_out"]) <= 3001 for facts in site.rules.admitted)
@@ -364,29 +360,29 @@ async def test_connections_are_limited() -> None:
 
         async def hold(port: int) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
             reader, writer = await asyncio.open_connection("127.0.0.1", port)
-            writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
+            writer.write(connect_to(f"{MIRROR}:{server.port}") + b"\x00x")
             await reader.readuntil(b"\x00x")
             return reader, writer
 
         held = [await hold(site.port), await hold(site.port)]
-        assert await talk(site.port, connect(f"{MIRROR}:{server.port}")) == b""
+        assert await talk(site.port, connect_to(f"{MIRROR}:{server.port}")) == b""
         assert site.rules.refused == [("a new connection", "limit: 2 connections of this sandbox are open")]
         held.append(await hold(second.port))
-        assert await talk(second.port, connect(f"{MIRROR}:{server.port}")) == b""
+        assert await talk(second.port, connect_to(f"{MIRROR}:{server.port}")) == b""
         assert second.rules.refused == [("a new connection", "limit: 3 connections of all sandboxes are open")]
         for _, writer in held:
             writer.close()
         await site.settled()
         await second.settled()
         assert host.open == 0
-        assert (await talk(site.port, connect(f"{MIRROR}:{server.port}") + b"\x00x")).endswith(b"|end")
+        assert (await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00x")).endswith(b"|end")
 
 
 async def test_a_flood_is_refused_and_does_not_fill_the_ledger() -> None:
     limits = EgressLimits(connections_per_s=0.001, connections_burst=1)
     async with Site.open(limits=limits) as site:
-        assert (await talk(site.port, connect("evil.example:443"))).startswith(b"HTTP/1.1 403 ")
-        assert await asyncio.gather(*(talk(site.port, connect("evil.example:443")) for _ in range(50))) == [b""] * 50
+        assert (await talk(site.port, connect_to("evil.example:443"))).startswith(b"HTTP/1.1 403 ")
+        assert await asyncio.gather(*(talk(site.port, connect_to("evil.example:443")) for _ in range(50))) == [b""] * 50
         assert 1 <= len(site.rules.refused) <= 10
         assert "connections or requests a second" in site.rules.refused[0][1]
 
@@ -405,7 +401,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
     async with raw_server(flood) as server, Site.open(limits=EgressLimits(idle_s=1.0)) as site:
         reader, writer = await asyncio.open_connection("127.0.0.1", site.port, limit=1024)
         writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
-        writer.write(connect(f"{MIRROR}:{server.port}") + b"\x00x")
+        writer.write(connect_to(f"{MIRROR}:{server.port}") + b"\x00x")
         await reader.readuntil(b"\r\n\r\n")
         await site.settled()
         assert site.rules.admitted[0]["reason"] == "idle"
@@ -415,7 +411,7 @@ async def test_a_slow_reader_holds_the_server_back() -> None:
 
 async def test_a_list_that_the_sandbox_was_made_with() -> None:
     async with Site.open(Rules(hosts=(MIRROR, OTHER)), allow=lambda host: host == Host(OTHER)) as site:
-        assert (await talk(site.port, connect(f"{MIRROR}:443"))).startswith(b"HTTP/1.1 403 ")
+        assert (await talk(site.port, connect_to(f"{MIRROR}:443"))).startswith(b"HTTP/1.1 403 ")
         assert site.rules.refused == [(f"{MIRROR}:443", "it is not on the list that this sandbox was made with")]
         assert (site.rules.named, site.looked_up) == ([], [])
 
@@ -437,7 +433,7 @@ async def test_a_ledger_that_fails_stops_everything(caplog: pytest.LogCaptureFix
 
     async with raw_server() as server, Site.open(Full()) as site:
         for first in (
-            connect(f"{MIRROR}:{server.port}"),
+            connect_to(f"{MIRROR}:{server.port}"),
             socks(MIRROR, server.port),
             b"\x16\x03\x01",
             b"GET x\r\n\r\n",

@@ -26,7 +26,7 @@ from cedarbox.guard.egress import Serve
 from cedarbox.guard.session import GuardedSession
 from cedarbox.settings import load_settings
 
-__all__ = ["MADE", "POLICIES", "Names", "Whole", "boxlite_state", "connect_to", "get"]
+__all__ = ["MADE", "POLICIES", "Names", "Whole", "boxlite_state"]
 
 # The stand-in for a microVM has the network of this machine, and says so.
 MADE: Final = (
@@ -50,16 +50,6 @@ when {{ context.host == Sandbox::Host::"{MIRROR}" }};
 """
 )
 """TLS and HTTP to one name at a loopback address that is not 127.0.0.2, and nothing below ``/admin``."""
-
-
-def connect_to(target: str) -> bytes:
-    """Return a request for a tunnel."""
-    return f"CONNECT {target} HTTP/1.1\r\nHost: {target}\r\n\r\n".encode()
-
-
-def get(port: int, path: str = "/", headers: str = "", *, host: str = MIRROR) -> bytes:
-    """Return a request to the proxy."""
-    return f"GET http://{host}:{port}{path} HTTP/1.1\r\nHost: {host}:{port}\r\n{headers}\r\n".encode()
 
 
 def boxlite_state(**given: Any) -> BoxLiteSandboxSessionState:
