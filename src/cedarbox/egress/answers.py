@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Final
 
-from cedarbox.errors import PolicyDenied
+from cedarbox.errors import LedgerError, PolicyDenied
 
 __all__ = ["Refusal", "denial", "response"]
 
@@ -31,7 +31,9 @@ class Refusal:
 
 
 def denial(error: PolicyDenied, *, status: int = 403) -> Refusal:
-    """Return what the guest is told of a denial."""
+    """Return what the guest is told of a denial. Where the ledger of the host is, and what ails it, is not for it."""
+    if isinstance(error.__cause__, LedgerError):
+        return Refusal(status, 2, "cedarbox: nothing can be recorded at the moment, so nothing is permitted")
     told = f"cedarbox: {error.message}"
     if error.policies:
         told += f" (policies: {', '.join(error.policies)})"

@@ -317,6 +317,7 @@ class Gate:
         summary: str = "",
     ) -> PolicyDenied:
         reason, seq = denied.reason, None
+        unrecorded: LedgerError | None = None
         policies = decision.policies if decision is not None else ()
         span.set(attributes.CEDARBOX_POLICY_DECISION, "deny")
         span.fail("policy_denied", reason)
@@ -338,7 +339,10 @@ class Gate:
         except LedgerError as error:
             # Denied all the same; the reason has to say that the ledger does not show it.
             reason = f"{reason} (and this denial cannot be recorded: {error.message})"
-        return PolicyDenied(denied.verb, recordable(denied.resource), reason=reason, policies=policies, seq=seq)
+            unrecorded = error
+        denial = PolicyDenied(denied.verb, recordable(denied.resource), reason=reason, policies=policies, seq=seq)
+        denial.__cause__ = unrecorded
+        return denial
 
     def _outcome(self, action: Action, decision: Decision, operation: Operation, recording: Recording) -> Entry:
         of = operation.decision.seq if operation.decision is not None else None
