@@ -50,6 +50,7 @@ class Proxy:
         self._fixed, self._addresses = fixed, addresses
         self._server: Server | None = None
         self._reached: Target | None = None
+        self._later = False
 
     async def run(self) -> None:
         """Serve requests until one side wants no more.
@@ -61,7 +62,7 @@ class Proxy:
         try:
             while await self._next(idle):
                 idle = self._desk.limits.idle_s
-                self._desk.sandbox.spend()
+                self._later = True
         except LimitError as error:
             await self._refuse("HTTP", error.message, status=429)
         finally:
@@ -77,6 +78,9 @@ class Proxy:
         if head is None:
             await self._guest.end()
             return False
+        if self._later:
+            # The first request was counted as the connection.
+            self._desk.sandbox.spend()
         ours = h11.Connection(h11.SERVER, max_incomplete_event_size=self._desk.limits.head_bytes)
         # Without its query, which is content.
         line = re.split(rb"\r\n|\?", head, maxsplit=1)[0].decode("ascii", "backslashreplace")
