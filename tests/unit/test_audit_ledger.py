@@ -17,8 +17,9 @@ import pytest
 
 from cedarbox.audit.clock import Clock
 from cedarbox.audit.ledger import CHECKPOINT_RECORDS, Ledger
+from cedarbox.audit.read import read_records
 from cedarbox.audit.record import Entry, Record
-from cedarbox.audit.verify import read_records, verify_ledger
+from cedarbox.audit.verify import verify_ledger
 from cedarbox.errors import LedgerError
 
 WRITERS = """

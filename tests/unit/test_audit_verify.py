@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from cedarbox.audit.checkpoint import Checkpoint, iter_notes, open_note, origin_of, sign_note
 from cedarbox.audit.ledger import Ledger
 from cedarbox.audit.merkle import Tree
+from cedarbox.audit.read import read_records
 from cedarbox.audit.record import Entry, Record
-from cedarbox.audit.verify import Report, read_records, verify_ledger
+from cedarbox.audit.verify import Report, verify_ledger
 from cedarbox.errors import LedgerError
 
 DENIED = 12

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cedarbox.audit.ledger import Ledger
+from cedarbox.audit.read import read_records
 from cedarbox.audit.record import EVENTS, Entry, JsonValue, Record
-from cedarbox.audit.verify import Finding, Report, read_records, verify_ledger
+from cedarbox.audit.verify import Finding, Report, verify_ledger
 
 __all__ = [
     "EVENTS",

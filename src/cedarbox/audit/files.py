@@ -28,6 +28,7 @@ __all__ = [
     "last_line",
     "new_stream_id",
     "stream_files",
+    "stream_of",
     "sync",
     "torn_tail",
 ]
@@ -61,7 +62,12 @@ def stream_files(directory: Path) -> list[Path]:
         paths = sorted(path for path in directory.iterdir() if path.suffix == STREAM)
     except OSError as error:
         raise LedgerError(f"{directory}: the ledger cannot be read: {error.strerror}") from error
-    return [path for path in paths if is_stream_id(path.stem)]
+    return [path for path in paths if is_stream_id(stream_of(path))]
+
+
+def stream_of(path: Path) -> str:
+    """Give the id of the stream that a file of a ledger belongs to: its name up to the first dot."""
+    return path.name.split(".", 1)[0]
 
 
 def is_held(path: Path) -> bool:

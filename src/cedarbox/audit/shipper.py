@@ -22,6 +22,7 @@ from google.protobuf.message import DecodeError
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
 
+from cedarbox.audit.files import stream_of
 from cedarbox.audit.otlp import LedgerSource
 from cedarbox.audit.place import Place
 from cedarbox.errors import CedarboxError, ConfigurationError, LedgerError
@@ -56,7 +57,7 @@ class Source(Protocol):
         ...
 
     def encode(self, lines: Sequence[bytes], stream: str) -> bytes:
-        """Make the protobuf request for some lines (with their line feeds) of the file named ``stream``."""
+        """Make the protobuf request for some lines with their line feeds. ``stream`` is the file name to its first dot."""
         ...
 
 
@@ -223,7 +224,7 @@ class Shipper:
         lines = _read(backlog.file, backlog.offset)
         if not lines:
             return False
-        body = gzip.compress(backlog.source.encode(lines, backlog.file.stem), compresslevel=1, mtime=0)
+        body = gzip.compress(backlog.source.encode(lines, stream_of(backlog.file)), compresslevel=1, mtime=0)
         answer = client.post(f"{self._endpoint}{backlog.source.path}", content=body)
         _check_answer(answer, backlog.source.path)
         with self._changed:

@@ -10,26 +10,23 @@ checkpoints, or of the shipped records, elsewhere.
 
 from __future__ import annotations
 
-import heapq
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.checkpoint import Checkpoint, iter_notes, open_note, origin_of
 from cedarbox.audit.files import CHECKPOINTS, STREAM, is_held, is_stream_id, stream_files
 from cedarbox.audit.keys import find_public_key, load_public_key
-from cedarbox.audit.record import MAX_LINE_BYTES, Record, parse_line
+from cedarbox.audit.record import MAX_LINE_BYTES, parse_line
 from cedarbox.audit.walk import Claim, Finding, Walk
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
-__all__ = ["Finding", "Head", "Report", "read_records", "verify_ledger"]
-
-_CHUNK: Final = 64 * 1024
+__all__ = ["Finding", "Head", "Report", "verify_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,51 +148,6 @@ def _walk_once(path: Path, place: Path, key: Ed25519PublicKey, claims: Sequence[
 
 def _unsealed(walk: Walk) -> list[Finding]:
     return [finding for finding in walk.findings if finding.kind == "unsealed"]
-
-
-def read_records(directory: Path | str) -> Iterator[tuple[str, Record]]:
-    """Read the records of all streams in the order of their times.
-
-    Args:
-        directory: The ledger.
-
-    Yields:
-        The stream and the record. A last line that is still being written is left out.
-
-    Raises:
-        LedgerError: A file cannot be read, or a line is no record.
-    """
-    streams = [_records(path) for path in stream_files(Path(directory))]
-    for _, stream, _, record in heapq.merge(*streams, key=lambda item: item[:3]):
-        yield stream, record
-
-
-def _records(path: Path) -> Iterator[tuple[str, str, int, Record]]:
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            record = Record.from_line(line)
-        except LedgerError as error:
-            raise LedgerError(f"{path}:{number}: {error.message}", hint="run `cedarbox audit verify`") from error
-        yield record.time, path.stem, record.seq, record
-
-
-def _lines(path: Path) -> Iterator[bytes]:
-    """Give whole lines and keep no file open between reads: there may be more streams than file descriptors."""
-    offset, rest = 0, b""
-    while True:
-        try:
-            with open_regular(path) as file:
-                file.seek(offset)
-                chunk = file.read(_CHUNK)
-        except OSError as error:
-            raise LedgerError(f"{path}: the stream cannot be read: {error.strerror}") from error
-        if not chunk:
-            return
-        offset += len(chunk)
-        *lines, rest = (rest + chunk).split(b"\n")
-        yield from (line + b"\n" for line in lines)
-        if len(rest) > MAX_LINE_BYTES:
-            raise LedgerError(f"{path}: a line is too long to be a record")
 
 
 def _strangers(directory: Path, streams: set[str]) -> list[Finding]:
