@@ -57,7 +57,7 @@ class Source(Protocol):
         ...
 
     def encode(self, lines: Sequence[bytes], stream: str) -> bytes:
-        """Make the protobuf request for some lines with their line feeds. ``stream`` is the file name to its first dot."""
+        """Make the protobuf request for lines with their line feeds. ``stream`` is the file name to its first dot."""
         ...
 
 
