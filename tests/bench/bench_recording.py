@@ -33,7 +33,7 @@ async def _milliseconds(session: SandboxSession) -> float:
 
 
 async def compare(layout: Path, commands: int) -> None:
-    """Run the same command in two microVMs of one BoxLite home in turn, one of them guarded; print medians and ratio."""
+    """Run the same command in two microVMs of one home in turn, one of them guarded; print medians and ratio."""
     with tempfile.TemporaryDirectory() as scratch:
         place = Path(scratch)
         settings = load_settings(
