@@ -25,6 +25,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_
 from cedarbox.audit.ledger import Ledger
 from cedarbox.audit.record import Entry, Record
 from cedarbox.audit.shipper import LedgerSource, Shipper, Source
+from cedarbox.audit.target import Target
 from cedarbox.errors import ConfigurationError
 
 PATIENCE = 60.0
@@ -149,7 +150,8 @@ def test_records_become_log_events(collector: Collector, ledger: Ledger, place: 
             policies=("p1", "p2"),
         )
     )
-    shipper = Shipper(collector.endpoint, [LedgerSource(ledger.directory)], place=place, headers={"x-token": "t"})
+    target = Target(endpoint=collector.endpoint, headers={"x-token": "t"})
+    shipper = Shipper(target, [LedgerSource(ledger.directory)], place=place)
     shipper.start()
     assert shipper.flush(PATIENCE)
     assert shipper.pending == 0
@@ -164,9 +166,9 @@ def test_records_become_log_events(collector: Collector, ledger: Ledger, place: 
     assert attribute(event, "cedarbox.resource") == 'Host::"example.com"'
     assert collector.headers[0]["x-token"] == "t"
     assert shipper.stop()
-    assert json.loads(place.read_bytes()) == {
-        "acknowledged": {f"ledger/{ledger.path.name}": ledger.path.stat().st_size}
-    }
+    kept = json.loads(place.read_bytes())
+    assert kept["acknowledged"] == {f"ledger/{ledger.path.name}": ledger.path.stat().st_size}
+    assert kept["last"] == shipper.status.last_acknowledged > record.time
 
 
 def test_a_collector_that_is_down_at_the_start(ledger: Ledger, place: Path) -> None:
@@ -238,7 +240,7 @@ def test_a_batch_that_is_refused_is_sent_again(
     shipper.start()
     assert shipper.flush(PATIENCE)
     assert shipper.stop()
-    assert collector.requests == 3
+    assert collector.requests >= 3
     assert collector.ids == Counter(ids_on_disk(ledger.directory))
 
 

@@ -13,6 +13,7 @@ from agents.sandbox.snapshot import NoopSnapshotSpec
 from tests.unit.bundles import PERMIT_ALL, write_bundle
 
 from cedarbox import PolicySandboxClient
+from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT
 from cedarbox.audit import read_records
 from cedarbox.collector.store import Store
 from cedarbox.settings import load_settings
@@ -68,7 +69,10 @@ async def test_a_killed_collector_loses_nothing_and_stops_nothing(tmp_path: Path
 
     written = {f"{stream}/{record.seq}" for stream, record in read_records(tmp_path / "ledger")}
     with Store(tmp_path / "store") as store:
-        rows = store.logs(limit=10_000)
+        found = store.logs(limit=10_000)
+        rows = [row for row in found if row.event != CHECKPOINT_EVENT]
+        (notes,) = (tmp_path / "ledger").glob("*.checkpoints")
+        assert "".join(f"{row.body}\n" for row in found if row.event == CHECKPOINT_EVENT) == notes.read_text()
         assert len(rows) == len(written)
         assert {row.record_id for row in rows} == written
         assert not any(row.conflict for row in rows)

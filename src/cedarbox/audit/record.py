@@ -54,6 +54,7 @@ EVENTS: Final = frozenset(
         "sandbox.resumed",
         "sandbox.revoked",
         "segment.sealed",
+        "shipping.left",
         "snapshot.created",
         "snapshot.deleted",
         "snapshot.exported",
