@@ -13,8 +13,8 @@ from agents.sandbox.snapshot import NoopSnapshotSpec
 from tests.unit.bundles import PERMIT_ALL, write_bundle
 
 from cedarbox import PolicySandboxClient
-from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT
 from cedarbox.audit import read_records
+from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT
 from cedarbox.collector.store import Store
 from cedarbox.settings import load_settings
 
