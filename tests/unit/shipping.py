@@ -24,7 +24,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
-from cryptography.x509.oid import NameOID
+from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest, ExportLogsServiceResponse
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2_grpc import (
     LogsServiceServicer,
@@ -100,16 +100,21 @@ class Authority:
 
     def issue(self, name: str, *hosts: str, days: int = 1) -> Pair:
         """Issue a certificate for hosts; with negative days it has expired."""
+        names = x509.SubjectAlternativeName([_general(host) for host in hosts])
+        return self._issue(name, days, (names, False) if hosts else None)
+
+    def issue_stamper(self, name: str, *, days: int = 1) -> Pair:
+        """Issue a certificate for a time-stamp server."""
+        return self._issue(name, days, (x509.ExtendedKeyUsage([ExtendedKeyUsageOID.TIME_STAMPING]), True))
+
+    def _issue(self, name: str, days: int, more: tuple[x509.ExtensionType, bool] | None) -> Pair:
         key = ec.generate_private_key(ec.SECP256R1())
-        names = [_general(host) for host in hosts]
-        builder = self._builder(
-            x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)]),
-            self._certificate.subject,
-            key.public_key(),
-            days,
-        ).add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
-        if names:
-            builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        builder = self._builder(subject, self._certificate.subject, key.public_key(), days).add_extension(
+            x509.BasicConstraints(ca=False, path_length=None), critical=True
+        )
+        if more is not None:
+            builder = builder.add_extension(more[0], critical=more[1])
         certificate = self._sign(builder.add_extension(_usage(ca=False), critical=True))
         pair = Pair(self._directory / f"{name}.pem", self._directory / f"{name}.key")
         pair.certificate.write_bytes(certificate.public_bytes(Encoding.PEM))

@@ -7,6 +7,9 @@ does not have the key of the server. It says nothing about what was recorded aft
 ``<stream>.timestamps`` in the directory of the anchors holds one JSON object a line: ``origin`` and ``size`` of the
 checkpoint, its text in ``note``, ``sha256`` of that text, ``time`` of the stamp, and ``token``, the answer of the
 server in base64, which ``openssl ts -verify`` reads too.
+
+Answers are read as strict DER. A server that adds the certificates of its authorities in an order of its own, as
+OpenSSL's does with ``certs``, is refused: let it send its own certificate only, and put the others into ``ca_file``.
 """
 
 from __future__ import annotations
