@@ -106,7 +106,10 @@ class Index:
                 finally:
                     self._key = None  # it is in the file, and may be another one when the index is locked again
         except OSError as error:
-            raise LedgerError(f"{self._directory}: the ledger cannot be used: {error.strerror}") from error
+            raise LedgerError(
+                f"{self._directory}: the ledger cannot be used: {error.strerror}",
+                told=f"the ledger takes no more records: {error.strerror}",
+            ) from error
 
     @property
     def ledger(self) -> str:
@@ -161,6 +164,7 @@ class Index:
             raise LedgerError(
                 f"{self._file.path}: the index cannot be written: {error.strerror}",
                 hint="free space or repair the disk, then open the ledger again",
+                told=f"the ledger takes no more records: {error.strerror}",
             ) from error
         self._pending = []
         self._hand_over()

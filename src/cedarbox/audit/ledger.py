@@ -254,7 +254,7 @@ class Ledger:
             if self._failure is not None:
                 raise _copy(self._failure)
             if self._closing:
-                raise LedgerError(f"{self.path}: the ledger is closed")
+                raise LedgerError(f"{self.path}: the ledger is closed", told="the ledger is closed")
             self._queue.put(item)
 
     def _run(self) -> None:
@@ -327,4 +327,4 @@ def _record_of(item: _Item) -> Record:
 
 def _copy(error: LedgerError) -> LedgerError:
     """Make an error of its own for each waiter: a raised error carries the trace of the one that raised it."""
-    return LedgerError(error.message, hint=error.hint)
+    return LedgerError(error.message, hint=error.hint, told=error.told)

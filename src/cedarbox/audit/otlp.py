@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
@@ -22,8 +23,8 @@ from opentelemetry.proto.logs.v1.logs_pb2 import (
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from cedarbox.audit.files import index_path, stream_files
-from cedarbox.audit.record import parse_line, parse_time
+from cedarbox.audit.files import stream_files
+from cedarbox.audit.record import parse_line
 from cedarbox.errors import LedgerError
 
 __all__ = ["LedgerSource"]
@@ -46,10 +47,8 @@ class LedgerSource:
         self._directory = Path(directory)
 
     def streams(self) -> list[Path]:
-        """List the index, then the segments of all streams, oldest stream first."""
-        files = stream_files(self._directory)
-        index = index_path(self._directory)
-        return [index, *files] if index.exists() else files
+        """List the stream files, oldest first."""
+        return stream_files(self._directory)
 
     def encode(self, lines: Sequence[bytes], stream: str) -> bytes:
         """Make an OTLP request of some lines.
@@ -87,7 +86,7 @@ def _event(line: bytes, stream: str, now: int) -> LogRecord:
         )
     warn = fields["decision"] == "deny" or fields["event"] in _WARNINGS or bool(fields["errors"])
     return LogRecord(
-        time_unix_nano=parse_time(fields["time"]),
+        time_unix_nano=_nanoseconds(fields["time"]),
         observed_time_unix_nano=now,
         severity_number=SEVERITY_NUMBER_WARN if warn else SEVERITY_NUMBER_INFO,
         severity_text="WARN" if warn else "INFO",
@@ -118,3 +117,8 @@ def _attributes(fields: dict[str, Any], digest: str, stream: str) -> Iterator[Ke
 
 def _text(key: str, value: str) -> KeyValue:
     return KeyValue(key=key, value=AnyValue(string_value=value))
+
+
+def _nanoseconds(text: str) -> int:
+    seconds = int(datetime.fromisoformat(f"{text[:19]}+00:00").timestamp())
+    return max(0, seconds * 1_000_000_000 + int(text[20:29]))

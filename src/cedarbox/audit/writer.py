@@ -171,7 +171,11 @@ class StreamWriter:
             file = self._create(path)
             sync_directory(self._directory)
         except OSError as error:
-            raise LedgerError(f"{path}: the next segment cannot be made: {error.strerror}") from error
+            raise LedgerError(
+                f"{path}: the next segment cannot be made: {error.strerror}",
+                hint="free space or repair the disk, then open the ledger again",
+                told=f"the ledger takes no more records: {error.strerror}",
+            ) from error
         self._files.remove(self._file)
         self._file.close()
         self.path, self._file, self._key, self._segment = path, file, key, self._segment + 1
@@ -218,6 +222,7 @@ class StreamWriter:
             raise LedgerError(
                 f"{file.path}: the ledger takes no more records: {error.strerror}",
                 hint="nothing may run without a record: free space or repair the disk, then open the ledger again",
+                told=f"the ledger takes no more records: {error.strerror}",
             ) from error
 
 
