@@ -92,7 +92,9 @@ class PolicySandboxClient(GuardedClient):
         target, anchors = settings.otlp.target(), settings.audit.anchors()
         if target is not None:
             target.check()
-        self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)
+        self.ledger = Ledger.open(
+            directory, signing_key=settings.audit.signing_key, segment_bytes=settings.audit.segment_bytes
+        )
         with ExitStack() as undo:
             undo.callback(self.ledger.close)
             self.telemetry = Telemetry(directory=spans)

@@ -15,6 +15,7 @@ from typer.testing import CliRunner
 
 from cedarbox.audit import Entry, Ledger, read_records
 from cedarbox.audit.anchoring import Anchor, Anchoring, anchors_of
+from cedarbox.audit.files import checkpoints_path
 from cedarbox.audit.otlp_checkpoints import CheckpointSource
 from cedarbox.audit.timestamps import Problem, TimestampAnchor, check
 from cedarbox.audit.witness import WitnessAnchor
@@ -38,12 +39,13 @@ def anchor_once(ledger: Ledger, anchor: Anchor) -> list[str | None]:
     ledger.append(Entry(event="decision", decision="allow"))
     ledger.checkpoint()
     Anchoring(ledger.directory, ledger.stream, (anchor,), ledger.append)._round(last=False)
-    records = [record for _, record in read_records(ledger.directory)]
-    return [record.entry.outcome for record in records if record.entry.event == "ledger.anchored"]
+    entries = [record.entry for _, record in read_records(ledger.directory)]
+    mine = [entry for entry in entries if entry.event == "ledger.anchored" and ledger.stream in str(entry.attrs)]
+    return [entry.outcome for entry in mine]
 
 
 def stamped(ledger: Ledger, server: StampServer, authority: Authority) -> Path:
-    """Have a checkpoint stamped; return the file of stamps."""
+    """Have a checkpoint stamped, and the index; return the file of stamps of the stream."""
     anchor = TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=10)
     assert anchor_once(ledger, anchor)[-1] == "anchored"
     return anchors_of(ledger.directory) / f"{ledger.stream}.timestamps"
@@ -80,7 +82,7 @@ def test_time_stamp_that_is_not_one(ledger: Ledger, tmp_path: Path, authority: A
     anchor = TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=10)
     assert anchor_once(ledger, anchor)[-1] == "failed"
     server.close()
-    assert len(list(anchors_of(ledger.directory).glob("*"))) == (1 if false == "replayed" else 0)
+    assert len(list(anchors_of(ledger.directory).glob("*"))) == (2 if false == "replayed" else 0)
     assert problems(ledger, authority) == [] if false == "replayed" else not anchors_of(ledger.directory).exists()
 
 
@@ -94,7 +96,7 @@ def test_ledger_that_was_cut_back_behind_a_time_stamp(ledger: Ledger, tmp_path: 
     stamped(ledger, server, authority)
     server.close()
     assert problems(ledger, authority) == []
-    path = ledger.directory / f"{ledger.stream}.checkpoints"
+    path = checkpoints_path(ledger.directory, ledger.stream)
     source = CheckpointSource(ledger.directory)
     path.write_bytes(source.cut(path.read_bytes())[0])
     assert problems(ledger, authority) == ["truncated", "truncated"]
@@ -112,7 +114,7 @@ def test_ledger_that_was_written_again_behind_a_time_stamp(
     server = StampServer(tmp_path, authority)
     stamped(ledger, server, authority)
     server.close()
-    path = ledger.directory / f"{ledger.stream}.checkpoints"
+    path = checkpoints_path(ledger.directory, ledger.stream)
     notes = [note.decode().split("\n") for note in CheckpointSource(ledger.directory).cut(path.read_bytes())]
     changed = ["\n".join([note[0], note[1], b64encode(bytes(32)).decode(), *note[3:]]) for note in notes]
     path.write_text("".join(changed))
@@ -143,7 +145,8 @@ def test_time_stamp_that_was_edited(ledger: Ledger, tmp_path: Path, authority: A
         path = path.rename(path.with_name("20261123T000931123456Z-5f0c2a9e.timestamps"))
     path.write_text(text[: len(text) // 2] if change == "torn" else f"{text}\n")
     result = check(ledger.directory, anchors_of(ledger.directory), ca_file=authority.path)
-    assert ([problem.kind for problem in result.problems], result.stamps) == (["stamp"], ())
+    assert [problem.kind for problem in result.problems] == ["stamp"]
+    assert [stamp.stream for stamp in result.stamps] == ["index"]
 
 
 def test_witness_that_smuggles_a_checkpoint(ledger: Ledger, tmp_path: Path) -> None:
@@ -164,7 +167,7 @@ def test_two_histories_at_the_collector(ledger: Ledger, tmp_path: Path) -> None:
     The collector keeps both; audit anchors names the place and ends with exit code 1.
     """
     source = CheckpointSource(ledger.directory)
-    (path,) = source.streams()
+    path = checkpoints_path(ledger.directory, ledger.stream)
     note = source.cut(path.read_bytes())[0]
     lines = note.decode().split("\n")
     other = "\n".join([*lines[:2], b64encode(bytes(32)).decode(), *lines[3:]]).encode()

@@ -222,8 +222,7 @@ def test_place_that_claims_what_was_never_sent(ledger: Ledger) -> None:
     The shipper names it as long as it lasts instead of saying that nothing is pending.
     """
     received, place = Received(), ledger.directory.parent / "place.json"
-    (path,) = LedgerSource(ledger.directory).streams()
-    place.write_text(json.dumps({"acknowledged": {f"ledger/{path.name}": 10**9}}))
+    place.write_text(json.dumps({"acknowledged": {f"ledger/{ledger.path.name}": 10**9}}))
     with collector("http/protobuf", received) as it:
         shipper = start(ledger, Target(endpoint=it.endpoint))
         until(lambda: "shorter than what the collector acknowledged" in shipper.last_error)

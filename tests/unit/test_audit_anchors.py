@@ -29,7 +29,7 @@ from cedarbox import PolicySandboxClient
 from cedarbox.audit import Entry, Ledger, Record, read_records
 from cedarbox.audit.anchoring import Anchor, AnchorError, Anchoring, anchors_of
 from cedarbox.audit.checkpoint import key_id
-from cedarbox.audit.heads import whole_notes
+from cedarbox.audit.checkpoint import whole_notes as cut
 from cedarbox.audit.timestamps import TimestampAnchor, check
 from cedarbox.audit.witness import WitnessAnchor
 from cedarbox.cli import app
@@ -65,12 +65,18 @@ def anchoring(ledger: Ledger, *anchors: Anchor) -> Anchoring:
 
 
 def anchored(ledger: Ledger) -> list[Record]:
-    return [record for _, record in read_records(ledger.directory) if record.entry.event == "ledger.anchored"]
+    """The anchors of the stream; those of the index are recorded beside them."""
+    found = [record for _, record in read_records(ledger.directory) if record.entry.event == "ledger.anchored"]
+    return [record for record in found if ledger.stream in str(record.entry.attrs)]
 
 
 def newest_note(ledger: Ledger) -> bytes:
     ledger.checkpoint()
     return whole_notes((ledger.directory / f"{ledger.stream}.checkpoints").read_bytes())[-1]
+
+
+def whole_notes(data: bytes) -> list[bytes]:
+    return cut(data)[0]
 
 
 def script(path: Path, text: str) -> tuple[str, ...]:
@@ -89,7 +95,9 @@ def test_a_checkpoint_is_stamped_and_the_stamp_holds_offline(
     server.close()
     stamps = check(ledger.directory, anchors_of(ledger.directory), ca_file=authority.path)
     assert stamps.problems == ()
-    first, facts = stamps.stamps[0], anchored(ledger)[0].entry
+    first = next(stamp for stamp in stamps.stamps if stamp.stream == ledger.stream)
+    facts = anchored(ledger)[0].entry
+    assert {stamp.stream for stamp in stamps.stamps} == {ledger.stream, "index"}
     assert (facts.outcome, facts.attrs["kind"]) == ("anchored", "rfc3161")
     assert (facts.attrs["size"], facts.attrs["time"]) == (first.size, first.time)
     assert first.note in whole_notes((ledger.directory / f"{ledger.stream}.checkpoints").read_bytes())
@@ -119,9 +127,9 @@ def test_an_anchor_is_asked_no_more_often_than_it_is_set(
         ledger.append(Entry(event="decision", decision="allow"))
         ledger.checkpoint()
         it._round(last=False)
-    assert len(server.queries) == 1
+    assert len(server.queries) == 2  # for the stream and for the index
     it._round(last=True)
-    assert len(server.queries) == 2
+    assert len(server.queries) == 3
 
 
 def test_a_server_that_is_away_is_recorded_once_and_stops_nothing(
@@ -146,9 +154,11 @@ import sys
 from base64 import b64encode
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
 from cedarbox.audit.checkpoint import key_id
+from cedarbox.audit.checkpoint import whole_notes as cut
 key = load_pem_private_key(open(sys.argv[1], "rb").read(), None)
 text = sys.stdin.buffer.read().split(b"\\n\\n")[0] + b"\\n"
-blob = key_id("witness.corp.example", key.public_key()) + key.sign(text)
+name = b"witness.corp.example\\n\\x01" + key.public_key().public_bytes_raw()
+blob = sha256(name).digest()[:4] + key.sign(text)
 sys.stdout.buffer.write("\\N{EM DASH} witness.corp.example ".encode() + b64encode(blob) + b"\\n")
 """
 

@@ -283,8 +283,8 @@ def test_the_streams_of_a_process_that_was_killed_are_taken_over(tmp_path: Path,
     collector.close()
     os.close(ready)
     os.close(told)
-    (path,) = LedgerSource(tmp_path / "ledger").streams()
-    assert bodies(received) == set(path.read_text().splitlines())
+    files = LedgerSource(tmp_path / "ledger").streams()
+    assert bodies(received) == {line for path in files for line in path.read_text().splitlines()}
 
 
 def test_a_forked_child_does_not_keep_the_place(place: Path) -> None:
@@ -339,7 +339,7 @@ def test_checkpoints_are_shipped_as_the_notes_they_are(ledger: Ledger, place: Pa
     collector = HttpCollector(received)
     shipper = Shipper(collector.endpoint, [CheckpointSource(ledger.directory)], place=place, pace=QUICK)
     shipper.start()
-    path = next(iter(CheckpointSource(ledger.directory).streams()))
+    index, path = sorted(CheckpointSource(ledger.directory).streams(), key=lambda path: path.stem != "index")
     for number in range(3):
         fill(ledger, f"n{number}")
         ledger.checkpoint()
@@ -348,8 +348,10 @@ def test_checkpoints_are_shipped_as_the_notes_they_are(ledger: Ledger, place: Pa
         file.write(b"torn\n4\n")
     assert shipper.stop(PATIENCE)
     collector.close()
-    notes = [event.body.string_value for event in received.events]
+    notes = [event.body.string_value for event in received.events if ledger.stream in event.body.string_value]
     assert "".join(f"{note}\n" for note in notes) + "torn\n4\n" == path.read_text()
-    assert [event.event_name for event in received.events] == ["cedarbox.checkpoint"] * len(notes)
-    sizes = [note.split("\n")[1] for note in notes]
-    assert received.ids == Counter(f"{ledger.stream}/checkpoint/{size}" for size in sizes)
+    groups = [event.body.string_value for event in received.events if event.body.string_value not in notes]
+    assert "".join(f"{note}\n" for note in groups) == index.read_text()
+    assert [event.event_name for event in received.events] == ["cedarbox.checkpoint"] * len(notes + groups)
+    heads = [note.split("\n") for note in notes + groups]
+    assert received.ids == Counter(f"{head[0].split('/')[-1]}/checkpoint/{head[1]}" for head in heads)

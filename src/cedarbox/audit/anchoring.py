@@ -26,8 +26,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
 
-from cedarbox.audit.files import CHECKPOINTS, STREAM, sync
-from cedarbox.audit.heads import INDEX, read_note, whole_notes
+from cedarbox.audit.checkpoint import read_note, whole_notes
+from cedarbox.audit.files import INDEX, checkpoints_path, index_path, segment_files, sync
 from cedarbox.audit.record import Entry, JsonValue
 from cedarbox.errors import CedarboxError, LedgerError
 from cedarbox.files import open_regular, write_all
@@ -156,7 +156,7 @@ class Anchoring:
 
     def _show(self, anchor: Anchor, name: str, news: _News) -> None:
         key = (anchor.kind, name)
-        note = _newest_note(self._ledger / f"{name}{CHECKPOINTS}")
+        note = _newest_note(checkpoints_path(self._ledger, name))
         if note is None:
             return
         head = read_note(note)
@@ -206,12 +206,18 @@ class _News:
 
     def latest(self) -> int:
         """Give its position in the stream, -1 when there is none."""
-        for path in sorted(self._ledger.glob(f"{self._stream}*{STREAM}")):
+        for path in self._files():
             for line in _new_lines(path, self._offsets):
                 if b'"event":"ledger.anchored"' not in line:
                     self._latest = self._count
                 self._count += 1
         return self._latest
+
+    def _files(self) -> list[Path]:
+        if self._stream != INDEX:
+            return segment_files(self._ledger, self._stream)
+        path = index_path(self._ledger)
+        return [path] if path.exists() else []
 
 
 def _new_lines(path: Path, offsets: dict[Path, int]) -> list[bytes]:
@@ -226,7 +232,7 @@ def _new_lines(path: Path, offsets: dict[Path, int]) -> list[bytes]:
 def _newest_note(path: Path) -> bytes | None:
     try:
         with open_regular(path) as file:
-            notes = whole_notes(file.read())
+            notes, _ = whole_notes(file.read())
     except FileNotFoundError:
         return None
     return notes[-1] if notes else None

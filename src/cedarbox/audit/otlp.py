@@ -9,8 +9,6 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator, Sequence
-from datetime import datetime
-from hashlib import sha256
 from pathlib import Path
 from typing import Any, Final
 
@@ -25,9 +23,10 @@ from opentelemetry.proto.logs.v1.logs_pb2 import (
 )
 from opentelemetry.proto.resource.v1.resource_pb2 import Resource
 
-from cedarbox.audit.files import stream_files
+from cedarbox.audit.checkpoint import ledger_id
+from cedarbox.audit.files import index_path, stream_files
 from cedarbox.audit.keys import PUBLIC_NAME, load_public_key
-from cedarbox.audit.record import parse_line
+from cedarbox.audit.record import parse_line, parse_time
 from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
 
@@ -55,7 +54,7 @@ class LedgerSource:
     def streams(self) -> list[Path]:
         """List the index, then the segments of all streams, oldest stream first."""
         files = stream_files(self._directory)
-        index = self._directory / "index.jsonl"
+        index = index_path(self._directory)
         return [index, *files] if index.exists() else files
 
     def encode(self, lines: Sequence[bytes], stream: str) -> bytes:
@@ -102,9 +101,9 @@ def request_of(directory: Path, stream: str, events: list[LogRecord]) -> bytes:
 
 
 def _ledger_id(directory: Path) -> str:
-    """Give the id of the ledger: the first 16 hex digits of SHA-256 over its public key; empty when there is none."""
+    """Give the id of the ledger; empty when its public key is not there."""
     try:
-        return sha256(raw_key(load_public_key(directory / PUBLIC_NAME))).hexdigest()[:16]
+        return ledger_id(raw_key(load_public_key(directory / PUBLIC_NAME)))
     except LedgerError:
         return ""
 
@@ -128,7 +127,7 @@ def _event(line: bytes, stream: str, now: int) -> LogRecord:
         return malformed(body, now)
     warn = fields["decision"] == "deny" or fields["event"] in _WARNINGS or bool(fields["errors"])
     return LogRecord(
-        time_unix_nano=_nanoseconds(fields["time"]),
+        time_unix_nano=parse_time(fields["time"]),
         observed_time_unix_nano=now,
         severity_number=SEVERITY_NUMBER_WARN if warn else SEVERITY_NUMBER_INFO,
         severity_text="WARN" if warn else "INFO",
@@ -160,8 +159,3 @@ def _attributes(fields: dict[str, Any], digest: str, stream: str) -> Iterator[Ke
 def text_value(key: str, value: str) -> KeyValue:
     """Make an attribute that is a text."""
     return KeyValue(key=key, value=AnyValue(string_value=value))
-
-
-def _nanoseconds(text: str) -> int:
-    seconds = int(datetime.fromisoformat(f"{text[:19]}+00:00").timestamp())
-    return max(0, seconds * 1_000_000_000 + int(text[20:29]))

@@ -15,8 +15,8 @@ from typing import Final
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, LogRecord
 
-from cedarbox.audit.files import CHECKPOINTS, is_stream_id, stream_of
-from cedarbox.audit.heads import INDEX, read_note, whole_notes
+from cedarbox.audit.checkpoint import read_note, whole_notes
+from cedarbox.audit.files import CHECKPOINTS, INDEX, is_stream_id, stream_of
 from cedarbox.audit.otlp import malformed, request_of, text_value
 from cedarbox.errors import LedgerError
 
@@ -56,7 +56,7 @@ class CheckpointSource:
 
     def cut(self, data: bytes) -> list[bytes]:
         """Cut the whole notes off the beginning of some bytes, each with the empty line after it."""
-        return [note + b"\n" for note in whole_notes(data)]
+        return [note + b"\n" for note in whole_notes(data)[0]]
 
     def encode(self, lines: Sequence[bytes], stream: str) -> bytes:
         """Make an OTLP request of some notes. One that is malformed is sent too, as ``cedarbox.malformed``.

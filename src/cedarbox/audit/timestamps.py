@@ -35,8 +35,8 @@ from rfc3161_client import (
 )
 
 from cedarbox.audit.anchoring import Anchored, AnchorError
-from cedarbox.audit.files import CHECKPOINTS
-from cedarbox.audit.heads import read_note, whole_notes
+from cedarbox.audit.checkpoint import read_note, whole_notes
+from cedarbox.audit.files import checkpoints_path
 from cedarbox.audit.record import format_time
 from cedarbox.audit.target import read_pem, tls_context
 from cedarbox.errors import ConfigurationError, LedgerError
@@ -191,7 +191,7 @@ def check(ledger: Path, anchors: Path, *, ca_file: Path) -> Stamps:
     for path in paths:
         try:
             lines = _read(path).split(b"\n")
-            notes = _notes(ledger / f"{path.stem}{CHECKPOINTS}")
+            notes = _notes(checkpoints_path(ledger, path.stem))
         except OSError as error:
             problems.append(Problem("unreadable", path.stem, None, f"it cannot be read: {error.strerror}"))
             continue
@@ -279,7 +279,7 @@ def _notes(path: Path) -> dict[int, set[bytes]]:
         data = _read(path)
     except FileNotFoundError:
         return found
-    for note in whole_notes(data):
+    for note in whole_notes(data)[0]:
         try:
             head = read_note(note)
         except LedgerError:
