@@ -152,9 +152,8 @@ def test_a_server_that_is_away_is_recorded_once_and_stops_nothing(
 WITNESS = """
 import sys
 from base64 import b64encode
+from hashlib import sha256
 from cryptography.hazmat.primitives.serialization import load_pem_private_key
-from cedarbox.audit.checkpoint import key_id
-from cedarbox.audit.checkpoint import whole_notes as cut
 key = load_pem_private_key(open(sys.argv[1], "rb").read(), None)
 text = sys.stdin.buffer.read().split(b"\\n\\n")[0] + b"\\n"
 name = b"witness.corp.example\\n\\x01" + key.public_key().public_bytes_raw()

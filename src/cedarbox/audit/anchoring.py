@@ -20,6 +20,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from pathlib import Path
@@ -188,11 +189,8 @@ class Anchoring:
             self._tell("failed", {"kind": anchor.kind, "stream": name, "reason": reason[:200]})
 
     def _tell(self, outcome: str, attrs: dict[str, JsonValue]) -> None:
-        try:
+        with suppress(LedgerError):  # a ledger that is closed takes none; what the anchor gave is kept all the same
             self._record(Entry(event="ledger.anchored", outcome=outcome, attrs=attrs))
-        except LedgerError as error:
-            if not self._stopping.is_set():  # at the end the ledger is closed; what was given is kept all the same
-                self._errors["record", ""] = str(error)
 
 
 class _News:
