@@ -281,3 +281,14 @@ def test_shipping_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
         result = run("audit", *arguments)
         assert isinstance(result.exception, ConfigurationError)
     assert not (tmp_path / "x").exists()
+
+
+def test_an_older_answer_for_the_same_checkpoint_is_refused(
+    ledger: Ledger, server: StampServer, authority: Authority
+) -> None:
+    note, anchor = newest_note(ledger), stamping(server, authority)
+    anchor.take(note)
+    old = server.replies[-1]
+    server.answers = lambda _: (200, old)
+    with pytest.raises(AnchorError, match="Nonce"):
+        anchor.take(note)
