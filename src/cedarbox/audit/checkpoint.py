@@ -41,9 +41,14 @@ class Checkpoint:
     root: bytes
 
 
-def origin_of(stream: str) -> str:
-    """Give the origin line and key name of a stream."""
-    return f"cedarbox.local/ledger/{stream}"
+def origin_of(ledger: str, stream: str) -> str:
+    """Give the origin line and key name of a stream.
+
+    Args:
+        ledger: Id of the ledger.
+        stream: Id of the stream, or ``index``.
+    """
+    return f"cedarbox.local/ledger/{ledger}/{stream}"
 
 
 def key_id(name: str, key: Ed25519PublicKey) -> bytes:
