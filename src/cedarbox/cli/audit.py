@@ -12,10 +12,12 @@ from rich.console import Console
 from rich.table import Table
 
 from cedarbox.audit import read_records, verify_ledger
+from cedarbox.cli.audit_keys import rotate
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Check and show the ledger.", no_args_is_help=True)
+app.command()(rotate)
 
 Directory = Annotated[Path, typer.Argument(readable=False, help="Directory of the ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
