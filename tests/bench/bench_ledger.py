@@ -103,9 +103,10 @@ def bench_appends(place: Path, records: int, verify: int) -> None:
     with Ledger.open(place / "ledger") as ledger:
         for writers in (1, 8, 64):
             wanted = records * min(writers, 8)
-            base = run_threads(writers, wanted // 2, bare)
+            before = run_threads(writers, wanted // 2, bare)
             ours = run_threads(writers, wanted, partial(ledger.append, ENTRY))
-            base = tuple((a + b) / 2 for a, b in zip(base, run_threads(writers, wanted // 2, bare), strict=True))
+            after = run_threads(writers, wanted // 2, bare)
+            base = [(a + b) / 2 for a, b in zip(before, after, strict=True)]
             ratios = "".join(f"{a / b:12.2f}" for a, b in zip(ours, base, strict=True))
             print(f"{f'bare, writers: {writers}':24}{base[0]:10.0f}{base[1]:10.3f}{base[2]:10.3f}")
             print(f"{f'ledger, writers: {writers}':24}{ours[0]:10.0f}{ours[1]:10.3f}{ours[2]:10.3f}{ratios}")

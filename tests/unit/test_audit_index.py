@@ -127,7 +127,7 @@ def test_a_ledger_of_the_older_format_is_refused(directory: Path) -> None:
 
 def test_a_stream_that_was_recovered_by_mistake_is_written_no_further_than_its_segment(directory: Path) -> None:
     # As on a file system without locks: another process takes the writer for dead.
-    ledger = Ledger.open(directory, segment_bytes=1500)
+    ledger = Ledger.open(directory, segment_bytes=1)
     for file in ledger._writer._files:
         file.unlock()
     Ledger.open(directory).close()
