@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cedarbox.audit.checkpoint import origin_of
 from cedarbox.audit.claims import Claim, Facts, Finding
 from cedarbox.audit.diagnose import changed_with_its_hash, name_break
-from cedarbox.audit.files import CHECKPOINTS
-from cedarbox.audit.lines import Piece, pieces, segment_path, whole_lines
+from cedarbox.audit.files import checkpoints_path, segment_path
+from cedarbox.audit.index import FORMAT
+from cedarbox.audit.lines import Piece, pieces, whole_lines
 from cedarbox.audit.merkle import Tree
 from cedarbox.audit.notes import Note, notes_in, public_key_from, read_note
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
@@ -32,7 +33,6 @@ __all__ = ["StreamWalk"]
 
 _FRAME: Final = frozenset({b"ledger.opened", b"ledger.closed", b"segment.sealed"})
 _NEVER: Final = -1
-FORMAT: Final = "cedarbox.ledger/2"
 
 
 class _Mismatch(NamedTuple):
@@ -126,7 +126,7 @@ class StreamWalk:
         """Walk over the records, then compare the end with what is known about it."""
         with ExitStack() as stack:
             try:
-                file = stack.enter_context(open_regular(self.directory / f"{self.stream}{CHECKPOINTS}"))
+                file = stack.enter_context(open_regular(checkpoints_path(self.directory, self.stream)))
                 self._note_source = notes_in(file, os.fstat(file.fileno()).st_size)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):
@@ -219,7 +219,7 @@ class StreamWalk:
             if prev != before or stated != digits or seq != b"%d" % size:
                 self.size, self.hash, self._time = size, before.decode(), last
                 return self._break()
-            if time < last or ended or size == end or size == 0 or event in _FRAME:
+            if time < last or ended or size in (end, 0) or event in _FRAME:
                 self.size, self.hash, self._time = size, before.decode(), last
                 if not self._fits(event, time, line):
                     return False
@@ -241,7 +241,7 @@ class StreamWalk:
             stops.append(self._claims[self._claimed].size)
         return min(stops, default=_NEVER)
 
-    def _fits(self, event: bytes, time: bytes, line: bytes) -> bool:
+    def _fits(self, event: bytes, time: bytes, line: bytes) -> bool:  # noqa: PLR0911  # one return for each check
         """Check what chain and hash do not: the frame of the stream and the order of times."""
         if self.closed or self.size == self._end_size:
             return self._find("spliced", self.size, "there are records after the end of the stream", at=True)
@@ -314,7 +314,7 @@ class StreamWalk:
             return self._forked()
         return True
 
-    def _compare_note(self, note: Note, root: bytes) -> bool:
+    def _compare_note(self, note: Note, root: bytes) -> bool:  # noqa: PLR0911  # one return for each outcome
         state = note.signed_by(self._key) if self._key is not None else "other"
         if note.root == root:
             if state == "good":
@@ -373,9 +373,9 @@ class StreamWalk:
         end = self.facts.end if self.facts is not None else None
         if self.closed or self._sealed:
             return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
-        if end is not None and end.state == "ended" and self.size >= end.size:
-            if (rest, sha256(piece.rest).hexdigest()) != (end.torn_bytes, end.torn_sha256):
-                return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
+        over = end is not None and end.state == "ended" and self.size >= end.size
+        if over and end is not None and (rest, sha256(piece.rest).hexdigest()) != (end.torn_bytes, end.torn_sha256):
+            return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
         message = f"{rest} bytes of a last line are being written, or were torn when the writer died"
         self.notes.append(Finding("torn", self.stream, self.size, None, message))
         return True
