@@ -69,8 +69,8 @@ def holds(directory: Path) -> None:
     for line in effects.read_text().splitlines() if effects.exists() else ():
         stream, seq = line.split()
         assert seen.streams[stream][int(seq)].entry.event == "outcome"
-    opened = [record.entry.attrs["stream"] for record in seen.events("stream.opened")]
-    over = [record.entry.attrs["stream"] for record in seen.index if record.entry.event in OVER]
+    opened = [str(record.entry.attrs["stream"]) for record in seen.events("stream.opened")]
+    over = [str(record.entry.attrs["stream"]) for record in seen.index if record.entry.event in OVER]
     assert sorted(opened) == sorted(over) == sorted(set(opened))
 
 
