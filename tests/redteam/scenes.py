@@ -13,10 +13,10 @@ from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
+from tests.unit.forging import Stream, Workshop
 
 from cedarbox.audit import standalone
 from cedarbox.audit.verify import verify_ledger
-from tests.unit.forging import Stream, Workshop
 
 __all__ = ["LONG", "Expected", "Scene", "alone", "plans", "tried"]
 
@@ -55,7 +55,9 @@ class StreamPlan(NamedTuple):
     overlap: bool
 
 
-def plans(endings: Sequence[str] = ("closed", "killed", "open"), segments: int = 1) -> st.SearchStrategy[list[StreamPlan]]:
+def plans(
+    endings: Sequence[str] = ("closed", "killed", "open"), segments: int = 1
+) -> st.SearchStrategy[list[StreamPlan]]:
     """Draw plans of ledgers with one to three streams."""
     one = st.builds(
         StreamPlan,
@@ -76,7 +78,9 @@ class Scene:
         seed: Another seed makes another ledger.
     """
 
-    def __init__(self, root: Path, plan: list[StreamPlan], pick: Callable[[st.SearchStrategy[Any]], Any], seed: str) -> None:
+    def __init__(
+        self, root: Path, plan: list[StreamPlan], pick: Callable[[st.SearchStrategy[Any]], Any], seed: str
+    ) -> None:
         self.root, self._pick = root, pick
         self.shop = Workshop(root, seed)
         late: list[tuple[Stream, StreamPlan]] = []
@@ -197,7 +201,9 @@ def alone(shop: Workshop, anchors: Sequence[Path] = ()) -> bool:
     if not LONG:
         standalone.verify_signature = _by_openssl
     try:
-        standalone.check_ledger(str(shop.directory), standalone.load_key(str(shop.trusted)), [str(path) for path in anchors])
+        standalone.check_ledger(
+            str(shop.directory), standalone.load_key(str(shop.trusted)), [str(path) for path in anchors]
+        )
     except standalone.Bad:
         return False
     finally:

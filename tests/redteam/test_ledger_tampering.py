@@ -12,11 +12,12 @@ from pathlib import Path
 import orjson
 import pytest
 from hypothesis import assume
+from tests.redteam.scenes import LONG, Expected, Scene, alone, outcome, tried
+from tests.unit.forging import Stream, Workshop, rechained, rehashed
 
 from cedarbox.audit.checkpoint import Checkpoint, sign_note
 from cedarbox.ed25519 import public_pem
-from tests.redteam.scenes import LONG, Expected, Scene, alone, outcome, tried
-from tests.unit.forging import Stream, Workshop, rechained, rehashed
+
 
 def _groups(scene: Scene) -> list[int]:
     """Give the ends of the groups of the index."""
@@ -439,7 +440,9 @@ def _agreed(scene: Scene, stream: Stream, seq: int) -> int:
     for line in scene.shop.index.lines:
         attrs = orjson.loads(line)["attrs"]
         told = [attrs, *attrs.get("live", ())]
-        sizes += [each["size"] for each in told if each.get("stream") == stream.name and each.get("size", seq + 1) <= seq]
+        sizes += [
+            each["size"] for each in told if each.get("stream") == stream.name and each.get("size", seq + 1) <= seq
+        ]
     return max(sizes)
 
 

@@ -24,7 +24,7 @@ def read_anchors(paths: Iterable[Path], ledger: str) -> dict[str, list[Claim]]:
     The signatures are not looked at: an anchor counts because of where it was kept.
 
     Args:
-        paths: The files; each is a sequence of notes, as checkpoint files are. Notes of other ledgers may be among them.
+        paths: The files; each is a sequence of notes, as checkpoint files are, of other ledgers too.
         ledger: Id of the ledger.
 
     Returns:

@@ -26,7 +26,7 @@ class Break(NamedTuple):
     message: str
 
 
-def name_break(
+def name_break(  # noqa: PLR0911  # one return for each thing that can be done
     lines: Callable[[], Iterator[bytes]],
     at: int,
     prev: str,

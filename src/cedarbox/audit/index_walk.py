@@ -14,22 +14,20 @@ from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cedarbox.audit.checkpoint import origin_of
-from cedarbox.audit.claims import Claim, End, Facts, Finding, Opened
+from cedarbox.audit.checkpoint import ledger_id, origin_of
+from cedarbox.audit.claims import Claim, End, Facts, Finding, Opened, Seal
 from cedarbox.audit.diagnose import changed_with_its_hash, name_break
-from cedarbox.audit.files import CHECKPOINTS, STREAM, is_stream_id
+from cedarbox.audit.files import CHECKPOINTS, INDEX, checkpoints_path, index_path, is_stream_id
+from cedarbox.audit.index import FORMAT
 from cedarbox.audit.lines import pieces, whole_lines
 from cedarbox.audit.merkle import Tree
-from cedarbox.audit.notes import Note, ledger_id_of, notes_in, public_key_from, read_note
+from cedarbox.audit.notes import Note, notes_in, public_key_from, read_note
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
 from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
-__all__ = ["FORMAT", "INDEX", "IndexWalk", "ledger_in"]
-
-INDEX: Final = "index"
-FORMAT: Final = "cedarbox.ledger/2"
+__all__ = ["IndexWalk", "ledger_in"]
 
 _TOLD: Final = frozenset({"stream.opened", "segment.sealed", "stream.closed", "stream.recovered"})
 
@@ -75,10 +73,23 @@ class IndexWalk:
         self._open: list[tuple[int, dict[str, Any]]] = []
         self._anchor_roots: dict[int, bytes | None] = {claim.size: None for claim in anchors}
 
+    def group_end(self, seq: int) -> tuple[int, int]:
+        """Give the end of the group that a record is in, and the number of groups up to there."""
+        number = next(number for number, group in enumerate(self._groups) if group.size > seq)
+        return self._groups[number].size, number + 1
+
+    def note_texts(self, count: int) -> list[str]:
+        """Give the first notes.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        return [data.decode() for data, _ in self._read_notes()[:count]]
+
     @property
     def path(self) -> Path:
         """The file of the index."""
-        return self.directory / f"{INDEX}{STREAM}"
+        return index_path(self.directory)
 
     def run(self) -> None:
         """Read the notes, the records, and the notes again; then compare."""
@@ -89,7 +100,7 @@ class IndexWalk:
         try:
             broken = not self._walk()
         except FileNotFoundError:
-            self._find("deleted", None, f"the index is gone: there is no {INDEX}{STREAM}")
+            self._find("deleted", None, f"the index is gone: there is no {self.path.name}")
             return
         except OSError as error:
             self._find("unreadable", None, f"the index cannot be read: {error.strerror}")
@@ -102,7 +113,7 @@ class IndexWalk:
         self._compare(before or [], after, broken=broken)
 
     def _read_notes(self) -> list[tuple[bytes, bool]]:
-        with open_regular(self.directory / f"{INDEX}{CHECKPOINTS}") as file:
+        with open_regular(checkpoints_path(self.directory, INDEX)) as file:
             return list(notes_in(file, os.fstat(file.fileno()).st_size))
 
     def lines(self) -> Iterator[bytes]:
@@ -154,7 +165,7 @@ class IndexWalk:
 
     def _created(self, attrs: Mapping[str, Any]) -> bool:
         key = public_key_from(attrs.get("public_key"))
-        if key is None or attrs.get("format") != FORMAT or attrs.get("ledger") != ledger_id_of(raw_key(key)):
+        if key is None or attrs.get("format") != FORMAT or attrs.get("ledger") != ledger_id(raw_key(key)):
             return self._find("edited", 0, f"the first record is not that of a ledger of format {FORMAT}", at=True)
         self.ledger, self.first_key = attrs["ledger"], raw_key(key)
         return True
@@ -204,33 +215,29 @@ class IndexWalk:
         if number >= len(self._groups):
             return self._made("checkpoint", begin, f"note {number + 1} ends no group"), False
         group = self._groups[number]
-        return self._fits(note, group, key, number, begin)
+        bad = self._fits(note, group, key, number, begin)
+        return bad, bad is None
 
     def _beyond(self, note: Note, key: Ed25519PublicKey, number: int, begin: int) -> Finding:
         if number == len(self._groups) and note.signed_by(key) != "good":
             return self._made("resigned", begin, f"note {number + 1} is not signed with the key that is next")
         return self._made("truncated", self.size, f"a note has {note.size} records, the index has {self.size}")
 
-    def _fits(
-        self, note: Note, group: _Group, key: Ed25519PublicKey, number: int, begin: int
-    ) -> tuple[Finding | None, bool]:
+    def _fits(self, note: Note, group: _Group, key: Ed25519PublicKey, number: int, begin: int) -> Finding | None:
         state = note.signed_by(key)
-        if note.size != group.size:
-            if state == "good":
-                return self._made("rewritten", begin, f"the signed note {number + 1} ends another group"), False
-            return self._made("checkpoint", begin, f"note {number + 1} is not that of the group: notes are gone"), False
-        if note.root != group.root:
-            if state != "good":
-                return self._made("checkpoint", begin, f"note {number + 1} has another root and no signature"), False
-            if changed_with_its_hash(self.lines, group.size, [(note.size, note.root)]):
-                message = f"the record and its hash were changed: record {group.size} names another hash"
-                return self._made("edited", group.size - 1, message), False
-            return self._made("rewritten", begin, f"the signed note for {note.size} records has another root"), False
-        if state == "other":
-            return self._made("resigned", begin, f"note {number + 1} is not signed with the key handed over to"), False
-        if state == "false":
-            return self._made("checkpoint", begin, f"the signature of note {number + 1} is false"), False
-        return None, True
+        if (note.size, note.root) == (group.size, group.root):
+            if state == "other":
+                return self._made("resigned", begin, f"note {number + 1} is not signed with the key handed over to")
+            message = f"the signature of note {number + 1} is false"
+            return self._made("checkpoint", begin, message) if state == "false" else None
+        if state != "good":
+            return self._made(
+                "checkpoint", begin, f"note {number + 1} is of no such group: it is bad, or some are gone"
+            )
+        if note.size == group.size and changed_with_its_hash(self.lines, group.size, [(note.size, note.root)]):
+            message = f"the record and its hash were changed: record {group.size} names another hash"
+            return self._made("edited", group.size - 1, message)
+        return self._made("rewritten", begin, f"the signed note for {note.size} records is of other records")
 
     def _loose_end(self, before: list[tuple[bytes, bool]], number: int) -> Finding | None:
         """Judge bytes that are no whole note: somebody is writing one, or died while writing it."""
@@ -319,7 +326,7 @@ class IndexWalk:
             elif event in {"segment.sealed", "stream.closed", "stream.recovered"} and isinstance(stream, str):
                 facts = self.streams.get(stream)
                 if facts is not None:
-                    _learn_size(facts, event, attrs, f"record {seq} of the index")
+                    _learn_size(facts, event, attrs, seq)
 
     def _learn_opened(self, seq: int, fields: dict[str, Any], attrs: Mapping[str, Any], stream: object) -> None:
         key = public_key_from(attrs.get("public_key"))
@@ -347,7 +354,7 @@ class IndexWalk:
 
 def ledger_in(directory: Path) -> str:
     """Give the id of the ledger that the first record of its index states; empty when there is none."""
-    line = next(whole_lines(lambda number: None if number else directory / f"{INDEX}{STREAM}"), b"")
+    line = next(whole_lines(lambda number: None if number else index_path(directory)), b"")
     try:
         ledger = parse_line(line)[0]["attrs"].get("ledger")
     except LedgerError:
@@ -355,15 +362,15 @@ def ledger_in(directory: Path) -> str:
     return ledger if isinstance(ledger, str) else ""
 
 
-def _learn_size(facts: Facts, event: str, attrs: Mapping[str, Any], by: str) -> None:
-    claim = _claim(attrs, by)
+def _learn_size(facts: Facts, event: str, attrs: Mapping[str, Any], seq: int) -> None:
+    claim = _claim(attrs, f"record {seq} of the index")
     state = attrs.get("state") if event == "stream.recovered" else "ended"
     if claim is not None and state == "ended":
         facts.claims.append(claim)
     if event == "segment.sealed":
         segment, key = attrs.get("segment"), attrs.get("public_key")
         if type(segment) is int and claim is not None and isinstance(key, str):
-            facts.seals[segment] = (claim.size, key)
+            facts.seals[segment] = Seal(claim.size, key, seq)
         return
     torn, digest, unsigned = attrs.get("discarded_bytes"), attrs.get("sha256"), attrs.get("unsigned")
     if facts.end is None:
@@ -374,6 +381,7 @@ def _learn_size(facts: Facts, event: str, attrs: Mapping[str, Any], by: str) -> 
             unsigned if type(unsigned) is int else 0,
             torn if type(torn) is int else 0,
             digest if isinstance(digest, str) else "",
+            seq,
         )
 
 

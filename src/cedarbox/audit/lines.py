@@ -7,11 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from cedarbox.audit.files import STREAM
 from cedarbox.audit.record import MAX_LINE_BYTES
 from cedarbox.files import open_regular
 
-__all__ = ["Piece", "pieces", "segment_path", "whole_lines"]
+__all__ = ["Piece", "pieces", "whole_lines"]
 
 _CHUNK: Final = 1024 * 1024
 
@@ -31,11 +30,6 @@ class Piece:
     lines: list[bytes]
     rest: bytes = b""
     last: bool = False
-
-
-def segment_path(directory: Path, stream: str, segment: int) -> Path:
-    """Give the file of a segment."""
-    return directory / f"{stream}.{segment:06d}{STREAM}"
 
 
 def pieces(paths: Callable[[int], Path | None], seen: Callable[[int], object] | None = None) -> Iterator[Piece]:

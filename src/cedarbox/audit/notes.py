@@ -9,7 +9,6 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
-from hashlib import sha256
 from typing import BinaryIO, Final, Literal
 
 from cryptography.exceptions import InvalidSignature
@@ -18,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cedarbox.audit.checkpoint import key_id
 from cedarbox.errors import LedgerError
 
-__all__ = ["Note", "ledger_id_of", "notes_in", "public_key_from", "read_note"]
+__all__ = ["Note", "notes_in", "public_key_from", "read_note"]
 
 _DASH: Final = "\N{EM DASH} "
 _CHUNK: Final = 64 * 1024
@@ -58,15 +57,6 @@ class Note:
                     return "false"
                 return "good"
         return "other"
-
-
-def ledger_id_of(key: bytes) -> str:
-    """Give the id of the ledger whose first key this is.
-
-    Args:
-        key: The raw public key, 32 bytes.
-    """
-    return sha256(key).hexdigest()[:16]
 
 
 def public_key_from(text: object) -> Ed25519PublicKey | None:

@@ -22,7 +22,7 @@ import re
 import stat
 import sys
 from datetime import datetime
-from typing import Any, Dict, Iterator, List, NamedTuple, Optional, Tuple
+from typing import Any, Dict, Iterator, List, Optional, Tuple
 
 __all__ = ["Bad", "Unusable", "check_ledger", "check_proof", "load_key", "main", "verify_signature"]
 

@@ -34,12 +34,22 @@ from typing import Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.anchors import read_anchors
+from cedarbox.audit.checkpoint import ledger_id
 from cedarbox.audit.claims import Claim, Facts, Finding
-from cedarbox.audit.files import CHECKPOINTS, STREAM, is_stream_id, stream_of
-from cedarbox.audit.index_walk import INDEX, IndexWalk, ledger_in
+from cedarbox.audit.files import (
+    CHECKPOINTS,
+    INDEX,
+    STREAM,
+    checkpoints_path,
+    is_segment,
+    is_stream_id,
+    segment_of,
+    segment_path,
+    stream_of,
+)
+from cedarbox.audit.index_walk import IndexWalk, ledger_in
 from cedarbox.audit.keys import PUBLIC_NAME, find_public_key, load_public_key
 from cedarbox.audit.lines import whole_lines
-from cedarbox.audit.notes import ledger_id_of
 from cedarbox.audit.walk import StreamWalk
 from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
@@ -168,7 +178,7 @@ def verify_ledger(
     listing = _list(place)
     key_path = find_public_key(place) if public_key is None else Path(public_key)
     key = load_public_key(key_path)
-    ledger = ledger_in(place) or ledger_id_of(raw_key(key))
+    ledger = ledger_in(place) or ledger_id(raw_key(key))
     claims = read_anchors([Path(path) for path in anchors], ledger)
     index = _index(place, key, claims)
     listing = _list(place)
@@ -226,9 +236,9 @@ def _list(place: Path) -> _Listing:
     for name in names:
         stem, dot, suffix = name.rpartition(".")
         if f"{dot}{suffix}" == STREAM and stem != INDEX:
-            stream, _, number = stem.partition(".")
-            if is_stream_id(stream) and len(number) == 6 and number.isascii() and number.isdigit():
-                listing.segments[stream] = max(listing.segments.get(stream, -1), int(number))
+            path = place / name
+            if is_segment(path):
+                listing.segments[stream_of(path)] = max(listing.segments.get(stream_of(path), -1), segment_of(path))
             else:
                 listing.strangers.append(_stranger(name, "the file is not a segment of a stream"))
         elif f"{dot}{suffix}" == CHECKPOINTS and stem != INDEX:
@@ -270,7 +280,7 @@ def _walk_all(tasks: list[_Task], jobs: int, progress: Callable[[int], object] |
 def _bytes(task: _Task) -> int:
     total = 0
     for segment in range(task.last_segment + 1):
-        path = task.directory / f"{task.stream}.{segment:06d}{STREAM}"
+        path = segment_path(task.directory, task.stream, segment)
         total += path.stat().st_size if path.is_file() else 0
     return total
 
@@ -306,10 +316,13 @@ def _elsewhere(directory: Path, stream: str, line: bytes) -> str | None:
     """Look for the very same line in the index and the other streams."""
     for path in sorted(directory.glob(f"*{STREAM}")):
         other = stream_of(path)
-        if other != stream and (other == INDEX or is_stream_id(other)):
-            if any(each == line for each in whole_lines(lambda number, path=path: None if number else path)):  # type: ignore[misc]
-                return "the index" if other == INDEX else f"the stream {other}"
+        if other != stream and (other == INDEX or is_stream_id(other)) and line in whole_lines(_only(path)):
+            return "the index" if other == INDEX else f"the stream {other}"
     return None
+
+
+def _only(path: Path) -> Callable[[int], Path | None]:
+    return lambda number: None if number else path
 
 
 def _newer(walk: _Walked, index: IndexWalk) -> bool:
@@ -347,11 +360,11 @@ def _missing(
 ) -> list[Finding]:
     """Find streams that are named somewhere and have no file."""
     findings = []
-    named = {stream: "the index names" for stream in index.streams}
+    named = dict.fromkeys(index.streams, "the index names")
     named |= {stream: "an anchor names" for stream in claims if stream != INDEX and stream not in named}
     named |= {stream: "has notes" for stream in listing.lonely if stream not in named and _noted(place, stream)}
     for stream, by in sorted(named.items()):
-        if stream not in walked and not os.path.lexists(place / f"{stream}.000000{STREAM}"):
+        if stream not in walked and not os.path.lexists(segment_path(place, stream, 0)):
             what = (
                 "the stream has notes, but its records are gone"
                 if by == "has notes"
@@ -364,7 +377,7 @@ def _missing(
 def _noted(place: Path, stream: str) -> bool:
     """Whether a stream has notes; an empty file is what remains when the disk was full before it could be made."""
     try:
-        return (place / f"{stream}{CHECKPOINTS}").lstat().st_size > 0
+        return checkpoints_path(place, stream).lstat().st_size > 0
     except OSError:
         return False
 

@@ -19,8 +19,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cedarbox.audit.checkpoint import origin_of
 from cedarbox.audit.claims import Claim, Facts, Finding
 from cedarbox.audit.diagnose import changed_with_its_hash, name_break
-from cedarbox.audit.files import CHECKPOINTS
-from cedarbox.audit.lines import Piece, pieces, segment_path, whole_lines
+from cedarbox.audit.files import checkpoints_path, segment_path
+from cedarbox.audit.index import FORMAT
+from cedarbox.audit.lines import Piece, pieces, whole_lines
 from cedarbox.audit.merkle import Tree
 from cedarbox.audit.notes import Note, notes_in, public_key_from, read_note
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
@@ -32,7 +33,6 @@ __all__ = ["StreamWalk"]
 
 _FRAME: Final = frozenset({b"ledger.opened", b"ledger.closed", b"segment.sealed"})
 _NEVER: Final = -1
-FORMAT: Final = "cedarbox.ledger/2"
 
 
 class _Mismatch(NamedTuple):
@@ -61,6 +61,7 @@ class StreamWalk:
         facts: What the index says about it; None when the index does not have it.
         anchors: What was saved elsewhere about it.
         last_segment: Number of the last segment that the directory lists; -1 for none.
+        wanted: A record whose first good note is kept; -1 for none.
         elsewhere: Gives the other stream that has a line, if one has.
         seen: Told how many bytes were read.
 
@@ -74,6 +75,7 @@ class StreamWalk:
         segment: Number of the last one that has a record.
         names: The stream that its first record names; empty when there is no good one.
         index_seq: The record of the index that its first record names; -1 when it does not.
+        covering: The first good note that covers the wanted record.
         findings: What is wrong.
         notes: What is worth knowing and not wrong.
     """
@@ -87,6 +89,7 @@ class StreamWalk:
         *,
         anchors: Sequence[Claim] = (),
         last_segment: int = -1,
+        wanted: int = -1,
         elsewhere: Callable[[bytes], str | None] = lambda line: None,
         seen: Callable[[int], object] | None = None,
     ) -> None:
@@ -97,6 +100,8 @@ class StreamWalk:
         self.closed, self.segments, self.names, self.index_seq = False, 0, "", -1
         self._elsewhere, self._seen, self._last_segment = elsewhere, seen, last_segment
         self.segment = 0
+        self._wanted = wanted
+        self.covering: Note | None = None
         self._tree, self._time, self._scan = Tree(), b"", Scanner()
         claims = [*(facts.claims if facts is not None else ()), *anchors]
         self._claims = sorted((claim for claim in claims if claim.size), key=lambda claim: claim.size)
@@ -126,7 +131,7 @@ class StreamWalk:
         """Walk over the records, then compare the end with what is known about it."""
         with ExitStack() as stack:
             try:
-                file = stack.enter_context(open_regular(self.directory / f"{self.stream}{CHECKPOINTS}"))
+                file = stack.enter_context(open_regular(checkpoints_path(self.directory, self.stream)))
                 self._note_source = notes_in(file, os.fstat(file.fileno()).st_size)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):
@@ -219,7 +224,7 @@ class StreamWalk:
             if prev != before or stated != digits or seq != b"%d" % size:
                 self.size, self.hash, self._time = size, before.decode(), last
                 return self._break()
-            if time < last or ended or size == end or size == 0 or event in _FRAME:
+            if time < last or ended or size in (end, 0) or event in _FRAME:
                 self.size, self.hash, self._time = size, before.decode(), last
                 if not self._fits(event, time, line):
                     return False
@@ -241,7 +246,7 @@ class StreamWalk:
             stops.append(self._claims[self._claimed].size)
         return min(stops, default=_NEVER)
 
-    def _fits(self, event: bytes, time: bytes, line: bytes) -> bool:
+    def _fits(self, event: bytes, time: bytes, line: bytes) -> bool:  # noqa: PLR0911  # one return for each check
         """Check what chain and hash do not: the frame of the stream and the order of times."""
         if self.closed or self.size == self._end_size:
             return self._find("spliced", self.size, "there are records after the end of the stream", at=True)
@@ -283,7 +288,7 @@ class StreamWalk:
         if self._next_key is None or attrs.get("segment") != self.segment:
             return self._find("spliced", self.size, "segment.sealed does not name its segment and a key", at=True)
         told = self.facts.seals.get(self.segment) if self.facts is not None else None
-        if told is not None and told != (self.size + 1, attrs["next_public_key"]):
+        if told is not None and (told.size, told.public_key) != (self.size + 1, attrs["next_public_key"]):
             return self._find("key", self.size, "the index names another end of the segment or another key", at=True)
         self._sealed = True
         return True
@@ -314,11 +319,13 @@ class StreamWalk:
             return self._forked()
         return True
 
-    def _compare_note(self, note: Note, root: bytes) -> bool:
+    def _compare_note(self, note: Note, root: bytes) -> bool:  # noqa: PLR0911  # one return for each outcome
         state = note.signed_by(self._key) if self._key is not None else "other"
         if note.root == root:
             if state == "good":
                 self.signed, self.good_notes = self.size, self.good_notes + 1
+                if self.covering is None and 0 <= self._wanted < self.size and self._pending is None:
+                    self.covering = note
                 return True
             if self._pending is not None:
                 return True
@@ -373,9 +380,9 @@ class StreamWalk:
         end = self.facts.end if self.facts is not None else None
         if self.closed or self._sealed:
             return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
-        if end is not None and end.state == "ended" and self.size >= end.size:
-            if (rest, sha256(piece.rest).hexdigest()) != (end.torn_bytes, end.torn_sha256):
-                return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
+        over = end is not None and end.state == "ended" and self.size >= end.size
+        if over and end is not None and (rest, sha256(piece.rest).hexdigest()) != (end.torn_bytes, end.torn_sha256):
+            return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
         message = f"{rest} bytes of a last line are being written, or were torn when the writer died"
         self.notes.append(Finding("torn", self.stream, self.size, None, message))
         return True
