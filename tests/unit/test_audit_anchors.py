@@ -273,6 +273,14 @@ def test_a_ledger_whose_process_ended_is_shipped_and_its_checkpoints_come_back(
     assert out.exit_code == 0
     notes = b"".join(path.read_bytes() for path in sorted((tmp_path / "ledger").glob("*.checkpoints")))
     assert sorted(whole_notes((tmp_path / "anchors.checkpoints").read_bytes())) == sorted(whole_notes(notes))
+    check_it = ("audit", "verify", "ledger", "--public-key", "ledger/ledger.pub", "--anchor", "anchors.checkpoints")
+    assert run(*check_it).exit_code == 0, run(*check_it).output
+    stream = next((tmp_path / "ledger").glob("2*.jsonl"))
+    stream.write_bytes(b"".join(stream.read_bytes().splitlines(keepends=True)[:1]))
+    (tmp_path / "ledger" / f"{stream.name.split('.')[0]}.checkpoints").write_bytes(b"")
+    cut_back = run(*check_it)
+    assert cut_back.exit_code == 1
+    assert "truncated" in cut_back.output
 
 
 def test_shipping_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
