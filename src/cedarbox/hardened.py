@@ -16,8 +16,11 @@ from agents.sandbox.session.sandbox_client import BaseSandboxClient
 from agents.sandbox.snapshot import SnapshotBase, SnapshotSpec
 
 from cedarbox.audit import Entry, JsonValue, Ledger
-from cedarbox.audit.place import Place
-from cedarbox.audit.shipper import LedgerSource, Shipper
+from cedarbox.audit.anchoring import Anchoring
+from cedarbox.audit.otlp_checkpoints import CheckpointSource
+from cedarbox.audit.place import Place, Unit
+from cedarbox.audit.shipper import LedgerSource, Shipper, Source
+from cedarbox.audit.target import Target
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
 from cedarbox.boxlite.image_lock import LOCK_FILE
 from cedarbox.boxlite.image_store import ImageStore
@@ -86,12 +89,16 @@ class PolicySandboxClient(GuardedClient):
             raise ConfigurationError(f"{bundle.path / 'entities.json'}: no agent {shown}", hint=hint)
         engine, directory = PolicyEngine(bundle), settings.audit.directory
         spans = settings.otlp.spans or directory.parent / "spans"
-        self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)
+        target, anchors = settings.otlp.target(), settings.audit.anchors()
+        if target is not None:
+            target.check()
+        self.ledger = Ledger.open(
+            directory, signing_key=settings.audit.signing_key, segment_bytes=settings.audit.segment_bytes
+        )
         with ExitStack() as undo:
             undo.callback(self.ledger.close)
             self.telemetry = Telemetry(directory=spans)
             undo.callback(self.telemetry.close)
-            self.shipper: Shipper | None = None
             gate = Gate(
                 engine=engine,
                 ledger=self.ledger,
@@ -125,12 +132,9 @@ class PolicySandboxClient(GuardedClient):
             enforce()
             undo.pop_all()
         self.telemetry.attach()
-        if settings.otlp.endpoint is not None:
-            place = directory.parent / "shipped.json"
-            self.telemetry.prune(Place(place).offset)
-            sources = [LedgerSource(directory), self.telemetry.source()]
-            self.shipper = Shipper(settings.otlp.endpoint, sources, place=place, headers=settings.otlp.headers)
-            self.shipper.start()
+        self.shipper = None if target is None else self._ship(target, settings)
+        self.anchoring = Anchoring(directory, self.ledger.stream, anchors, self.ledger.append)
+        self.anchoring.start()
         atexit.register(self.close)
 
     async def reload(self) -> Change:
@@ -156,14 +160,36 @@ class PolicySandboxClient(GuardedClient):
                 the next process that opens the same directories.
 
         Returns:
-            True when nothing is left to send.
+            True when nothing is left to send, and every anchor took the last checkpoints.
         """
         atexit.unregister(self.close)
         self.live.stop()
         self.telemetry.detach()
         self.ledger.close()
         self.telemetry.close()
-        return self.shipper.stop(flush) if self.shipper is not None else True
+        anchored = self.anchoring.stop(flush)
+        return (self.shipper.stop(flush) if self.shipper is not None else True) and anchored
+
+    def _ship(self, target: Target, settings: Settings) -> Shipper:
+        """Start to send what is on disk."""
+        directory = settings.audit.directory
+        place = directory.parent / "shipped.json"
+        self.telemetry.prune(Place(place).offset)
+        sources: list[Source] = [LedgerSource(directory), CheckpointSource(directory), self.telemetry.source()]
+        shipper = Shipper(target, sources, place=place, pace=settings.otlp.pace(), on_left=self._left)
+        shipper.start()
+        return shipper
+
+    def _left(self, unit: Unit) -> None:
+        """Put on record that the collector will not have something."""
+        attrs: dict[str, JsonValue] = {
+            "file": unit.key,
+            "start": unit.start,
+            "end": unit.end,
+            "sha256": unit.sha256,
+            "tries": unit.tries,
+        }
+        self.ledger.append(Entry(event="shipping.left", outcome="left", attrs={**attrs, "reason": unit.reason}))
 
 
 def harden(

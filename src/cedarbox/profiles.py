@@ -42,13 +42,26 @@ principal = "agent"    # the agent, as entities.json of the bundle declares it
 [audit]
 directory = ".cedarbox/ledger"
 # signing_key = ".cedarbox/ledger.key"
+# segment_mib = 64                 # a file of records is sealed at this size
 # approvals = ".cedarbox/approvals" # calls that wait for a person, and what was signed
 
-# Where spans and records are sent over OTLP/HTTP. While nobody listens there, they stay on disk.
+# A time-stamp server and a program of yours may vouch for the ledger from outside of this host.
+# [audit.timestamp]
+# url = "http://tsa.corp.example/tsr"
+# ca_file = "/etc/cedarbox/tsa-ca.pem"
+# every_s = 3600
+# [audit.witness]
+# command = ["/usr/local/bin/cedarbox-witness"]
+# every_s = 3600
+
+# Where spans and records are sent by OTLP. While nobody listens there, they stay on disk.
 [otlp]
-endpoint = "http://127.0.0.1:4318"
+endpoint = "http://127.0.0.1:4318" # or "https://collector.corp.example:4318", or "unix:/run/otel.sock"
+# protocol = "http/protobuf"       # or "grpc"
+# For https: ca_file = "/etc/cedarbox/collector-ca.pem" (no other authority is trusted); for mutual TLS also
+# client_certificate and client_key, PEM files.
 # spans = ".cedarbox/spans"
-# headers = {{ authorization = "Bearer …" }}
+# headers = {{ authorization = "file:/etc/cedarbox/otlp-token" }} # or env:NAME
 
 # What a sandbox is made of: a local OCI layout, or an image that is pinned by its digest.
 [sandbox]

@@ -14,6 +14,7 @@ from tests.unit.bundles import PERMIT_ALL, write_bundle
 
 from cedarbox import PolicySandboxClient
 from cedarbox.audit import read_records
+from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT, CheckpointSource
 from cedarbox.collector.store import Store
 from cedarbox.settings import load_settings
 
@@ -67,8 +68,14 @@ async def test_a_killed_collector_loses_nothing_and_stops_nothing(tmp_path: Path
     stop(second, signal.SIGTERM)
 
     written = {f"{stream}/{record.seq}" for stream, record in read_records(tmp_path / "ledger")}
+    index = (tmp_path / "ledger" / "index.jsonl").read_bytes()
+    written |= {f"index/{number}" for number in range(index.count(b"\n"))}
     with Store(tmp_path / "store") as store:
-        rows = store.logs(limit=10_000)
+        found = store.logs(limit=10_000)
+        rows = [row for row in found if row.event != CHECKPOINT_EVENT]
+        source = CheckpointSource(tmp_path / "ledger")
+        notes = [note for path in source.streams() for note in source.cut(path.read_bytes())]
+        assert sorted(f"{row.body}\n".encode() for row in found if row.event == CHECKPOINT_EVENT) == sorted(notes)
         assert len(rows) == len(written)
         assert {row.record_id for row in rows} == written
         assert not any(row.conflict for row in rows)

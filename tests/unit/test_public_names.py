@@ -73,7 +73,7 @@ def test_settings_come_from_file_then_environment_then_arguments(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "cedarbox.toml"
-    file.write_text('[policy]\nbundle = "from-file"\n[sandbox]\ncpus = 2\n[otlp]\nendpoint = "http://a.example:4318"\n')
+    file.write_text('[policy]\nbundle = "from-file"\n[sandbox]\ncpus = 2\n[otlp]\nendpoint = "http://127.0.0.9:4318"\n')
     assert load_settings(file).policy.bundle == Path("from-file")
     monkeypatch.setenv("CEDARBOX_POLICY__BUNDLE", "from-environment")
     monkeypatch.setenv("CEDARBOX_SANDBOX__MEMORY_MIB", "2048")
@@ -84,7 +84,7 @@ def test_settings_come_from_file_then_environment_then_arguments(
         2048,
     )
     assert load_settings(file, policy={"bundle": "argument"}).policy.bundle == Path("argument")
-    assert load_settings(file).otlp.endpoint == "http://a.example:4318"
+    assert load_settings(file).otlp.endpoint == "http://127.0.0.9:4318"
 
 
 def test_without_a_file_the_defaults_hold(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,64 +1,44 @@
-"""The shipper: sends what is on disk to a collector by OTLP over HTTP, and remembers what was acknowledged.
+"""The shipper: sends what is on disk to a collector by OTLP, and remembers what was acknowledged.
 
 What counts is on disk before the shipper sees it, so the shipper may be late, or die: it goes on from its place. It
-sends every line at least once. A line that is sent again carries the same ``audit.record.id``. A batch counts as
-acknowledged only when the collector answers 200 and rejects nothing; otherwise the whole batch is sent again.
+sends every unit at least once. A record that is sent again carries the same ``audit.record.id``. A batch counts as
+acknowledged only when the collector says so and rejects nothing of it.
+
+A batch that is refused is halved until the unit at fault stands alone. When the collector takes what comes after that
+unit, the place goes past it, and it is tried again on its own; `cedarbox.audit.place` says what becomes of it. While
+the collector takes nothing, nothing is passed over.
+
+Of the processes that share a place file, one ships the streams of all of them; when it ends, another takes over.
 """
 
 from __future__ import annotations
 
-import gzip
-import os
 import threading
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from time import monotonic
-from typing import Final, Protocol
-from urllib.parse import urlsplit
+from typing import Final
 
-import httpx
-from google.protobuf.message import DecodeError
-from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceResponse
-from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceResponse
-
+from cedarbox.audit.backoff import Backoff
 from cedarbox.audit.files import stream_of
+from cedarbox.audit.held import Held, now, refused_unit
 from cedarbox.audit.otlp import LedgerSource
-from cedarbox.audit.place import Place
-from cedarbox.errors import CedarboxError, ConfigurationError, LedgerError
-from cedarbox.files import open_regular
+from cedarbox.audit.pace import Pace, Status
+from cedarbox.audit.place import Place, Unit
+from cedarbox.audit.source import Source, complete_end, count_units, read_units
+from cedarbox.audit.target import AwayError, RefusedError, Target, Transport
+from cedarbox.errors import CedarboxError, LedgerError
 
-__all__ = ["LedgerSource", "Shipper", "Source"]
+__all__ = ["LedgerSource", "Pace", "Shipper", "Source", "Status"]
 
-_BATCH_LINES: Final = 512
-_BATCH_BYTES: Final = 1024 * 1024
-_CHUNK: Final = 1024 * 1024
-_POLL_SECONDS: Final = 0.2
-_FIRST_BACKOFF: Final = 0.1
-_LAST_BACKOFF: Final = 30.0
-_REQUEST_SECONDS: Final = 10.0
-
-
-class Source(Protocol):
-    """Lines on disk that go to a collector. The files only grow, line by line."""
-
-    @property
-    def name(self) -> str:
-        """Short name, part of the keys in the place file."""
-        ...
-
-    @property
-    def path(self) -> str:
-        """OTLP path: ``/v1/logs`` or ``/v1/traces``."""
-        ...
-
-    def streams(self) -> list[Path]:
-        """List the files."""
-        ...
-
-    def encode(self, lines: Sequence[bytes], stream: str) -> bytes:
-        """Make the protobuf request for lines with their line feeds. ``stream`` is the file name to its first dot."""
-        ...
+_WHOLE: Final = ""
+_LOOK_SECONDS: Final = 0.05
+_PROBES: Final = 16
+"""How many units after a refused one are tried before it counts as the collector that refuses, not the unit."""
+_DOUBTS: Final = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,56 +51,77 @@ class _Backlog:
     offset: int
 
 
-class _RefusedError(CedarboxError):
-    """The collector did not take a batch."""
+@dataclass(slots=True)
+class _Doubt:
+    """A batch of a stream that was refused: how small the next one is, and since when."""
+
+    limit: int
+    taken: int
+    tries: int = 0
 
 
 class Shipper:
     """Ships in a thread of its own. Nothing that goes wrong here fails or delays the run.
 
     Args:
-        endpoint: Base URL of the collector, such as ``http://127.0.0.1:4318``.
+        target: The collector; a text is the endpoint of one for OTLP/HTTP.
         sources: What to ship.
         place: JSON file with the acknowledged offset of each stream; made when missing.
-        headers: Further HTTP headers, for authentication say.
+        pace: How much and how often.
+        on_left: Told of each unit that is left; what it raises is passed over.
 
     Raises:
-        ConfigurationError: The endpoint is no http or https URL.
+        ConfigurationError: The endpoint, a certificate or a header cannot be used.
     """
 
     def __init__(
-        self, endpoint: str, sources: Sequence[Source], *, place: Path, headers: Mapping[str, str] | None = None
+        self,
+        target: Target | str,
+        sources: Sequence[Source],
+        *,
+        place: Path,
+        pace: Pace | None = None,
+        on_left: Callable[[Unit], object] | None = None,
     ) -> None:
-        parts = urlsplit(endpoint)
-        if parts.scheme not in {"http", "https"} or not parts.hostname:
-            raise ConfigurationError(
-                f"{endpoint!r} is no address of a collector", hint='give one like "http://127.0.0.1:4318"'
-            )
-        self._endpoint, self._sources = endpoint.rstrip("/"), tuple(sources)
-        self._headers = dict(headers or {}) | {
-            "content-type": "application/x-protobuf",
-            "content-encoding": "gzip",
-        }
+        self._target = Target(endpoint=target) if isinstance(target, str) else target
+        self._target.check()
+        self._sources, self._pace = tuple(sources), pace or Pace()
         self._place = Place(place)
-        self._changed = threading.Condition()
+        self._held = Held(self._place, self._sources, tries=self._pace.held_tries, on_left=on_left)
+        self._backoff = Backoff(self._pace.first_s, self._pace.last_s)
+        self._doubts: dict[str, _Doubt] = {}
+        self._taken: dict[str, int] = {}
         self._wake = threading.Event()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
-        self._last_error = ""
 
     @property
     def last_error(self) -> str:
-        """Why the last attempt failed; empty after a success."""
-        return self._last_error
+        """What fails now; empty when all works."""
+        return self._backoff.error
 
     @property
     def pending(self) -> int:
-        """Number of lines that are on disk and not acknowledged.
+        """Number of units that are on disk and not acknowledged.
 
         Raises:
             LedgerError: The files cannot be read.
         """
-        return sum(_complete(backlog.file, backlog.offset)[1] for backlog in self._backlogs())
+        return self.status.pending_records
+
+    @property
+    def status(self) -> Status:
+        """How far it is. All that is pending is read for it.
+
+        Raises:
+            LedgerError: The files cannot be read.
+        """
+        held = self._place.held
+        records, size = len(held), sum(unit.end - unit.start for unit in held)
+        for backlog in self._backlogs():
+            records += count_units(backlog.source, backlog.file, backlog.offset)
+            size += complete_end(backlog.source, backlog.file, backlog.offset) - backlog.offset
+        return Status(self.last_error, records, size, self._place.last, held, self._place.left)
 
     def start(self) -> None:
         """Start the thread; nothing happens when it runs already."""
@@ -130,26 +131,26 @@ class Shipper:
             self._thread.start()
 
     def flush(self, timeout: float) -> bool:
-        """Wait until all that is on disk now has been acknowledged.
+        """Wait until all that is on disk now has been acknowledged, by whichever process ships it.
 
         Args:
             timeout: Seconds to wait at most.
 
         Returns:
-            True when it has been; False also when the files cannot be read.
+            True when it has been, but for what was left; False also when the files cannot be read.
         """
         deadline = monotonic() + timeout
         try:
-            targets = {backlog.key: _complete(backlog.file, backlog.offset)[0] for backlog in self._backlogs()}
+            targets = {
+                backlog.key: complete_end(backlog.source, backlog.file, backlog.offset) for backlog in self._backlogs()
+            }
         except (OSError, CedarboxError) as error:
-            self._last_error = str(error)
+            self._backoff.fail(_WHOLE, str(error))
             return False
         self._wake.set()
-        with self._changed:
-            return self._changed.wait_for(
-                lambda: all(self._place.offset(key) >= target for key, target in targets.items()),
-                max(0.0, deadline - monotonic()),
-            )
+        while not (done := self._is_past(targets)) and monotonic() < deadline:
+            time.sleep(min(_LOOK_SECONDS, max(0.0, deadline - monotonic())))
+        return done
 
     def stop(self, timeout: float = 5.0) -> bool:
         """Flush, then end the thread.
@@ -168,118 +169,155 @@ class Shipper:
             thread.join(1.0)  # it may sit in a request to a collector that hangs; it is a daemon
         return done
 
+    def _is_past(self, targets: dict[str, int]) -> bool:
+        if any(self._place.offset(key) < target for key, target in targets.items()):
+            return False
+        return not any(unit.key in targets and unit.start < targets[unit.key] for unit in self._place.held)
+
     def _backlogs(self) -> list[_Backlog]:
-        result = []
-        for source in self._sources:
-            for file in source.streams():
-                key = f"{source.name}/{file.name}"
-                result.append(_Backlog(source, file, key, self._place.offset(key)))
-        return result
+        return [backlog for source in self._sources for backlog in self._backlogs_of(source)]
+
+    def _backlogs_of(self, source: Source) -> Iterator[_Backlog]:
+        for file in source.streams():
+            key = f"{source.name}/{file.name}"
+            yield _Backlog(source, file, key, self._place.offset(key))
 
     def _run(self) -> None:
-        backoff = _FIRST_BACKOFF
-        with httpx.Client(trust_env=False, timeout=_REQUEST_SECONDS, headers=self._headers) as client:
+        transport: Transport | None = None
+        try:
             while not self._stopping.is_set():
-                failed, sent = self._round(client)
-                if failed:
-                    self._rest(backoff)
-                    backoff = min(backoff * 2, _LAST_BACKOFF)
-                    continue
-                backoff = _FIRST_BACKOFF
+                sent = False
+                try:
+                    if self._place.hold():
+                        transport = transport or self._target.connect()
+                        sent = self._round(transport)
+                        self._backoff.work(_WHOLE)
+                except AwayError as error:
+                    self._backoff.fail(_WHOLE, str(error), wait_s=error.wait_s)
+                except Exception as error:  # noqa: BLE001 - the thread must not end
+                    self._backoff.fail(_WHOLE, f"{type(error).__name__}: {error}")
+                if self._backoff.blocks(_WHOLE) and transport is not None:
+                    transport.close()  # the next one reads the certificates again
+                    transport = None
                 if not sent:
-                    self._rest(_POLL_SECONDS)
+                    self._rest(max(self._pace.poll_s, self._backoff.remaining(_WHOLE)))
+        finally:
+            if transport is not None:
+                transport.close()
+            self._place.release()
 
     def _rest(self, seconds: float) -> None:
-        """Wait; a flush or a stop ends the wait at once."""
-        self._wake.wait(seconds)
-        self._wake.clear()
+        """Wait; a flush or a stop ends the wait at once, but not a wait that the collector asked for."""
+        if self._wake.wait(seconds):
+            self._wake.clear()
+            self._backoff.hurry()
+            self._stopping.wait(self._backoff.remaining(_WHOLE))
 
-    def _round(self, client: httpx.Client) -> tuple[bool, bool]:
-        """Send one batch of each stream. Gives whether any failed, and whether any was sent."""
-        failed = sent = False
+    def _round(self, transport: Transport) -> bool:
+        """Send one batch of each stream. Gives whether any was sent."""
+        sent = False
+        for source, unit in self._held.units():
+            scope = f"{unit.key} at {unit.start}"
+            self._scoped(scope, source.path, partial(self._held.retry, transport, source, unit))
+        for source in self._sources:
+            backlogs: list[_Backlog] = []
+            self._scoped(source.name, source.path, partial(self._look, source, backlogs))
+            for backlog in backlogs:
+                if self._stopping.is_set():
+                    return sent
+                work = self._scoped(backlog.key, source.path, partial(self._ship, transport, backlog))
+                sent = work or sent
+        return sent
+
+    def _look(self, source: Source, backlogs: list[_Backlog]) -> bool:
+        """List the files of a source, and drop the places of files that are gone when there are others."""
+        backlogs.extend(self._backlogs_of(source))
+        alive = {backlog.key for backlog in backlogs}
+        if alive:
+            self._place.forget(
+                key for key in self._place.known if key.startswith(f"{source.name}/") and key not in alive
+            )
+        return False
+
+    def _scoped(self, scope: str, path: str, work: Callable[[], bool]) -> bool:
+        """Do something unless it failed a while ago; only a collector that is away ends the round."""
+        if self._backoff.blocks(scope) or self._backoff.blocks(path):
+            return False
         try:
-            backlogs = self._backlogs()
-        except (OSError, CedarboxError) as error:
-            self._last_error = str(error)
-            return True, False
-        for backlog in backlogs:
-            if self._stopping.is_set():
-                break
-            try:
-                sent = self._ship(client, backlog) or sent
-            except httpx.HTTPError as error:
-                self._last_error = f"{self._endpoint}: {type(error).__name__}: {error}"
-                return True, sent  # the collector is away, for the other streams too
-            except Exception as error:  # noqa: BLE001 - a source of any kind must not end the thread
-                self._last_error = f"{backlog.key}: {error}"
-                failed = True
-        if not failed:
-            self._last_error = ""
-        return failed, sent
+            done = work()
+        except AwayError as error:
+            if not error.answered:
+                raise
+            self._backoff.fail(path, str(error), wait_s=error.wait_s)
+            return False
+        except Exception as error:  # noqa: BLE001 - a source of any kind must not end the thread
+            self._backoff.fail(scope, f"{scope}: {error}")
+            return False
+        self._backoff.work(scope)
+        if done:
+            self._backoff.work(path)
+        return done
 
-    def _ship(self, client: httpx.Client, backlog: _Backlog) -> bool:
+    def _ship(self, transport: Transport, backlog: _Backlog) -> bool:
         """Send one batch and remember the answer. Gives False when there is nothing to send."""
-        if backlog.file.stat().st_size <= backlog.offset:
+        size = backlog.file.stat().st_size
+        if size <= backlog.offset:
+            if size < backlog.offset:
+                raise LedgerError("the file is shorter than what the collector acknowledged")
             return False
-        lines = _read(backlog.file, backlog.offset)
-        if not lines:
+        doubt = self._doubts.get(backlog.key)
+        units = self._units(backlog, backlog.offset, self._pace.batch_units if doubt is None else doubt.limit)
+        if not units:
             return False
-        body = gzip.compress(backlog.source.encode(lines, stream_of(backlog.file)), compresslevel=1, mtime=0)
-        answer = client.post(f"{self._endpoint}{backlog.source.path}", content=body)
-        _check_answer(answer, backlog.source.path)
-        with self._changed:
-            self._place.advance(backlog.key, backlog.offset + sum(map(len, lines)))
-            self._changed.notify_all()
+        try:
+            self._send(transport, backlog, units)
+        except RefusedError as error:
+            doubt = doubt or _Doubt(0, self._taken.get(backlog.source.path, 0))
+            self._doubts[backlog.key] = doubt
+            doubt.limit = max(1, len(units) // 2)
+            if len(units) > 1:
+                return True
+            doubt.tries += 1
+            self._isolate(transport, backlog, units[0], str(error))
+            return True
+        self._advance(backlog, backlog.offset + sum(map(len, units)))
+        if doubt is not None:
+            doubt.limit *= 2
+            if doubt.limit >= self._pace.batch_units:
+                del self._doubts[backlog.key]
         return True
 
+    def _isolate(self, transport: Transport, backlog: _Backlog, first: bytes, reason: str) -> None:
+        """Go past a unit that is refused alone, when the collector takes one that comes after it.
 
-def _check_answer(answer: httpx.Response, path: str) -> None:
-    """Take only a full acknowledgement.
+        Raises:
+            RefusedError: It takes none of the next ones, or there are none.
+        """
+        following = self._units(backlog, backlog.offset + len(first), _PROBES)
+        held = [refused_unit(backlog.key, backlog.offset, first, reason)]
+        for unit in following:
+            try:
+                self._send(transport, backlog, [unit])
+            except RefusedError as error:
+                held.append(refused_unit(backlog.key, held[-1].end, unit, str(error)))
+                continue
+            self._doubts.pop(backlog.key, None)
+            self._advance(backlog, held[-1].end + len(unit), held)
+            return
+        doubt = self._doubts[backlog.key]
+        if doubt.tries > _DOUBTS and self._taken.get(backlog.source.path, 0) > doubt.taken:
+            del self._doubts[backlog.key]  # it takes what other streams have
+            self._place.advance(backlog.key, held[0].end, held=held[:1])
+            return
+        raise RefusedError(reason)
 
-    Raises:
-        _RefusedError: The status is not 200, the body is no OTLP answer, or something was rejected.
-    """
-    if answer.status_code != httpx.codes.OK:
-        raise _RefusedError(f"the collector answered {answer.status_code}")
-    try:
-        if path == "/v1/logs":
-            logs = ExportLogsServiceResponse.FromString(answer.content).partial_success
-            rejected, reason = logs.rejected_log_records, logs.error_message
-        else:
-            spans = ExportTraceServiceResponse.FromString(answer.content).partial_success
-            rejected, reason = spans.rejected_spans, spans.error_message
-    except DecodeError as error:
-        raise _RefusedError("the answer of the collector is not OTLP protobuf") from error
-    if rejected:
-        raise _RefusedError(f"the collector rejected {rejected} of a batch: {reason!a}")
+    def _send(self, transport: Transport, backlog: _Backlog, units: list[bytes]) -> None:
+        source = backlog.source
+        transport.send(source.path, source.encode(units, stream_of(backlog.file)))
+        self._taken[source.path] = self._taken.get(source.path, 0) + 1
 
+    def _advance(self, backlog: _Backlog, offset: int, held: Sequence[Unit] = ()) -> None:
+        self._place.advance(backlog.key, offset, held=held, at=now())
 
-def _read(file: Path, offset: int) -> list[bytes]:
-    """Read whole lines from an offset, a batch at most; one line at least when it is whole."""
-    lines: list[bytes] = []
-    size = 0
-    with open_regular(file) as stream:
-        stream.seek(offset)
-        while len(lines) < _BATCH_LINES and size < _BATCH_BYTES:
-            line = stream.readline()
-            if not line.endswith(b"\n"):
-                break
-            lines.append(line)
-            size += len(line)
-    return lines
-
-
-def _complete(file: Path, offset: int) -> tuple[int, int]:
-    """Give where the last whole line after an offset ends, and how many whole lines there are after it."""
-    end, count = offset, 0
-    try:
-        with open_regular(file) as stream:
-            position = stream.seek(offset)
-            while chunk := stream.read(_CHUNK):
-                last = chunk.rfind(b"\n")
-                if last >= 0:
-                    end, count = position + last + 1, count + chunk.count(b"\n")
-                position += len(chunk)
-    except OSError as error:
-        raise LedgerError(f"{file}: the stream cannot be read: {os.strerror(error.errno or 0)}") from error
-    return end, count
+    def _units(self, backlog: _Backlog, offset: int, limit: int) -> list[bytes]:
+        return read_units(backlog.source, backlog.file, offset, units=limit, size=self._pace.batch_bytes)
