@@ -15,6 +15,7 @@ from tests.unit.ledgers import check, child
 
 from cedarbox.audit.ledger import Ledger
 from cedarbox.audit.record import Entry
+from cedarbox.audit.verify import verify_ledger
 
 LONG = os.environ.get("CEDARBOX_LONG") == "1"
 ROUNDS = 500 if LONG else 40
@@ -41,7 +42,7 @@ def busy(directory: Path, effects: int) -> None:
         thread.join()
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1200)
 def test_kill_9_over_busy_writers_loses_and_doubles_nothing(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     directory, seed = tmp_path / "ledger", random.SystemRandom().randrange(2**32)
     chance, counts = random.Random(seed), Counter[str]()
@@ -61,6 +62,8 @@ def test_kill_9_over_busy_writers_loses_and_doubles_nothing(tmp_path: Path, caps
         counts["index appends cut short"] += (tmp_path / "ledger.key.next").exists()
         Ledger.open(directory).close()
     os.close(effects)
+    report = verify_ledger(directory, public_key=tmp_path / "ledger.pub")
+    assert report.findings == (), seed
     seen = check(directory, tmp_path / "ledger.pub")
     for line in (tmp_path / "effects").read_text().splitlines():
         stream, seq, digest, by = line.split()

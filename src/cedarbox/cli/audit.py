@@ -10,19 +10,19 @@ from rich.console import Console
 from rich.table import Table
 
 from cedarbox.audit import read_records
+from cedarbox.cli.audit_keys import rotate
 from cedarbox.cli.audit_verify import prove, verifier, verify
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Check and show the ledger.", no_args_is_help=True)
-
-Directory = Annotated[Path, typer.Argument(readable=False, help="Directory of the ledger.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
 app.command()(verify)
 app.command()(prove)
 app.command()(verifier)
+app.command()(rotate)
+
+Directory = Annotated[Path, typer.Argument(readable=False, help="Directory of the ledger.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 
 @app.command()
