@@ -19,15 +19,13 @@ __all__ = ["app"]
 app = typer.Typer(help="Check and show the ledger.", no_args_is_help=True)
 app.command()(audit_ship.ship)
 app.command()(audit_ship.anchors)
+app.command()(verify)
+app.command()(prove)
+app.command()(verifier)
 app.command()(rotate)
 
 Directory = Annotated[Path, typer.Argument(readable=False, help="Directory of the ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-app.command()(verify)
-app.command()(prove)
-app.command()(verifier)
 
 
 @app.command()
