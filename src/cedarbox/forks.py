@@ -87,7 +87,6 @@ async def fork(
     async def one() -> SandboxSession:
         async with gate:
             place = beside(snapshot.snapshot, str(uuid.uuid4()))
-            places.append(place)
             try:
                 content = await snapshot.snapshot.restore(dependencies=dependencies)
             except SnapshotError as error:
@@ -96,6 +95,7 @@ async def fork(
                 raise
             with content:
                 await place.persist(content, dependencies=dependencies)
+            places.append(place)
             if isinstance(client, GuardedClient) and (saved := saved_of(snapshot.snapshot)) is not None:
                 # It is the same save: of the same session, under the policies that were in force then.
                 place = with_saved(place, client.keeper.written(place.id, saved))

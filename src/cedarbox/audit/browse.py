@@ -24,6 +24,7 @@ INDEX: Final = "index"
 """The name of the stream that binds the others."""
 
 _CHUNK: Final = 64 * 1024
+_NAMED: Final = 5
 
 
 def record_files(directory: Path) -> dict[str, list[Path]]:
@@ -56,9 +57,9 @@ def browse(directory: Path, query: Query, *, unreadable: Callable[[LedgerError],
     files = record_files(directory)
     wanted = {stream: paths for stream, paths in files.items() if query.of_stream(stream)}
     if query.stream is not None and not wanted:
-        raise LedgerError(
-            f"{directory}: there is no stream {query.stream}", hint=f"there are {', '.join(files) or 'none'}"
-        )
+        # Of many, the newest are the likely ones.
+        known = ", ".join([*(["…"] if len(files) > _NAMED else []), *list(files)[-_NAMED:]])
+        raise LedgerError(f"{directory}: there is no stream {query.stream}", hint=f"there are {known or 'none'}")
     streams = [_wanted(stream, paths, query, unreadable) for stream, paths in wanted.items()]
     # Two records of one time come in the order of their streams' names.
     for _, stream, _, record in heapq.merge(*streams, key=lambda item: item[:3]):

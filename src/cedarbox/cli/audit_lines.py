@@ -61,6 +61,8 @@ def tell(record: Record) -> Told:
         verdict, about = entry.outcome or "", ""
     else:
         verdict, about = _ENDS.get(end, end), kind
+    if (entry.action or "").startswith(about):
+        about = ""
     what = " ".join(filter(None, (about, entry.action, entry.resource)))
     facts = list(_facts(entry.attrs))
     if entry.event not in {"decision", "outcome"} and entry.outcome not in {None, "ok", "refused"}:

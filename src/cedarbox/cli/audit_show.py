@@ -15,7 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from cedarbox.audit import Record
-from cedarbox.audit.browse import browse
+from cedarbox.audit.browse import INDEX, browse
 from cedarbox.audit.follow import follow_streams
 from cedarbox.audit.lineage import EVENTS, lineage_of
 from cedarbox.audit.query import Query
@@ -145,6 +145,8 @@ def _show_one(
     found = [
         (stream, record) for stream, record in browse(directory, query, unreadable=unreadable) if record.seq == seq
     ]
+    # The index numbers its records too; one of it is meant when --stream says so.
+    found = [pair for pair in found if pair[0] != INDEX] or found
     if len(found) != 1:
         unreadable.exit()
         streams = ", ".join(stream for stream, _ in found)
@@ -218,8 +220,9 @@ def _tables(records: Iterator[tuple[str, Record]], width: int) -> Iterator[Table
 def _about(record: Record) -> Text:
     told = tell(record)
     said = [*([f"by {', '.join(told.policies)}"] if told.policies else []), *told.facts]
-    strong = "bold" if told.verdict.isupper() else ""
-    return Text.assemble((told.what, strong), (f"  {'; '.join(said)}" if said else "", "dim"), overflow="fold")
+    # What was denied stands out, and why it was too.
+    strong, weak = ("bold", "") if told.verdict.isupper() else ("", "dim")
+    return Text.assemble((told.what, strong), (f"  {'; '.join(said)}" if said else "", weak), overflow="fold")
 
 
 def _line(stream: str, record: Record) -> Text:

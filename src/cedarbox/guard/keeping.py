@@ -142,8 +142,8 @@ class KeepingSession(FilesSession):
             question = self._question("snapshot restore", actions.restore, snapshot_id=saved, **self._how(other))
             await self._ask(question)
         # What is counted is what is unpacked, whoever else holds the stream.
-        content, measure = await measured_copy(data)
-        with content:
+        copied, measure = await measured_copy(data)
+        with Used(copied) as content:
             if self._keeper is not None:
                 await self._keeper.adopt_archive(self.state.snapshot, measure, session=self.session_id)
             async with self._operation(
@@ -151,7 +151,7 @@ class KeepingSession(FilesSession):
             ) as operation:
                 operation.set("sha256", measure.sha256)
                 operation.set("size_bytes", measure.size_bytes)
-                await super().hydrate_workspace(Used(content))
+                await super().hydrate_workspace(content)
 
     async def _may_save(self) -> bool:
         try:
