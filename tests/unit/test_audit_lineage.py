@@ -64,8 +64,9 @@ def test_a_tree_is_drawn_with_all_that_happened() -> None:
 
 def test_one_snapshot_brings_the_tree_that_it_is_in() -> None:
     lineage = told(*TREE)
-    assert [line.split()[0] for line in drawn(lineage, "c")][0] == "a"
-    assert "z" not in [line.split()[0] for line in drawn(lineage, "c")]
+    words = [line.split()[0] for line in drawn(lineage, "c")]
+    assert words[0] == "a"
+    assert "z" not in words
     assert any(line.split()[:2] == ["a", "<"] for line in drawn(lineage, "11111"))
     with pytest.raises(ConfigurationError, match="no snapshot nope"):
         drawn(lineage, "nope")
