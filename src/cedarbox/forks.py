@@ -13,12 +13,14 @@ from agents.sandbox.session.dependencies import Dependencies
 from agents.sandbox.session.sandbox_client import BaseSandboxClient, BaseSandboxClientOptions
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
-from agents.sandbox.snapshot import LocalSnapshot, SnapshotBase
+from agents.sandbox.snapshot import SnapshotBase
 
 from cedarbox.boxlite import BoxLiteSandboxSessionState
 from cedarbox.boxlite.waiting import finish
 from cedarbox.errors import ConfigurationError, SnapshotError
-from cedarbox.guard import GuardedClient, SealedSnapshot
+from cedarbox.guard import GuardedClient
+from cedarbox.guard.keeper import told_of
+from cedarbox.guard.kept import beside, remove_snapshot, saved_of, with_saved
 from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 
@@ -74,6 +76,8 @@ async def fork(
             f"the session {snapshot.session_id} was not saved", hint="give it a snapshot, stop it, then fork its state"
         )
     if isinstance(client, GuardedClient):
+        # Before anything is copied; each fork is asked about again when it is made.
+        await client.may_restore(snapshot)
         asked = partial(actions.fork, snapshot_id=snapshot.snapshot.id, copies=n)
         await client.gate.ask(Question("snapshot fork", asked, snapshot.snapshot.id), session=str(snapshot.session_id))
     places: list[SnapshotBase] = []
@@ -82,10 +86,19 @@ async def fork(
 
     async def one() -> SandboxSession:
         async with gate:
-            place = _beside(snapshot.snapshot)
-            places.append(place)
-            with await snapshot.snapshot.restore(dependencies=dependencies) as content:
+            place = beside(snapshot.snapshot, str(uuid.uuid4()))
+            try:
+                content = await snapshot.snapshot.restore(dependencies=dependencies)
+            except SnapshotError as error:
+                if isinstance(client, GuardedClient):
+                    await client.keeper.refuse(snapshot.snapshot, error.message, session=str(snapshot.session_id))
+                raise
+            with content:
                 await place.persist(content, dependencies=dependencies)
+            places.append(place)
+            if isinstance(client, GuardedClient) and (saved := saved_of(snapshot.snapshot)) is not None:
+                # It is the same save: of the same session, under the policies that were in force then.
+                place = with_saved(place, client.keeper.written(place.id, saved))
             session = await _made(client, snapshot, place, options)
             sessions.append(session)
             await session.start()
@@ -103,11 +116,6 @@ async def fork(
     return [task.result() for task in tasks]
 
 
-def _beside(snapshot: SnapshotBase) -> SnapshotBase:
-    name = str(uuid.uuid4())
-    return snapshot.at(name) if isinstance(snapshot, SealedSnapshot) else snapshot.model_copy(update={"id": name})
-
-
 async def _made(
     client: BaseSandboxClient[Any],
     state: SandboxSessionState,
@@ -123,8 +131,9 @@ async def _made(
     async with client.gate.noted("snapshot fork", session=None, event="snapshot.forked") as operation:
         session = await client.create(snapshot=place, manifest=manifest, options=options)
         operation.session = str(session.state.session_id)
+        operation.facts.update(told_of(session.state.snapshot))
         operation.set("snapshot.of", str(state.session_id))
-        operation.set("snapshot.id", place.id)
+        operation.set("snapshot.from", state.snapshot.id)
         return session
 
 
@@ -136,9 +145,8 @@ async def _deleted(client: BaseSandboxClient[Any], sessions: list[SandboxSession
             await client.delete(session)
 
     for place in places:
-        # The SDK has no way to remove a snapshot; of the others only their own service knows one.
-        if isinstance(place, SealedSnapshot):
-            place.path.unlink(missing_ok=True)
-        elif isinstance(place, LocalSnapshot):
-            (place.base_path / f"{place.id}.tar").unlink(missing_ok=True)
+        removed = remove_snapshot(place)
+        if removed and isinstance(client, GuardedClient):
+            async with client.gate.noted("snapshot delete", session=None, event="snapshot.deleted") as operation:
+                operation.facts.update(told_of(place))
     await asyncio.gather(*(gone(session) for session in sessions), return_exceptions=True)

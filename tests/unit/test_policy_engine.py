@@ -40,6 +40,7 @@ def _every_action() -> dict[str, Action]:
         "snapshot": actions.snapshot(BASE, session="s", kind="tar", store="local"),
         "restore": actions.restore(BASE, snapshot_id="s", kind="tar", store="local"),
         "fork": actions.fork(BASE, snapshot_id="s", copies=2),
+        "adopt": actions.adopt(BASE, snapshot_id="s", made_under="unknown", in_force="sha256:0"),
         "export": actions.export(BASE, snapshot_id="s", destination="/srv/out.tar"),
         "resolve": actions.resolve(BASE, Host("a.example")),
         "connect": _connect("a.example"),

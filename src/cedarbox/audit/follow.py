@@ -1,20 +1,24 @@
-"""Records as they come: what ``tail -f`` is to a log, for all streams of a ledger."""
+"""Records as they come: what ``tail -f`` is to a log, for all streams of a ledger, their new segments and its index."""
 
 from __future__ import annotations
 
+import heapq
 import time
+from collections import deque
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Final
 
-from cedarbox.audit.files import stream_files
+from cedarbox.audit.browse import record_files
+from cedarbox.audit.query import Query
 from cedarbox.audit.record import MAX_LINE_BYTES, Record
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
-__all__ = ["follow"]
+__all__ = ["follow", "follow_streams"]
 
 _CHUNK: Final = 1024 * 1024
+_EVERYTHING: Final = Query()
 
 
 def follow(
@@ -33,31 +37,92 @@ def follow(
     Raises:
         LedgerError: There is no such directory, or a line is no record.
     """
-    if not directory.is_dir():
-        raise LedgerError(
-            f"{directory} is no ledger", hint="name the directory that audit.directory of the settings has"
-        )
-    places: dict[Path, int] = {} if past else {path: _size(path) for path in stream_files(directory)}
+    for _, record in follow_streams(directory, every_s=every_s, past=past, going_on=going_on):
+        yield record
+
+
+def follow_streams(
+    directory: Path,
+    query: Query = _EVERYTHING,
+    *,
+    every_s: float = 0.2,
+    past: bool = False,
+    last: int = 0,
+    going_on: Callable[[], bool] = lambda: True,
+    unreadable: Callable[[LedgerError], None] | None = None,
+) -> Iterator[tuple[str, Record]]:
+    """Yield the records that are wanted as they are written, with their streams; those of one look in order of time.
+
+    Args:
+        directory: As in :func:`follow`.
+        query: What is wanted.
+        every_s: As in :func:`follow`.
+        past: As in :func:`follow`.
+        last: Begin with the last so many that are there already.
+        going_on: As in :func:`follow`.
+        unreadable: Told each line that is no record, which is left out; None raises.
+
+    Raises:
+        LedgerError: There is no such directory, or a line is no record.
+    """
+
+    def refuse(error: LedgerError) -> None:
+        raise error
+
+    told = unreadable or refuse
+    places: dict[Path, int] = {}
+    if last:
+        yield from deque(_look(directory, query, places, told), maxlen=last)
+    elif not past:
+        places |= {path: _size(path) for paths in record_files(directory).values() for path in paths}
     while going_on():
-        for path in stream_files(directory):
-            for line in _lines(path, places):
-                try:
-                    yield Record.from_line(line)
-                except LedgerError as error:
-                    raise LedgerError(f"{path}: {error.message}", hint="run: cedarbox audit verify") from None
+        yield from _look(directory, query, places, told)
         time.sleep(every_s)
+
+
+def _look(
+    directory: Path, query: Query, places: dict[Path, int], unreadable: Callable[[LedgerError], None]
+) -> Iterator[tuple[str, Record]]:
+    looks = [
+        _records(stream, path, places, unreadable)
+        for stream, paths in record_files(directory).items()
+        if query.of_stream(stream)
+        for path in paths
+    ]
+    for _, stream, _, record in heapq.merge(*looks, key=lambda item: item[:3]):
+        if query.fits(record):
+            yield stream, record
+
+
+def _records(
+    stream: str, path: Path, places: dict[Path, int], unreadable: Callable[[LedgerError], None]
+) -> Iterator[tuple[str, str, int, Record]]:
+    try:
+        for line in _lines(path, places):
+            try:
+                record = Record.from_line(line)
+            except LedgerError as error:
+                unreadable(LedgerError(f"{path}: {error.message}", hint="run: cedarbox audit verify"))
+            else:
+                yield record.time, stream, record.seq, record
+    except OSError as error:
+        unreadable(LedgerError(f"{path}: it cannot be read: {error.strerror}", hint="run: cedarbox audit verify"))
 
 
 def _size(path: Path) -> int:
     # From the beginning of a line that is being written.
-    with open_regular(path) as file:
-        data, size = b"", file.seek(0, 2)
-        begin = size
-        while begin and b"\n" not in data:
-            begin = max(0, begin - _CHUNK)
-            file.seek(begin)
-            data = file.read(size - begin)
-        return begin + data.rfind(b"\n") + 1
+    try:
+        with open_regular(path) as file:
+            data, size = b"", file.seek(0, 2)
+            begin = size
+            while begin and b"\n" not in data:
+                begin = max(0, begin - _CHUNK)
+                file.seek(begin)
+                data = file.read(size - begin)
+            return begin + data.rfind(b"\n") + 1
+    except OSError:
+        # Told when it is to be read.
+        return 0
 
 
 def _lines(path: Path, places: dict[Path, int]) -> Iterator[bytes]:
@@ -71,4 +136,4 @@ def _lines(path: Path, places: dict[Path, int]) -> Iterator[bytes]:
                 places[path] = places.get(path, 0) + len(line) + 1
                 yield line + b"\n"
             if len(rest) > MAX_LINE_BYTES:
-                raise LedgerError(f"{path}: a line is too long", hint="run: cedarbox audit verify")
+                raise OSError(0, "a line is too long")

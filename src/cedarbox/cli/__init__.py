@@ -22,7 +22,7 @@ COMMANDS: Final = {
     "demo": "Let an agent work in a microVM under policy, and show what was decided.",
     "init": "Write a policy bundle with its tests, and a cedarbox.toml that uses it.",
     "approve": "List, grant and reject the calls that wait for an approval.",
-    "audit": "Check and show the ledger.",
+    "audit": "Check the ledger, show it, prove its records and hand them out.",
     "collector": "Receive spans and records by OTLP, and show them.",
     "egress": "Show what leaves the sandboxes of this host.",
     "image": "Import, list and pin the images that sandboxes boot.",

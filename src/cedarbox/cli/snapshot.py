@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -12,7 +13,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from cedarbox.audit import Entry, Ledger
+from cedarbox.audit import Entry, JsonValue, Ledger
 from cedarbox.boxlite import BoxLiteSandboxClient
 from cedarbox.boxlite.host import default_home
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotStore
@@ -153,7 +154,19 @@ def _ledger() -> Ledger:
 
 
 def _deleted(info: SnapshotInfo) -> Entry:
-    return Entry(event="snapshot.deleted", action="snapshot remove", session=info.session, attrs=dict(info.facts()))
+    facts = info.facts()
+    known: dict[str, JsonValue] = {
+        "name": info.id,
+        "parent": info.parent,
+        "kind": "native",
+        "sha256": info.sha256,
+        "size_bytes": info.size_bytes,
+        "image_digest": info.image_digest,
+        "bundle": info.policy_bundle,
+        "of": info.session,
+    }
+    attrs = {**facts, **{f"snapshot.{name}": value for name, value in known.items()}, "uid": os.getuid()}
+    return Entry(event="snapshot.deleted", action="snapshot remove", session=info.session, attrs=attrs)
 
 
 def _taken(info: SnapshotInfo) -> str:

@@ -16,6 +16,7 @@ from types import FunctionType
 from typing import Any, Literal
 
 from agents.sandbox.manifest import Manifest
+from agents.sandbox.session.dependencies import Dependencies
 from agents.sandbox.session.sandbox_client import BaseSandboxClient, BaseSandboxClientOptions
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.session.sandbox_session_state import SandboxSessionState
@@ -25,8 +26,10 @@ from cedarbox.audit import Entry, JsonValue
 from cedarbox.errors import CedarboxError, ConfigurationError
 from cedarbox.guard.allowlists import LEAKS, card_list, refused_entries
 from cedarbox.guard.egress import Carrier
+from cedarbox.guard.exports import delete_snapshot, export_snapshot
 from cedarbox.guard.facts import SandboxFacts, facts_of
 from cedarbox.guard.gate import Gate
+from cedarbox.guard.keeper import Keeper
 from cedarbox.guard.keys import KEY_NAME, SandboxKey
 from cedarbox.guard.manifest import questions
 from cedarbox.guard.question import Impossible, Question
@@ -78,6 +81,7 @@ class GuardedClient(BaseSandboxClient[Any]):
         if self.key.made:
             gate.ledger.append(Entry(event="key.created", attrs={"key": "sandbox"}))
         self._states = StateSeal(self.key, inner.backend_id)
+        self.keeper = Keeper(gate, self.key)
         self.default_snapshot: SnapshotSpec = (
             SealedSnapshotSpec(base_path=beside / "snapshots", key=self.key.path)
             if snapshots == "sealed"
@@ -101,6 +105,7 @@ class GuardedClient(BaseSandboxClient[Any]):
 
         Raises:
             PolicyDenied: Something is not; nothing was made.
+            SnapshotError: The snapshot is not what was written down when it was saved; recorded as a denial.
         """
         if isinstance(options, Mapping):
             options = BaseSandboxClientOptions.parse(dict(options))
@@ -117,6 +122,7 @@ class GuardedClient(BaseSandboxClient[Any]):
             restores = isinstance(snapshot, SnapshotBase) and await self._restorable(snapshot)
             await self.gate.ask_all(self._of_the_lists(engine, facts))
             await self.gate.ask_all(_questions("create", facts, manifest, snapshot, restores=restores))
+            adopted = await self._adopted(snapshot, None) if restores else ""
             session = await self.inner.create(snapshot=snapshot, manifest=manifest, options=options)
             operation.session = str(session.state.session_id)
             operation.facts.update(_record_of(facts, snapshot))
@@ -124,13 +130,15 @@ class GuardedClient(BaseSandboxClient[Any]):
                 operation.facts["egress_dropped"] = list(card.dropped)
             if manifest is not None and session.state.manifest.root != manifest.root:
                 await self._asked_again(session, questions(session.state.manifest, isolated=facts.isolation != "none"))
-            return await self._in_force(await self._guarded(session, facts), "create", facts, engine)
+            guarded = await self._guarded(session, facts, adopted)
+            return await self._in_force(guarded, "create", facts, engine)
 
     async def resume(self, state: SandboxSessionState) -> SandboxSession:
         """Take a sandbox up again if everything that its state says is permitted.
 
         Raises:
             PolicyDenied: Something is not; nothing was taken up.
+            SnapshotError: The snapshot is not what was written down when it was saved; recorded as a denial.
         """
         session_id = str(state.session_id)
         async with self.gate.noted("sandbox resume", session=session_id, event="sandbox.resumed") as operation:
@@ -138,13 +146,15 @@ class GuardedClient(BaseSandboxClient[Any]):
             await self.gate.ask_all(self._of_the_lists(engine, facts), session=session_id)
             asked = _questions("resume", facts, state.manifest, state.snapshot, restores=True)
             await self.gate.ask_all(asked, session=session_id)
+            restores = saves(state.snapshot) and await self._restorable(state.snapshot)
+            adopted = await self._adopted(state.snapshot, session_id) if restores else ""
             saved_under = getattr(state, "policy_bundle", "")
             session = await self.inner.resume(state)
             operation.facts.update(_record_of(facts, state.snapshot))
             if saved_under:
-                # The bundle in force decides; the one that it was saved under is only told.
                 operation.facts["saved_under"] = saved_under
-            return await self._in_force(await self._guarded(session, facts), "resume", facts, engine)
+            guarded = await self._guarded(session, facts, adopted)
+            return await self._in_force(guarded, "resume", facts, engine)
 
     async def delete(self, session: SandboxSession) -> SandboxSession:
         """Delete a sandbox; recorded, never denied: a denied delete would leak a running machine."""
@@ -154,6 +164,43 @@ class GuardedClient(BaseSandboxClient[Any]):
             await self.inner.delete(session._provider)
             session.release()
             return session
+
+    async def may_restore(self, state: SandboxSessionState) -> None:
+        """Ask whether what a session saved may be restored under the policies in force.
+
+        Raises:
+            PolicyDenied: It was made under others, and they do not permit to adopt it; recorded.
+            SnapshotError: It is not what was written down when it was saved; recorded as a denial.
+        """
+        await self._adopted(state.snapshot, str(state.session_id))
+
+    async def export_snapshot(
+        self, state: SandboxSessionState, destination: Path | str, *, dependencies: Dependencies | None = None
+    ) -> Path:
+        """Write what a session saved to a file of this host, in clear, if ``export`` is permitted.
+
+        Args:
+            state: The state of a session that was saved with ``stop()``.
+            destination: The file; what is there stays as it is until the new one is whole.
+            dependencies: Where a remote snapshot finds its client.
+
+        Returns:
+            The real path that was decided and written.
+
+        Raises:
+            PolicyDenied: It is not permitted; nothing was written.
+            SnapshotError: It is not what was saved, is a native one, which lives in its BoxLite home alone, or the file
+                cannot be written.
+        """
+        return await export_snapshot(self.gate, self.keeper, state, destination, dependencies)
+
+    async def delete_snapshot(self, state: SandboxSessionState) -> None:
+        """Remove what a session saved; recorded, never denied.
+
+        Raises:
+            SnapshotError: It is of a kind that cannot be removed here, or was not removed.
+        """
+        await delete_snapshot(self.gate, state)
 
     def serialize_session_state(self, state: SandboxSessionState) -> dict[str, object]:
         """Serialise a state as the guarded client does, and seal it."""
@@ -200,6 +247,10 @@ class GuardedClient(BaseSandboxClient[Any]):
         if facts.requested:
             yield from refused_entries(endpoints(engine, self.gate.principal), facts.requested)
 
+    async def _adopted(self, snapshot: Any, session: str | None) -> str:
+        await self.keeper.check(snapshot, session=session)
+        return await self.keeper.adopt(snapshot, session=session)
+
     async def _restorable(self, snapshot: SnapshotBase) -> bool:
         try:
             return await snapshot.restorable()
@@ -228,7 +279,7 @@ class GuardedClient(BaseSandboxClient[Any]):
                 raise
         return session
 
-    async def _guarded(self, session: SandboxSession, facts: SandboxFacts) -> GuardedSession:
+    async def _guarded(self, session: SandboxSession, facts: SandboxFacts, adopted: str) -> GuardedSession:
         state = session.state
         if facts.digest is not None and getattr(state, "image_digest", facts.digest) is None:
             # A backend that keeps a digest boots nothing else: the image cannot change after the decision.
@@ -245,7 +296,7 @@ class GuardedClient(BaseSandboxClient[Any]):
             # Its snapshots tell which policies it ran under.
             state.policy_bundle = self.gate.engine.bundle.digest
         try:
-            return GuardedSession.wrap(
+            guarded = GuardedSession.wrap(
                 session,
                 self.gate,
                 isolated=facts.isolation != "none",
@@ -257,6 +308,8 @@ class GuardedClient(BaseSandboxClient[Any]):
             # What carries its connections could not be made; nobody else will delete it.
             await self.inner.delete(session)
             raise
+        guarded.keep(self.keeper, image_digest=facts.digest or "", adopted=adopted)
+        return guarded
 
 
 def is_genuine_client(client: Any) -> bool:

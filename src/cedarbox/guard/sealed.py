@@ -14,6 +14,7 @@ from pydantic import PrivateAttr
 from cedarbox.errors import SnapshotError
 from cedarbox.files import open_regular, replacing
 from cedarbox.guard.keys import SandboxKey
+from cedarbox.guard.saved import Measure, Measured, Saved, Used, check_measure
 from cedarbox.guard.sealing import SealedReader, seal
 
 __all__ = ["SealedSnapshot", "SealedSnapshotSpec"]
@@ -33,6 +34,7 @@ class SealedSnapshot(SnapshotBase):
         base_path: The directory; made with mode 0700 when it is missing.
         key: The file of the sandbox key; made on first use.
         sha256: SHA-256 of the file, in hex, once it was saved under guard: no other is restored then. Empty for any.
+        saved: What is known of the last save; None when there was none under guard.
 
     Raises:
         SnapshotError: By :meth:`persist` and :meth:`restore`: it cannot be written, is missing, or is not what was
@@ -44,7 +46,10 @@ class SealedSnapshot(SnapshotBase):
     base_path: Path
     key: Path
     sha256: str = ""
-    _taken: str = PrivateAttr(default="")
+    saved: Saved | None = None
+    _file_sha256: str = PrivateAttr(default="")
+    _taken: Measure | None = PrivateAttr(default=None)
+    _restored: Measure | None = PrivateAttr(default=None)
 
     @property
     def path(self) -> Path:
@@ -57,9 +62,14 @@ class SealedSnapshot(SnapshotBase):
             raise SnapshotError(f"{self.id[:80]!r} is not the id of a sealed snapshot", hint="it was changed")
         return self.base_path / f"{self.id}.sealed"
 
-    def pinned(self) -> SealedSnapshot:
-        """Return the snapshot that restores only what :meth:`persist` last wrote."""
-        return self.model_copy(update={"sha256": self._taken}) if self._taken else self
+    def pinned(self, saved: Saved | None = None) -> SealedSnapshot:
+        """Return the snapshot that restores only what :meth:`persist` last wrote.
+
+        Args:
+            saved: What is known of that; None when nothing more is.
+        """
+        known = {"sha256": self._file_sha256} if self._file_sha256 else {}
+        return self.model_copy(update={**known, "saved": saved})
 
     def at(self, snapshot_id: str) -> SealedSnapshot:
         """Return another snapshot beside this one, not yet saved."""
@@ -69,18 +79,20 @@ class SealedSnapshot(SnapshotBase):
         """Encrypt a stream into the file; the file that was there stays until the new one is whole and on the disk."""
         _ = dependencies
         key = SandboxKey.load(self.key)
-        path = self.path
+        path, passing = self.path, Measured(data)
+        self._taken = None
         try:
             path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
             with replacing(path, 0o600) as sink:
-                taken = await seal(data, sink, key, self._label)
+                file_sha256 = await seal(passing, sink, key, self._label)
         except OSError as error:
             raise SnapshotError(f"{path}: the snapshot cannot be written: {error.strerror}") from error
-        self._taken = taken
+        self._file_sha256, self._taken = file_sha256, passing.measure
 
     async def restore(self, *, dependencies: Dependencies | None = None) -> io.IOBase:
         """Authenticate all of the file, then return its content as a stream that can seek."""
         _ = dependencies
+        self._restored = None
         path, key = self.path, SandboxKey.load(self.key, make=False)
         try:
             file = open_regular(path)
@@ -88,16 +100,21 @@ class SealedSnapshot(SnapshotBase):
             raise SnapshotError(f"{path}: the snapshot cannot be read: {error.strerror}") from error
         try:
             reader = SealedReader(file, key, self._label)
-            await reader.verify(sha256_hex=self.sha256)
+            measure = await reader.verify(sha256_hex=self.sha256)
+            check_measure(self._label, self.saved, measure)
         except BaseException:
             file.close()
             raise
-        return io.BufferedReader(reader)
+
+        def used() -> None:
+            self._restored = measure
+
+        return Used(reader, used)
 
     async def restorable(self, *, dependencies: Dependencies | None = None) -> bool:
         """Whether there is something to restore. One that was saved is; when it is missing, restoring fails."""
         _ = dependencies
-        return bool(self.sha256) or self.path.is_file()
+        return bool(self.sha256) or self.saved is not None or self.path.is_file()
 
     @property
     def _label(self) -> str:

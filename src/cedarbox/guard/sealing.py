@@ -20,6 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from cedarbox.errors import SnapshotError
 from cedarbox.guard.keys import SandboxKey
+from cedarbox.guard.saved import Measure
 
 __all__ = ["CHUNK", "HEADER", "TAG", "SealedReader", "seal"]
 
@@ -100,22 +101,28 @@ class SealedReader(io.RawIOBase):
         self._position = 0
         self._at, self._chunk = -1, b""
 
-    async def verify(self, *, sha256_hex: str = "") -> None:
+    async def verify(self, *, sha256_hex: str = "") -> Measure:
         """Authenticate every chunk.
 
         Args:
             sha256_hex: SHA-256 that the file must have; empty for any.
 
+        Returns:
+            What the content is, not the file.
+
         Raises:
             SnapshotError: The file is not what was sealed.
         """
         self._file.seek(0)
-        digest = sha256(self._file.read(HEADER))
+        digest, content = sha256(self._file.read(HEADER)), sha256()
         for number in range(self._chunks):
-            digest.update(self._read_chunk(number)[1])
+            plain, data = self._read_chunk(number)
+            digest.update(data)
+            content.update(plain)
             await asyncio.sleep(0)
         if sha256_hex and digest.hexdigest() != sha256_hex:
             raise self._refused("it was saved again since, or an older one was put in its place")
+        return Measure(content.hexdigest(), self._size)
 
     def readable(self) -> bool:
         """Say yes."""

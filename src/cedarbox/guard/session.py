@@ -7,11 +7,10 @@ may not stop would be worse than one that may.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from agents.sandbox.entries import BaseEntry
 from agents.sandbox.manifest import Manifest
@@ -20,17 +19,15 @@ from agents.sandbox.session.pty_types import PtyExecUpdate
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
-from cedarbox.errors import CanonicalizationError, PolicyDenied, SnapshotError
+from cedarbox.errors import CanonicalizationError, PolicyDenied
 from cedarbox.guard.admission import name_of
 from cedarbox.guard.answers import DENIED_EXIT_CODE, denied_update, described
-from cedarbox.guard.backend import EndsProcesses, KeepsSnapshots
+from cedarbox.guard.backend import EndsProcesses
 from cedarbox.guard.coverage import GATED
-from cedarbox.guard.files import FilesSession
 from cedarbox.guard.identity import applying_decided_manifest, is_decided
+from cedarbox.guard.keeping import KeepingSession
 from cedarbox.guard.manifest import account_questions, entry_questions, questions
-from cedarbox.guard.question import Impossible, Question
-from cedarbox.guard.sealed import SealedSnapshot
-from cedarbox.guard.stores import saves, store_of
+from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base, Entity
@@ -42,72 +39,12 @@ _EXECUTOR = "BOXLITE_EXECUTOR"
 """An environment key by which BoxLite 0.10.8 runs a command outside of the container, as root of the microVM."""
 
 
-class GuardedSession(FilesSession):
+class GuardedSession(KeepingSession):
     """The SDK's session wrapper with a gate in front of every operation.
 
     A run takes exactly this class: see :func:`is_genuine_session`. That the program itself takes a session apart is not
     prevented; code in this process is trusted.
     """
-
-    async def start(self) -> None:
-        """Start the sandbox; recorded. What it does was decided when it was created; what was added since is now.
-
-        Raises:
-            PolicyDenied: The manifest was changed since and may not be applied, or the lifetime is over.
-            SnapshotError: The snapshot is not what was saved; recorded as a denial.
-        """
-        await self._living("sandbox start")
-        await self._decide(self.state.manifest)
-        if self._carriage is not None:
-            self._carriage.begin()
-        try:
-            async with self._gate.noted("sandbox start", session=self.session_id) as operation:
-                await super().start()
-                # Known only now for an image that nothing pinned: it was pulled by the start.
-                if (digest := getattr(self.state, "image_digest", None)) is not None:
-                    operation.facts["image_digest"] = digest
-        except Exception as error:
-            if (damage := _damage_in(error)) is not None:
-                refused = Impossible("restore", f'Snapshot::"{self.state.snapshot.id}"', damage.message)
-                await self._gate.refuse(refused, session=self.session_id)
-            raise
-        if (facts := self._snapshot_facts("restored")) is not None:
-            await self._note_snapshot("snapshot restore", "snapshot.restored", facts)
-
-    async def stop(self) -> None:
-        """Persist the workspace; recorded, never denied.
-
-        It is not saved when the lifetime is over, when a change of policy ended the sandbox, or when the policies that
-        are in force by now deny the snapshot.
-        """
-        keeps = saves(self.state.snapshot) and await self._may_save()
-        async with self._gate.noted("sandbox stop", session=self.session_id) as operation:
-            if saves(self.state.snapshot):
-                operation.set("snapshot.type", self.state.snapshot.type)
-                operation.set("snapshot.id", self.state.snapshot.id)
-                operation.set("snapshot.saved", keeps)
-            if keeps or not saves(self.state.snapshot):
-                await super().stop()
-        if not keeps:
-            return
-        facts = dict(self._snapshot_facts("taken") or {})
-        if isinstance(self.state.snapshot, SealedSnapshot):
-            # From here on the state restores this and nothing else.
-            self.state.snapshot = self.state.snapshot.pinned()
-            facts["sha256"] = self.state.snapshot.sha256
-        await self._note_snapshot("snapshot create", "snapshot.created", facts)
-
-    async def _may_save(self) -> bool:
-        try:
-            await self._living("snapshot create")
-            if self._gate.engine is not self._decided_by:
-                for kind in self._snapshots:
-                    await self._ask(
-                        self._question("snapshot create", actions.snapshot, session=self.session_id, **self._how(kind))
-                    )
-        except PolicyDenied:
-            return False
-        return True
 
     async def shutdown(self) -> None:
         """Tear the sandbox down; recorded, never denied."""
@@ -240,25 +177,6 @@ class GuardedSession(FilesSession):
         async with self._operation("port expose", actions.expose_port, port=port, public=False):
             return await super().resolve_exposed_port(port)
 
-    async def persist_workspace(self) -> io.IOBase:
-        """Hand the workspace out as an archive."""
-        *others, kind = self._snapshots
-        for other in others:
-            question = self._question("snapshot create", actions.snapshot, session=self.session_id, **self._how(other))
-            await self._ask(question)
-        async with self._operation("snapshot create", actions.snapshot, session=self.session_id, **self._how(kind)):
-            return await super().persist_workspace()
-
-    async def hydrate_workspace(self, data: io.IOBase) -> None:
-        """Fill the workspace from an archive."""
-        *others, kind = self._snapshots
-        saved = self.state.snapshot.id
-        for other in others:
-            question = self._question("snapshot restore", actions.restore, snapshot_id=saved, **self._how(other))
-            await self._ask(question)
-        async with self._operation("snapshot restore", actions.restore, snapshot_id=saved, **self._how(kind)):
-            await super().hydrate_workspace(data)
-
     async def _validate_manifest_application(
         self,
         *,
@@ -302,19 +220,6 @@ class GuardedSession(FilesSession):
         """Whether resuming makes the manifest's accounts again; the SDK's own wrapper does not pass this on."""
         return self._inner.should_provision_manifest_accounts_on_resume()
 
-    def _how(self, kind: Literal["tar", "native"]) -> dict[str, str]:
-        return {"kind": kind, "store": store_of(self.state.snapshot, kind)}
-
-    def _snapshot_facts(self, when: Literal["taken", "restored"]) -> Mapping[str, str | int] | None:
-        return self._inner.snapshot_facts(when) if isinstance(self._inner, KeepsSnapshots) else None
-
-    async def _note_snapshot(self, verb: str, event: str, facts: Mapping[str, str | int]) -> None:
-        async with self._gate.noted(verb, session=self.session_id, event=event) as operation:
-            operation.set("snapshot.type", self.state.snapshot.type)
-            operation.set("snapshot.id", self.state.snapshot.id)
-            for name, value in facts.items():
-                operation.set(f"snapshot.{name}", value)
-
     def _commanding(
         self,
         verb: str,
@@ -343,14 +248,3 @@ class GuardedSession(FilesSession):
 def is_genuine_session(session: Any) -> bool:
     """Whether a session is a guarded one, with none of its operations replaced by a subclass or on the object."""
     return type(session) is GuardedSession and not vars(session).keys() & GATED
-
-
-def _damage_in(error: BaseException | None) -> SnapshotError | None:
-    # Backends wrap what goes wrong in a start.
-    seen: set[int] = set()
-    while error is not None and id(error) not in seen:
-        if isinstance(error, SnapshotError):
-            return error
-        seen.add(id(error))
-        error = error.__cause__ or error.__context__
-    return None

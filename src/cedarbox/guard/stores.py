@@ -16,6 +16,7 @@ from agents.sandbox.snapshot import (
 )
 from agents.sandbox.snapshot_defaults import default_local_snapshot_base_dir
 
+from cedarbox.guard.kept import bare
 from cedarbox.guard.sealed import SealedSnapshot, SealedSnapshotSpec
 
 __all__ = ["is_default_of_sdk", "saves", "store_of"]
@@ -33,7 +34,7 @@ _STORES: Final[dict[type, str]] = {
 
 def saves(snapshot: SnapshotSpec | SnapshotBase | None) -> bool:
     """Whether a workspace would be saved at all."""
-    return snapshot is not None and type(snapshot) not in {NoopSnapshot, NoopSnapshotSpec}
+    return snapshot is not None and type(bare(snapshot)) not in {NoopSnapshot, NoopSnapshotSpec}
 
 
 def store_of(snapshot: SnapshotSpec | SnapshotBase, kind: str) -> str:
@@ -43,7 +44,7 @@ def store_of(snapshot: SnapshotSpec | SnapshotBase, kind: str) -> str:
         snapshot: The snapshot, or what it is made from.
         kind: ``tar`` or ``native``; a native one stays with the backend, and only a reference to it goes elsewhere.
     """
-    return "backend" if kind == "native" else _STORES.get(type(snapshot), "unknown")
+    return "backend" if kind == "native" else _STORES.get(type(bare(snapshot)), "unknown")
 
 
 def is_default_of_sdk(snapshot: SnapshotSpec | SnapshotBase | None) -> bool:

@@ -28,6 +28,7 @@ from cedarbox.policy.wire import check_hello, http_request
 __all__ = [
     "ACTION_GROUPS",
     "Action",
+    "adopt",
     "connect",
     "connect_anywhere",
     "create",
@@ -57,6 +58,7 @@ ACTION_GROUPS: Mapping[str, str] = {
     "snapshot": "lifecycle",
     "restore": "lifecycle",
     "fork": "lifecycle",
+    "adopt": "lifecycle",
     "export": "lifecycle",
     "resolve": "network",
     "connect": "network",
@@ -165,6 +167,19 @@ def restore(base: Base, *, snapshot_id: str, kind: Literal["tar", "native"], sto
 def fork(base: Base, *, snapshot_id: str, copies: int) -> Action:
     """Start several sandboxes from one snapshot."""
     return Action("fork", _snapshot(base, snapshot_id), context_of(base, copies=copies), f"{copies} sandboxes")
+
+
+def adopt(base: Base, *, snapshot_id: str, made_under: str, in_force: str) -> Action:
+    """Restore a snapshot that was made under another policy bundle.
+
+    Args:
+        base: What every request carries.
+        snapshot_id: Its id.
+        made_under: Digest of the bundle under which it was made; ``unknown`` when nobody knows.
+        in_force: Digest of the bundle in force.
+    """
+    context = context_of(base, madeUnder=made_under, inForce=in_force)
+    return Action("adopt", _snapshot(base, snapshot_id), context, f"made under {made_under}")
 
 
 def export(base: Base, *, snapshot_id: str, destination: str) -> Action:

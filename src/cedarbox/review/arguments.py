@@ -88,6 +88,7 @@ _BUILDERS: Final[Mapping[str, _Builder]] = {
     "snapshot": _same(actions.snapshot),
     "restore": _same(actions.restore),
     "fork": _same(actions.fork),
+    "adopt": _same(actions.adopt),
     "export": _same(actions.export),
     "resolve": _same(actions.resolve),
     "connect": _same(actions.connect),
