@@ -247,8 +247,7 @@ class Queries:
     def dropped(self) -> list[Dropped]:
         """Give what retention took away."""
         rows = self._reader.rows(
-            """SELECT what, reason, sum(rows), max(time_ns), min(oldest_ns), max(newest_ns) FROM dropped
-            GROUP BY what, reason ORDER BY what, reason"""
+            "SELECT what, reason, rows, last_ns, oldest_ns, newest_ns FROM dropped ORDER BY what, reason"
         )
         return [Dropped(*row) for row in rows]
 

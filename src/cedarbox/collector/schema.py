@@ -38,6 +38,7 @@ _SCHEMA: Final = (
         conflict INTEGER NOT NULL DEFAULT 0)""",
     """CREATE TABLE texts (
         id INTEGER PRIMARY KEY, body TEXT NOT NULL, attributes TEXT NOT NULL, resource INTEGER NOT NULL)""",
+    "CREATE INDEX texts_by_resource ON texts (resource)",
     "CREATE UNIQUE INDEX logs_by_record ON logs (ledger, record_id, digest) WHERE record_id IS NOT NULL",
     "CREATE INDEX logs_by_time ON logs (time_ns, id)",
     "CREATE INDEX logs_by_family ON logs (family, time_ns, id) WHERE family IS NOT NULL",
@@ -49,6 +50,7 @@ _SCHEMA: Final = (
     "CREATE INDEX logs_by_action ON logs (action, time_ns, id) WHERE action IS NOT NULL",
     "CREATE INDEX logs_by_decision ON logs (stream, decision_seq) WHERE decision_seq IS NOT NULL",
     "CREATE INDEX logs_checkpoints ON logs (ledger, stream, seq) WHERE family = 'checkpoint'",
+    "CREATE INDEX logs_plain ON logs (id) WHERE family IS NULL",
     "CREATE INDEX logs_conflicts ON logs (id) WHERE conflict = 1",
     """CREATE TABLE log_policies (
         policy TEXT, time_ns INTEGER, id INTEGER, PRIMARY KEY (policy, time_ns, id)) WITHOUT ROWID""",
@@ -62,6 +64,7 @@ _SCHEMA: Final = (
         parent_id TEXT, name TEXT NOT NULL, kind INTEGER NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
         status INTEGER NOT NULL, message TEXT NOT NULL, attributes TEXT NOT NULL, resource INTEGER NOT NULL)""",
     "CREATE UNIQUE INDEX spans_by_id ON spans (trace_id, span_id)",
+    "CREATE INDEX spans_by_resource ON spans (resource)",
     """CREATE TABLE runs (
         trace_id TEXT PRIMARY KEY, received_ns INTEGER NOT NULL, name TEXT NOT NULL, rooted INTEGER NOT NULL,
         start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL, spans INTEGER NOT NULL, errors INTEGER NOT NULL,
@@ -72,13 +75,14 @@ _SCHEMA: Final = (
         id INTEGER PRIMARY KEY, name TEXT NOT NULL, kind TEXT NOT NULL, unit TEXT NOT NULL, description TEXT NOT NULL,
         temporality INTEGER NOT NULL, monotonic INTEGER NOT NULL, attributes TEXT NOT NULL, resource INTEGER NOT NULL,
         UNIQUE (name, kind, unit, temporality, monotonic, attributes, resource))""",
+    "CREATE INDEX series_by_resource ON series (resource)",
     """CREATE TABLE points (
         series INTEGER, time_ns INTEGER, received_ns INTEGER NOT NULL, start_ns INTEGER NOT NULL, value REAL,
         count INTEGER, detail TEXT, PRIMARY KEY (series, time_ns)) WITHOUT ROWID""",
     "CREATE INDEX points_by_arrival ON points (received_ns)",
     """CREATE TABLE dropped (
-        id INTEGER PRIMARY KEY, time_ns INTEGER NOT NULL, what TEXT NOT NULL, reason TEXT NOT NULL,
-        rows INTEGER NOT NULL, oldest_ns INTEGER NOT NULL, newest_ns INTEGER NOT NULL)""",
+        what TEXT, reason TEXT, rows INTEGER NOT NULL, last_ns INTEGER NOT NULL, oldest_ns INTEGER NOT NULL,
+        newest_ns INTEGER NOT NULL, PRIMARY KEY (what, reason)) WITHOUT ROWID""",
     f"PRAGMA user_version = {VERSION}",
 )
 

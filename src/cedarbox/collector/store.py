@@ -131,6 +131,19 @@ class Store:
             except sqlite3.Error as error:
                 raise HostError(f"{self.path}: could not be written: {error}", hint="check the disk") from error
 
+    def pragma(self, name: str) -> int:
+        """Give the number that a pragma of SQLite holds, such as ``page_count``.
+
+        Raises:
+            HostError: It cannot be read.
+        """
+        with self._lock:
+            try:
+                (row,) = self._db.execute(f"PRAGMA {name}").fetchall()
+            except sqlite3.Error as error:
+                raise HostError(f"{self.path}: could not be read: {error}", hint="check the file") from error
+            return int(row[0])
+
     def runs(self, *, limit: int = 100) -> list[Run]:
         """Return the latest traces, newest first."""
         return self.queries.runs(limit=limit).rows
