@@ -31,6 +31,7 @@ from cedarbox.live import LivePolicies
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.trust import load as load_bundle
 from cedarbox.settings import Settings, load_settings
+from cedarbox.telemetry.attributes import CEDARBOX_LEDGER_STREAM
 from cedarbox.telemetry.spans import Telemetry
 from cedarbox.telemetry.tracing import is_sealed
 
@@ -89,7 +90,11 @@ class PolicySandboxClient(GuardedClient):
         self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)
         with ExitStack() as undo:
             undo.callback(self.ledger.close)
-            self.telemetry = Telemetry(directory=spans)
+            self.telemetry = Telemetry(
+                directory=spans,
+                resource={CEDARBOX_LEDGER_STREAM: self.ledger.stream},
+                metrics_interval_s=settings.otlp.metrics_interval_s,
+            )
             undo.callback(self.telemetry.close)
             self.shipper: Shipper | None = None
             gate = Gate(
@@ -100,6 +105,7 @@ class PolicySandboxClient(GuardedClient):
                 backend=inner.backend_id,
                 mode=settings.policy.mode,
                 approvals=ApprovalStore(settings.audit.approvals or directory.parent / "approvals"),
+                capture=settings.otlp.content_max_chars if settings.otlp.capture_content else 0,
             )
             signing = settings.audit.signing_key
             super().__init__(
@@ -125,12 +131,16 @@ class PolicySandboxClient(GuardedClient):
             enforce()
             undo.pop_all()
         self.telemetry.attach()
+        self.telemetry.metrics.observe(records=lambda: gate.records)
         if settings.otlp.endpoint is not None:
             place = directory.parent / "shipped.json"
             self.telemetry.prune(Place(place).offset)
-            sources = [LedgerSource(directory), self.telemetry.source()]
-            self.shipper = Shipper(settings.otlp.endpoint, sources, place=place, headers=settings.otlp.headers)
-            self.shipper.start()
+            sources = [LedgerSource(directory), self.telemetry.source(), self.telemetry.metrics_source()]
+            shipper = self.shipper = Shipper(
+                settings.otlp.endpoint, sources, place=place, headers=settings.otlp.headers
+            )
+            self.telemetry.metrics.observe(pending=lambda: shipper.pending)
+            shipper.start()
         atexit.register(self.close)
 
     async def reload(self) -> Change:

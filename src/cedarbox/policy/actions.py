@@ -28,6 +28,7 @@ from cedarbox.policy.wire import check_hello, http_request
 __all__ = [
     "ACTION_GROUPS",
     "Action",
+    "capture_content",
     "connect",
     "connect_anywhere",
     "create",
@@ -76,6 +77,7 @@ ACTION_GROUPS: Mapping[str, str] = {
     "invokeTool": "intelligence",
     "useModel": "intelligence",
     "useServerState": "intelligence",
+    "captureContent": "disclosure",
 }
 """Every action of the schema and the group it is in."""
 
@@ -375,3 +377,8 @@ def use_server_state(base: Base, *, state: str, model: str, host: Host | Address
     endpoint = model_endpoint(model, host)
     context = context_of(base, endpoint=endpoint.ref)
     return Action("useServerState", Entity("ServerState", state), context, f"at {endpoint.id}", (endpoint,))
+
+
+def capture_content(base: Base, *, content: str) -> Action:
+    """Put content of one kind on spans; a member of ``Sandbox::Content``."""
+    return Action("captureContent", Entity("Content", content), context_of(base))

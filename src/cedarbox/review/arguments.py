@@ -107,6 +107,7 @@ _BUILDERS: Final[Mapping[str, _Builder]] = {
     "invokeTool": _same(actions.invoke_tool),
     "useModel": _same(actions.use_model),
     "useServerState": _same(actions.use_server_state),
+    "captureContent": _same(actions.capture_content),
 }
 
 # What a case can leave out although the builder wants it spelt out.
@@ -120,6 +121,7 @@ _ENUMS: Final = {
     "hello": "Hello",
     "operation": "FileOperation",
     "capability": "Capability",
+    "content": "Content",
     "state": "ServerState",
     "kind": "ToolKind",
 }

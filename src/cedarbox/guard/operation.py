@@ -1,0 +1,55 @@
+"""An operation while it runs: what its outcome record and its span will say."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from cedarbox.audit import JsonValue, Record
+from cedarbox.telemetry import attributes
+from cedarbox.telemetry.metrics import Metrics
+from cedarbox.telemetry.spans import OperationSpan
+
+__all__ = ["Operation", "Watch", "timed"]
+
+
+class Operation:
+    """An operation that was allowed, while it runs: collects what its outcome record will say."""
+
+    def __init__(self, span: OperationSpan, decision: Record | None, session: str | None) -> None:
+        self.span, self.decision, self.session = span, decision, session
+        self.outcome = "ok"
+        self.facts: dict[str, JsonValue] = {}
+
+    def set(self, name: str, value: str | int | bool) -> None:
+        """Add a fact to the outcome record and the span: a size, an exit code, a digest; never content."""
+        self.facts[name] = value
+        if name in attributes.FACTS:
+            self.span.set(attributes.FACTS[name], value)
+
+    def failed(self, error: BaseException) -> None:
+        """Note how the act ended when it did not succeed."""
+        cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt))
+        self.outcome = "cancelled" if cancelled else "error"
+        self.facts["error.type"] = type(error).__name__
+
+
+class Watch:
+    """An operation whose time is taken, and how it ended."""
+
+    def __init__(self) -> None:
+        self.operation: Operation | None = None
+        self.outcome = "ok"
+
+
+@contextmanager
+def timed(metrics: Metrics, verb: str) -> Iterator[Watch]:
+    """Count the operation that the block is, by what its watch says of its end."""
+    watch, begun = Watch(), time.perf_counter()
+    try:
+        yield watch
+    finally:
+        outcome = watch.operation.outcome if watch.operation is not None else watch.outcome
+        metrics.operated(verb, outcome, time.perf_counter() - begun)
