@@ -19,8 +19,10 @@ from cedarbox.guard.entries import OPERATION, Recording
 from cedarbox.guard.facts import mounting
 from cedarbox.guard.gate import Gate, Operation
 from cedarbox.guard.holds import Hold
+from cedarbox.guard.identity import current_run
 from cedarbox.guard.lifetime import Lifetime
 from cedarbox.guard.manifest import questions
+from cedarbox.guard.operation import Home
 from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.terminals import HeldProcesses
 from cedarbox.policy import PolicyEngine
@@ -90,7 +92,9 @@ class AdmittingSession(SandboxSession):
         self._processes = HeldProcesses(gate, provider._inner)
         self._held, self._cutting, self._revoked = [], None, None
         self._decided_by = gate.engine
-        self._home, self._counted = current_context(), False
+        self._counted, run = False, current_run()
+        self._home = current_context()
+        gate.homes[self.session_id] = Home(self._home, run.id if run is not None else None)
         self._life = None if lifetime_s is None else Lifetime(lifetime_s)
         if isinstance(self._inner, WritesBack):
             self._inner.permission = self._writing_back
@@ -181,6 +185,7 @@ class AdmittingSession(SandboxSession):
     def release(self) -> None:
         """Say that the sandbox is gone: a change of policy has nothing to end any more."""
         self._in_use(False)
+        self._gate.homes.pop(self.session_id, None)
         held, self._held = self._held, []
         for each in held:
             self._gate.holds.release(each)

@@ -24,7 +24,7 @@ from cedarbox.guard.approvals import Unapproved
 from cedarbox.guard.entries import OPERATION, Recording, recordable, why
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import called_by, current_caller, current_run
-from cedarbox.guard.operation import Operation, timed
+from cedarbox.guard.operation import NOWHERE, Home, Operation, timed
 from cedarbox.guard.question import Impossible, Question, answer
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
@@ -52,6 +52,7 @@ class Gate:
     Attributes:
         captures: What was decided about content, by bundle, run or session, and kind.
         records: How many records the stream has, as far as this gate knows.
+        homes: Where sessions were made, by id: what is done to one outside of any run belongs there.
     """
 
     def __init__(
@@ -70,7 +71,7 @@ class Gate:
         self.principal, self.backend, self.mode = principal, backend, mode
         self.approvals, self.holds, self.capture = approvals, Holds(), capture
         self.captures: dict[tuple[str, str, str], bool] = {}
-        self.records = 0
+        self.records, self.homes = 0, dict[str, Home]()
 
     def base(self) -> Base:
         """Return what every request carries, for the caller in whose context this runs."""
@@ -98,12 +99,12 @@ class Gate:
             PolicyDenied: The answer is no, whatever the reason.
             LedgerError: The act was done and its outcome could not be recorded.
         """
-        about = {**self.about(question.verb, session), **question.about}
+        about, home = {**self.about(question.verb, session), **question.about}, self.homes.get(session or "", NOWHERE)
         kind = SpanKind.CLIENT if attributes.SERVER_ADDRESS in about else SpanKind.INTERNAL
         held = self.holds.running(question, session, certain=certain, event=recording.revoked)
         with (
             timed(self.telemetry.metrics, question.verb) as watch,
-            self.telemetry.operation(question.verb, about, kind=kind) as span,
+            self.telemetry.operation(question.verb, about, kind=kind, home=home.span) as span,
             held as running,
         ):
             try:
@@ -181,8 +182,8 @@ class Gate:
         Raises:
             PolicyDenied: The answer is no, whatever the reason.
         """
-        about = {**self.about(question.verb, session), **question.about}
-        with self.telemetry.operation(f"decide {question.verb}", about) as span:
+        about, home = {**self.about(question.verb, session), **question.about}, self.homes.get(session or "", NOWHERE)
+        with self.telemetry.operation(f"decide {question.verb}", about, home=home.span) as span:
             return (await self._admit(question, span, session))[1]
 
     async def ask_all(self, questions: Iterable[Question | Impossible], *, session: str | None = None) -> None:
@@ -203,7 +204,8 @@ class Gate:
         self, denied: Impossible, *, session: str | None = None, decision: Decision | None = None
     ) -> PolicyDenied:
         """Record a denial that needs no policy, or one that the policies have given; return the error to raise."""
-        with self.telemetry.operation(f"decide {denied.verb}", self.about(denied.verb, session)) as span:
+        about, home = self.about(denied.verb, session), self.homes.get(session or "", NOWHERE)
+        with self.telemetry.operation(f"decide {denied.verb}", about, home=home.span) as span:
             errors = (denied.reason,) if decision is None else ()
             return await self._deny(denied, span, session, decision=decision, errors=errors)
 
@@ -236,9 +238,10 @@ class Gate:
         ``event`` is recorded when the block succeeds. When it fails, an ``outcome`` is; when it was denied, nothing
         more is, because the decision already stands in the ledger.
         """
+        about, home = self.about(verb, session), self.homes.get(session or "", NOWHERE)
         with (
             timed(self.telemetry.metrics, verb) as watch,
-            self.telemetry.operation(verb, self.about(verb, session)) as span,
+            self.telemetry.operation(verb, about, home=home.span) as span,
         ):
             operation = watch.operation = Operation(span, None, session)
             try:
@@ -410,12 +413,12 @@ class Gate:
 
     def entry(self, event: str, span: OperationSpan, session: str | None, **fields: Any) -> Entry:
         """Return what is recorded of something: who, in which run, under which policies, and ``fields``."""
-        caller, run = current_caller(), current_run()
+        caller, run, home = current_caller(), current_run(), self.homes.get(session or "", NOWHERE)
         fields["bundle"] = fields.get("bundle") or self.engine.bundle.digest
         return Entry(
             event=event,
             session=session,
-            run=run.id if run else None,
+            run=run.id if run is not None else home.run,
             trace_id=span.trace_id,
             span_id=span.span_id,
             principal=self.principal,
@@ -427,4 +430,8 @@ class Gate:
     def about(self, verb: str, session: str | None) -> dict[str, str]:
         """Return the attributes of the span of an operation."""
         known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
+        home = self.homes.get(session or "", NOWHERE)
+        if home.run is not None:
+            # Where the run is known by itself, that is what the span says.
+            known[attributes.CEDARBOX_RUN_ID] = home.run
         return known | called_by(current_caller()) | ({attributes.SANDBOX_SESSION_ID: session} if session else {})

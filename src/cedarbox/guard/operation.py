@@ -6,13 +6,17 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Final
+
+from opentelemetry.trace import SpanContext
 
 from cedarbox.audit import JsonValue, Record
 from cedarbox.telemetry import attributes
 from cedarbox.telemetry.metrics import Metrics
 from cedarbox.telemetry.spans import OperationSpan
 
-__all__ = ["Operation", "Watch", "timed"]
+__all__ = ["NOWHERE", "Home", "Operation", "Watch", "timed"]
 
 
 class Operation:
@@ -42,6 +46,23 @@ class Watch:
     def __init__(self) -> None:
         self.operation: Operation | None = None
         self.outcome = "ok"
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """Where a sandbox was made or taken up.
+
+    Attributes:
+        span: The span that was current then.
+        run: The guarded run, if there was one.
+    """
+
+    span: SpanContext | None
+    run: str | None
+
+
+NOWHERE: Final = Home(None, None)
+"""The home of what belongs to no session."""
 
 
 @contextmanager

@@ -99,10 +99,12 @@ def leave(token: Token[Context]) -> None:
         token.var.reset(token)
 
 
-def ambient() -> Context:
-    """Return the current context, or an empty one when its span has already ended and was left behind."""
+def ambient(home: SpanContext | None = None) -> Context:
+    """Return the current context; where it has no span, or one that has ended and was left behind, that of ``home``."""
     current = otel_trace.get_current_span()
-    return Context() if getattr(current, "end_time", None) is not None else otel_context.get_current()
+    if current.get_span_context().is_valid and getattr(current, "end_time", None) is None:
+        return otel_context.get_current()
+    return Context() if home is None else otel_trace.set_span_in_context(otel_trace.NonRecordingSpan(home), Context())
 
 
 class WantedIds(IdGenerator):

@@ -170,6 +170,7 @@ class Telemetry:
         attributes: Mapping[str, AttributeValue] | None = None,
         *,
         kind: SpanKind = SpanKind.INTERNAL,
+        home: SpanContext | None = None,
     ) -> Iterator[OperationSpan]:
         """Run a block inside a span, under the span that is current.
 
@@ -180,8 +181,9 @@ class Telemetry:
             name: Name of low cardinality, such as ``exec python3``.
             attributes: Attributes known at the start.
             kind: OpenTelemetry span kind.
+            home: Its parent where no span is current.
         """
-        operation = self._started(name, attributes, kind)
+        operation = self._started(name, attributes, kind, home)
         try:
             with operation.current():
                 yield operation
@@ -227,12 +229,18 @@ class Telemetry:
         with self._lock:
             return self._marked.get(name)
 
-    def _started(self, name: str, attributes: Mapping[str, AttributeValue] | None, kind: SpanKind) -> OperationSpan:
+    def _started(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue] | None,
+        kind: SpanKind,
+        home: SpanContext | None = None,
+    ) -> OperationSpan:
         known = {key: value for key, value in (attributes or {}).items() if key in ATTRIBUTES}
         known = {key: value for key, value in known.items() if not ATTRIBUTES[key].content}
         if (run := current_run_id()) is not None:
             known[CEDARBOX_RUN_ID] = run
-        return OperationSpan(self._tracer.start_span(name, context=ambient(), kind=kind, attributes=known))
+        return OperationSpan(self._tracer.start_span(name, context=ambient(home), kind=kind, attributes=known))
 
     def source(self) -> Source:
         """Return the spans as a source for the shipper: OTLP traces to ``/v1/traces``."""
