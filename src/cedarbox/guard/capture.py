@@ -7,6 +7,7 @@ in shadow mode too: the content of a span cannot be taken back. The ledger holds
 
 from __future__ import annotations
 
+import asyncio
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
@@ -48,18 +49,28 @@ async def captures(gate: Gate, kind: Kind, *, session: str | None = None) -> boo
     while True:
         engine = gate.engine
         key = (engine.bundle.digest, run.id if run is not None else session or "", kind)
-        if key not in gate.captures:
+        if key not in gate.captures.known:
+            await _decide(gate, key, kind, session)
+        # The policies may have changed while it was being decided.
+        if gate.engine is engine:
+            return gate.captures.known.get(key, False)
+
+
+async def _decide(gate: Gate, key: tuple[str, str, str], kind: Kind, session: str | None) -> None:
+    known, asking = gate.captures.known, gate.captures.asking
+    # Calls in parallel ask at the same time; a lock is good for one loop.
+    mine = (*key, id(asyncio.get_running_loop()))
+    async with asking.setdefault(mine, asyncio.Lock()):
+        if key not in known:
             question = Question("content capture", partial(actions.capture_content, content=kind), kind)
             try:
                 allowed = (await gate.ask(question, session=session)).allowed
             except PolicyDenied:
                 allowed = False
-            while len(gate.captures) >= _MAX_REMEMBERED:
-                del gate.captures[next(iter(gate.captures))]
-            gate.captures[key] = allowed
-        # The policies may have changed while it was being decided.
-        if gate.engine is engine:
-            return gate.captures[key]
+            while len(known) >= _MAX_REMEMBERED:
+                del known[next(iter(known))]
+            known[key] = allowed
+    asking.pop(mine, None)
 
 
 async def capture_text(

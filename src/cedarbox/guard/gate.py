@@ -21,10 +21,10 @@ from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.guard.approvals import Unapproved
-from cedarbox.guard.entries import OPERATION, Recording, recordable, why
+from cedarbox.guard.entries import OPERATION, Recording, recordable, shown, why
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import called_by, current_caller, current_run
-from cedarbox.guard.operation import NOWHERE, Home, Operation, timed
+from cedarbox.guard.operation import NOWHERE, Captures, Home, Operation, timed
 from cedarbox.guard.question import Impossible, Question, answer
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
@@ -70,7 +70,7 @@ class Gate:
         self.engine, self.ledger, self.telemetry = engine, ledger, telemetry
         self.principal, self.backend, self.mode = principal, backend, mode
         self.approvals, self.holds, self.capture = approvals, Holds(), capture
-        self.captures: dict[tuple[str, str, str], bool] = {}
+        self.captures = Captures()
         self.records, self.homes = 0, dict[str, Home]()
 
     def base(self) -> Base:
@@ -288,28 +288,29 @@ class Gate:
             unnamed = Impossible(question.verb, question.asked, error.message)
             raise await self._deny(unnamed, span, session, errors=(error.message,), begun=begun) from None
         span.set(attributes.CEDARBOX_POLICY_ACTION, action.name)
-        span.set(attributes.CEDARBOX_POLICY_RESOURCE, str(action.resource))
+        span.set(attributes.CEDARBOX_POLICY_RESOURCE, shown(action))
         span.set(attributes.CEDARBOX_POLICY_MICROS, decision.micros)
         span.set(attributes.CEDARBOX_POLICY_IDS, decision.policies)
         span.set(attributes.CEDARBOX_POLICY_BUNDLE, decision.bundle)
         if action.resource.type == "Executable":
             span.set(attributes.PROCESS_EXECUTABLE_NAME, action.resource.id)
+        summary = shown(action, action.summary)
         if not decision.allowed and self.mode == "enforce":
-            denied = Impossible(action.name, str(action.resource), why(decision))
-            raise await self._deny(denied, span, session, decision=decision, summary=action.summary, begun=begun)
-        attrs: dict[str, JsonValue] = {"summary": action.summary} if action.summary else {}
+            denied = Impossible(action.name, shown(action), why(decision))
+            raise await self._deny(denied, span, session, decision=decision, summary=summary, begun=begun)
+        attrs: dict[str, JsonValue] = {"summary": summary} if summary else {}
         if decision.approval is not None and not question.offered and self.mode == "enforce":
             try:
                 attrs["approval"] = await self._claim(engine, question, decision)
             except Unapproved as error:
-                denied = Impossible(action.name, str(action.resource), error.message)
+                denied = Impossible(action.name, shown(action), error.message)
                 raise await self._deny(
                     denied,
                     span,
                     session,
                     decision=decision,
                     errors=(error.message,),
-                    summary=action.summary,
+                    summary=summary,
                     begun=begun,
                 ) from None
         # 3. Record the decision and wait until it is on disk.
@@ -321,7 +322,7 @@ class Gate:
             span,
             session,
             action=action.name,
-            resource=str(action.resource),
+            resource=shown(action),
             decision=verdict,
             policies=decision.policies,
             errors=decision.errors,
@@ -333,7 +334,7 @@ class Gate:
         except LedgerError as error:
             span.fail("unrecorded")
             reason = f"the decision cannot be recorded: {error.message}"
-            raise PolicyDenied(action.name, str(action.resource), reason=reason) from error
+            raise PolicyDenied(action.name, shown(action), reason=reason) from error
         self._decided(span, action.name, verdict, record, begun)
         return action, decision, record
 
@@ -400,7 +401,7 @@ class Gate:
             operation.span,
             operation.session,
             action=action.name,
-            resource=str(action.resource),
+            resource=shown(action),
             policies=decision.policies,
             bundle=decision.bundle,
             outcome=operation.outcome,

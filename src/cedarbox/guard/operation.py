@@ -6,7 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Final
 
 from opentelemetry.trace import SpanContext
@@ -16,7 +16,7 @@ from cedarbox.telemetry import attributes
 from cedarbox.telemetry.metrics import Metrics
 from cedarbox.telemetry.spans import OperationSpan
 
-__all__ = ["NOWHERE", "Home", "Operation", "Watch", "timed"]
+__all__ = ["NOWHERE", "Captures", "Home", "Operation", "Watch", "timed"]
 
 
 class Operation:
@@ -59,6 +59,19 @@ class Home:
 
     span: SpanContext | None
     run: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Captures:
+    """What was decided about content.
+
+    Attributes:
+        known: Whether it may be captured, by digest of the bundle, run or session, and kind.
+        asking: Locks of what is being decided; they come and go.
+    """
+
+    known: dict[tuple[str, str, str], bool] = field(default_factory=dict)
+    asking: dict[tuple[str, str, str, int], asyncio.Lock] = field(default_factory=dict)
 
 
 NOWHERE: Final = Home(None, None)
