@@ -43,8 +43,8 @@ class HeldProcesses:
 
     def span(self) -> SpanContext | None:
         """Return the span of the command that runs, or goes on; None when there is none, or more than one."""
-        known = {*self._calls, *self._spans.values()}
-        return known.pop() if len(known) == 1 else None
+        known = {span.span_id: span for span in (*self._calls, *self._spans.values())}
+        return next(iter(known.values())) if len(known) == 1 else None
 
     def started(self, process_id: int, question: Question, session: str, span: SpanContext | None = None) -> None:
         """Say that a process goes on.
