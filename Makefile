@@ -14,7 +14,7 @@ demo: ## run the demonstration in a real microVM, then verify its ledger as an a
 	@$(PYTHON) -m tests.rig.demo $(DEMO_ARGS)
 
 test: ## run every check and every test, those that boot microVMs too
-	@tests/rig/host.sh rig
+	@tests/rig/host.sh test
 	@$(PYTHON) -m tests.rig.suite test
 
 lint: ## run the checks of the source only

@@ -438,7 +438,7 @@ async def test_a_task_that_was_cancelled_by_its_caller_is_not_taken_for_a_cut(tm
     """A caller cancels its own command: the outcome is ``cancelled``, not ``revoked``, and the next command runs."""
     guarded = Guarded(tmp_path)
     async with session_of(guarded) as session:
-        running = asyncio.create_task(session.exec("sleep 30"))
+        running = asyncio.create_task(session.exec("sleep 3"))
         await until(lambda: [r for r in guarded.records("decision") if r.entry.action == "exec"])
         running.cancel()
         with pytest.raises(asyncio.CancelledError):

@@ -1,6 +1,6 @@
 #!/bin/bash
 # Prepares this host for a make target: Debian packages, then the virtual environment.
-# Usage: tests/rig/host.sh venv|rig. Exit code 2 when something is missing that it may not install.
+# Usage: tests/rig/host.sh venv|rig|test. Exit code 2 when something is missing that it may not install.
 set -euo pipefail
 cd -- "$(dirname -- "${BASH_SOURCE[0]}")/../.."
 
@@ -55,11 +55,22 @@ rig() {
     install_missing "${missing[@]}"
 }
 
+# What tests of the viewer's page need; without it they are skipped.
+browser() {
+    has chromium && return
+    if [ "$(id -u)" != 0 ] && ! sudo -n true 2>/dev/null || ! command -v apt-get >/dev/null; then
+        echo "make: no chromium, and none may be installed here: the tests of the viewer's page are skipped" >&2
+        return
+    fi
+    install_missing chromium
+}
+
 case ${1:-} in
     venv) venv ;;
     rig) venv && rig ;;
+    test) venv && rig && browser ;;
     *)
-        echo "usage: tests/rig/host.sh venv|rig" >&2
+        echo "usage: tests/rig/host.sh venv|rig|test" >&2
         exit 2
         ;;
 esac

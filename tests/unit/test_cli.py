@@ -34,19 +34,15 @@ def assert_one_line(done: subprocess.CompletedProcess[str], *said: str) -> None:
 
 
 def _commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
-    below = getattr(command, "commands", None)
-    if below is None:
+    if not hasattr(command, "list_commands"):
         yield path
         return
-    for name, each in below.items():
-        yield from _commands(each, *path, name)
+    context = typer.Context(command)
+    for name in command.list_commands(context):
+        yield from _commands(command.get_command(context, name), *path, name)
 
 
-@pytest.mark.parametrize(
-    "command",
-    sorted(_commands(typer.main.get_command(app))),
-    ids=" ".join,
-)
+@pytest.mark.parametrize("command", sorted(_commands(typer.main.get_command(app))), ids=" ".join)
 def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
     done = CliRunner().invoke(app, [*command, "--help"])
     assert done.exit_code == 0

@@ -1,4 +1,4 @@
-"""The command line: one thin module for each group of commands.
+"""The command line: one thin module for each group of commands, imported when it is asked for.
 
 Exit codes: 0 good; 1 findings, such as a broken chain; 2 usage, bad input, or a host that lacks something; 3 not
 decided.
@@ -7,32 +7,71 @@ decided.
 from __future__ import annotations
 
 import sys
+from importlib import import_module
+from typing import Any, Final
 
 import typer
 from rich.console import Console
+from typer.core import TyperGroup
 
-from cedarbox.cli import approve, audit, collector, demo, egress, image, init, policy, snapshot
 from cedarbox.errors import CedarboxError
 
-__all__ = ["app", "main"]
+__all__ = ["COMMANDS", "app", "main"]
+
+COMMANDS: Final = {
+    "demo": "Let an agent work in a microVM under policy, and show what was decided.",
+    "init": "Write a policy bundle with its tests, and a cedarbox.toml that uses it.",
+    "approve": "List, grant and reject the calls that wait for an approval.",
+    "audit": "Check and show the ledger.",
+    "collector": "Receive spans and records by OTLP, and show them.",
+    "egress": "Show what leaves the sandboxes of this host.",
+    "image": "Import, list and pin the images that sandboxes boot.",
+    "policy": "Sign, verify, test and explain policy bundles.",
+    "snapshot": "List, check and remove the native snapshots of a BoxLite home.",
+}
+"""The commands and groups, with what the help says of each. Each is ``app``, or what is called as it, in its module."""
+
+
+class _OnDemand(TyperGroup):
+    """Imports a command when it is called: reading a ledger must not load the Agents SDK, which takes seconds."""
+
+    def __init__(self, **given: Any) -> None:
+        super().__init__(**given)
+        self.commands: Any = dict.fromkeys(COMMANDS)  # the names alone, for what looks for similar ones
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f"{__name__}.{cmd_name}")
+        shell = typer.Typer(add_completion=False, rich_markup_mode=None)
+        if hasattr(module, "app"):
+            shell.add_typer(module.app, name=cmd_name)
+            group: Any = typer.main.get_command(shell)
+            return group.get_command(ctx, cmd_name)
+        shell.command(cmd_name)(getattr(module, cmd_name))
+        return typer.main.get_command(shell)
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
 
 app = typer.Typer(
     name="cedarbox",
-    help="Hardened microVM sandboxes for the OpenAI Agents SDK.",
+    cls=_OnDemand,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command()(demo.demo)
-app.command()(init.init)
-app.add_typer(approve.app, name="approve")
-app.add_typer(audit.app, name="audit")
-app.add_typer(collector.app, name="collector")
-app.add_typer(egress.app, name="egress")
-app.add_typer(image.app, name="image")
-app.add_typer(policy.app, name="policy")
-app.add_typer(snapshot.app, name="snapshot")
+
+
+@app.callback()
+def _root() -> None:
+    """Hardened microVM sandboxes for the OpenAI Agents SDK."""
 
 
 def main() -> None:

@@ -1,7 +1,7 @@
 """The seal on the tracing of the Agents SDK: nothing it traces can leave towards a vendor.
 
 By default the SDK (openai-agents 0.24) posts every trace, with prompts and results, to a fixed vendor address as soon
-as a key is in the environment. `seal` closes that for the life of the process:
+as a key is in the environment. Importing this module closes that for the life of the process (`seal`):
 
 1. The global trace provider is a `SealedTraceProvider`, so the vendor exporter is never built for it.
 2. It takes no other processor. A processor sees prompts, arguments and results, and nothing tells one that keeps them
@@ -260,3 +260,6 @@ def _doors() -> tuple[tuple[FunctionType, FunctionType], ...]:
             )
         doors.append((door, stub))
     return tuple(doors)
+
+
+seal()

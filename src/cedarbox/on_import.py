@@ -1,0 +1,75 @@
+"""Seals the tracing of the Agents SDK the moment the SDK is imported, so that nothing needs to import it early.
+
+The SDK takes seconds to import, and a command that verifies a ledger needs none of it. So `watch` imports nothing: it
+puts a finder before all others that waits for the package ``agents``, lets it load, and seals it before whoever asked
+for it gets it. Where the SDK is loaded already, it is sealed at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from importlib import import_module
+from importlib.abc import MetaPathFinder
+from importlib.machinery import ModuleSpec, PathFinder
+from types import ModuleType
+from typing import TYPE_CHECKING, Any, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+__all__ = ["watch"]
+
+_SDK: Final = "agents"
+_SEALER: Final = "cedarbox.telemetry.tracing"
+
+
+def watch() -> None:
+    """Seal the tracing of the SDK now where the SDK is loaded, and otherwise as soon as it is.
+
+    Raises:
+        SealError: The SDK is loaded, and its tracing was taken over by something else or is not one that is known.
+    """
+    if _SDK in sys.modules:
+        _seal()
+    elif not any(isinstance(finder, _Sealer) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Sealer())
+
+
+def _seal() -> None:
+    # That module seals when it is loaded. It may be the one that is loading the SDK right now; then it still will.
+    import_module(_SEALER)
+
+
+class _Sealer(MetaPathFinder):
+    """Finds the SDK as the others would, and has it sealed once it is loaded."""
+
+    def find_spec(
+        self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None
+    ) -> ModuleSpec | None:
+        if fullname != _SDK:
+            return None
+        spec = _found(self, fullname, path, target)
+        if spec is not None and spec.loader is not None:
+            _seal_after(spec.loader)
+        return spec
+
+
+def _found(
+    besides: MetaPathFinder, name: str, path: Sequence[str] | None, target: ModuleType | None
+) -> ModuleSpec | None:
+    for finder in [*sys.meta_path, PathFinder]:
+        find = getattr(finder, "find_spec", None)
+        if finder is not besides and find is not None and (spec := find(name, path, target)) is not None:
+            return spec if isinstance(spec, ModuleSpec) else None
+    return None
+
+
+def _seal_after(loader: Any) -> None:
+    load = loader.exec_module
+
+    def load_and_seal(module: ModuleType) -> None:
+        load(module)
+        _seal()
+
+    # The loader stays the one it was: importlib.resources and others ask it for more than loading.
+    loader.exec_module = load_and_seal

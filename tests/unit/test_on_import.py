@@ -1,0 +1,86 @@
+"""The tracing of the SDK is sealed whenever it is imported, and what does not need the SDK does not import it."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from importlib import import_module
+
+import pytest
+from typer.testing import CliRunner
+
+from cedarbox.cli import COMMANDS, app
+
+_SEALED = "from agents.tracing import setup; print(type(setup.GLOBAL_TRACE_PROVIDER).__name__)"
+
+
+def said(program: str) -> str:
+    """What a fresh interpreter prints."""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, ""), done.stderr
+    return done.stdout.strip()
+
+
+@pytest.mark.parametrize(
+    "order",
+    [
+        "import cedarbox; import agents",
+        "import agents; import cedarbox",
+        "import cedarbox; from agents.tracing import get_current_span",
+        "import cedarbox; import cedarbox.hardened",
+        "import cedarbox.telemetry.tracing",
+        "import cedarbox; import importlib.util; importlib.util.find_spec('agents'); import agents",
+        "import cedarbox, sys; del sys.modules['cedarbox']; import cedarbox; import agents",
+        "import cedarbox, threading as t; a = t.Thread(target=__import__, args=('agents',)); a.start(); import agents",
+    ],
+)
+def test_whoever_imports_the_sdk_gets_it_sealed(order: str) -> None:
+    assert said(f"{order}; {_SEALED}") == "SealedTraceProvider"
+
+
+def test_without_cedarbox_it_is_not() -> None:
+    assert said(f"import agents; {_SEALED}") != "SealedTraceProvider"
+
+
+@pytest.mark.parametrize("module", ["cedarbox", "cedarbox.cli.audit", "cedarbox.cli.collector", "cedarbox.cli.policy"])
+def test_what_needs_no_sdk_does_not_load_it(module: str) -> None:
+    assert said(f"import {module}, sys; print({{'agents', 'boxlite'}} & set(sys.modules))") == "set()"
+
+
+def test_the_package_of_the_sdk_still_gives_its_files() -> None:
+    program = "import cedarbox, agents, importlib.resources as r; print(r.files('agents').joinpath('run.py').is_file())"
+    assert said(program) == "True"
+
+
+def test_the_sdk_is_missing_as_it_would_be_without_us() -> None:
+    program = (
+        "import sys; sys.path[:] = [p for p in sys.path if 'site-packages' not in p]\n"
+        "from cedarbox import on_import\n"
+        "sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in str(f).lower()]\n"
+        "on_import.watch()\n"
+        "try: import agents\n"
+        "except ModuleNotFoundError as error: print(error.name)"
+    )
+    assert said(program) == "agents"
+
+
+def test_the_help_says_of_each_command_what_the_command_says() -> None:
+    shown = CliRunner().invoke(app, ["--help"], env={"COLUMNS": "200"})
+    for name, text in COMMANDS.items():
+        module = import_module(f"cedarbox.cli.{name}")
+        assert name in shown.output
+        if hasattr(module, "app"):
+            assert module.app.info.help == text
+        else:
+            assert callable(getattr(module, name))
+
+
+def test_every_public_name_is_there() -> None:
+    names = said(
+        "import cedarbox; print([n for n in cedarbox.__all__ if getattr(cedarbox, n) is None] + dir(cedarbox))"
+    )
+    assert "harden" in names
+
+
+def test_a_name_that_is_not_public_is_no_attribute() -> None:
+    assert said("import cedarbox; print(hasattr(cedarbox, 'nothing'))") == "False"
