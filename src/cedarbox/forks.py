@@ -125,8 +125,7 @@ async def _made(
         operation.session = str(session.state.session_id)
         operation.set("snapshot.of", str(state.session_id))
         operation.set("snapshot.id", place.id)
-        operation.span.link(client.gate.telemetry.marked(f"snapshot/{state.snapshot.id}"))
-        client.gate.telemetry.mark(f"snapshot/{place.id}", operation.span)
+        operation.set("snapshot.from", state.snapshot.id)
         return session
 
 

@@ -183,6 +183,13 @@ def test_the_environment_cannot_silence_metrics(tmp_path: Path, monkeypatch: pyt
     assert _points(_metrics(request)["cedarbox.sandboxes"]) == {(): 1}
 
 
+def test_without_an_interval_nothing_is_kept(tmp_path: Path) -> None:
+    telemetry = Telemetry(directory=tmp_path, metrics_interval_s=None)
+    _everything(telemetry.metrics)
+    telemetry.close()
+    assert telemetry.metrics_source().streams() == []
+
+
 def test_the_source_gives_what_the_lines_hold(tmp_path: Path) -> None:
     telemetry = Telemetry(directory=tmp_path)
     telemetry.metrics.sandboxes(2)

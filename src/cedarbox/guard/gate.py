@@ -24,7 +24,7 @@ from cedarbox.guard.approvals import Unapproved
 from cedarbox.guard.entries import OPERATION, Recording, recordable, shown, why
 from cedarbox.guard.holds import Cut, Hold, Holds
 from cedarbox.guard.identity import called_by, current_caller, current_run
-from cedarbox.guard.operation import NOWHERE, Captures, Home, Operation, timed
+from cedarbox.guard.operation import NOWHERE, Captures, Home, Operation, link_snapshots, timed
 from cedarbox.guard.question import Impossible, Question, answer
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
@@ -253,6 +253,7 @@ class Gate:
                 operation.failed(error)
                 self._told(span, self.ledger.append(self._noted("outcome", verb, operation)))
                 raise
+            link_snapshots(self.telemetry, event, operation)
             self._told(span, await self.ledger.record(self._noted(event, verb, operation)))
 
     def _told(self, span: OperationSpan, record: Record) -> None:

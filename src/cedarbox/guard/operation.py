@@ -14,9 +14,9 @@ from opentelemetry.trace import SpanContext
 from cedarbox.audit import JsonValue, Record
 from cedarbox.telemetry import attributes
 from cedarbox.telemetry.metrics import Metrics
-from cedarbox.telemetry.spans import OperationSpan
+from cedarbox.telemetry.spans import OperationSpan, Telemetry
 
-__all__ = ["NOWHERE", "Captures", "Home", "Operation", "Watch", "timed"]
+__all__ = ["NOWHERE", "Captures", "Home", "Operation", "Watch", "link_snapshots", "timed"]
 
 
 class Operation:
@@ -87,3 +87,20 @@ def timed(metrics: Metrics, verb: str) -> Iterator[Watch]:
     finally:
         outcome = watch.operation.outcome if watch.operation is not None else watch.outcome
         metrics.operated(verb, outcome, time.perf_counter() - begun)
+
+
+def link_snapshots(telemetry: Telemetry, event: str, operation: Operation) -> None:
+    """Have what goes back to a snapshot point to the span in which it was made, where that was in this process.
+
+    Args:
+        telemetry: Remembers the spans.
+        event: The event that is about to be recorded.
+        operation: What it is the record of; its facts name the snapshots.
+    """
+    if not event.startswith("snapshot."):
+        return
+    made = operation.facts.get("snapshot.id")
+    past = operation.facts.get("snapshot.from", made if event == "snapshot.restored" else None)
+    operation.span.link(telemetry.marked(f"snapshot/{past}"))
+    if event in {"snapshot.created", "snapshot.forked"}:
+        telemetry.mark(f"snapshot/{made}", operation.span)

@@ -329,10 +329,6 @@ class GuardedSession(FilesSession):
             operation.set("snapshot.id", self.state.snapshot.id)
             for name, value in facts.items():
                 operation.set(f"snapshot.{name}", value)
-            past = f"snapshot/{self.state.snapshot.id}"
-            operation.span.link(self._gate.telemetry.marked(past))
-            if event == "snapshot.created":
-                self._gate.telemetry.mark(past, operation.span)
 
     def _commanding(
         self,

@@ -54,6 +54,7 @@ __all__ = [
     "CEDARBOX_SDK_SPAN",
     "CEDARBOX_SDK_TRACE_ID",
     "CEDARBOX_SNAPSHOT_BYTES",
+    "CEDARBOX_SNAPSHOT_FROM",
     "CEDARBOX_SNAPSHOT_ID",
     "CEDARBOX_SNAPSHOT_OF",
     "CEDARBOX_SNAPSHOT_SAVED",
@@ -143,6 +144,7 @@ CEDARBOX_SANDBOX_LIFETIME_S: Final = "cedarbox.sandbox.lifetime_s"
 CEDARBOX_SDK_SPAN: Final = "cedarbox.sdk.span"
 CEDARBOX_SDK_TRACE_ID: Final = "cedarbox.sdk.trace_id"
 CEDARBOX_SNAPSHOT_BYTES: Final = "cedarbox.snapshot.bytes"
+CEDARBOX_SNAPSHOT_FROM: Final = "cedarbox.snapshot.from"
 CEDARBOX_SNAPSHOT_ID: Final = "cedarbox.snapshot.id"
 CEDARBOX_SNAPSHOT_OF: Final = "cedarbox.snapshot.of"
 CEDARBOX_SNAPSHOT_SAVED: Final = "cedarbox.snapshot.saved"
@@ -260,6 +262,7 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = MappingProxyType(
         CEDARBOX_SDK_SPAN: Attribute("string", "mirrored spans", "kind of the Agents SDK span that this span mirrors"),
         CEDARBOX_SDK_TRACE_ID: Attribute("string", "runs", "trace id that the Agents SDK uses for the run"),
         CEDARBOX_SNAPSHOT_BYTES: Attribute("int", "snapshots", "size of the snapshot"),
+        CEDARBOX_SNAPSHOT_FROM: Attribute("string", "forks", "id of the snapshot that is forked"),
         CEDARBOX_SNAPSHOT_ID: Attribute("string", "snapshots", "id of the snapshot"),
         CEDARBOX_SNAPSHOT_OF: Attribute("string", "forks", "id of the sandbox session whose snapshot is forked"),
         CEDARBOX_SNAPSHOT_SAVED: Attribute("boolean", "sandbox stop", "whether the workspace was saved"),
@@ -346,9 +349,13 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         "process": CEDARBOX_EXEC_PROCESS,
         "reason": CEDARBOX_EGRESS_REASON,
         "recursive": CEDARBOX_FILE_RECURSIVE,
+        "sha256": CEDARBOX_SNAPSHOT_SHA256,
+        "size_bytes": CEDARBOX_SNAPSHOT_BYTES,
         "snapshot.bytes": CEDARBOX_SNAPSHOT_BYTES,
+        "snapshot.size_bytes": CEDARBOX_SNAPSHOT_BYTES,
         "snapshot.native.sha256": CEDARBOX_SNAPSHOT_SHA256,
         "snapshot.native.size_bytes": CEDARBOX_SNAPSHOT_BYTES,
+        "snapshot.from": CEDARBOX_SNAPSHOT_FROM,
         "snapshot.id": CEDARBOX_SNAPSHOT_ID,
         "snapshot.of": CEDARBOX_SNAPSHOT_OF,
         "snapshot.saved": CEDARBOX_SNAPSHOT_SAVED,

@@ -130,7 +130,7 @@ class Telemetry:
         directory: Where ended spans wait for the collector (see `cedarbox.telemetry.spool`); None keeps nothing.
         service_name: The resource's ``service.name``.
         resource: Further resource attributes; they win over ours.
-        metrics_interval_s: Seconds between two lines of metrics.
+        metrics_interval_s: Seconds between two lines of metrics; None keeps none.
 
     Attributes:
         metrics: Counts what is done.
@@ -145,7 +145,7 @@ class Telemetry:
         directory: Path | None,
         service_name: str = "cedarbox",
         resource: Mapping[str, str] | None = None,
-        metrics_interval_s: float = 60.0,
+        metrics_interval_s: float | None = 60.0,
     ) -> None:
         self._spool = Spool(directory) if directory is not None else None
         self._directory = directory
@@ -153,7 +153,11 @@ class Telemetry:
         if self._spool is not None:
             described["service.instance.id"] = self._spool.path.stem.removeprefix("spans-")
         ids, described = WantedIds(), described | dict(resource or {})
-        self.metrics = Metrics(directory=directory, resource=described, interval_s=metrics_interval_s)
+        self.metrics = Metrics(
+            directory=None if metrics_interval_s is None else directory,
+            resource=described,
+            interval_s=metrics_interval_s or 60.0,
+        )
         self._provider = _Provider(described, ids)
         if self._spool is not None:
             self._provider.add_span_processor(self._spool)
