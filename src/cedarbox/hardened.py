@@ -93,7 +93,7 @@ class PolicySandboxClient(GuardedClient):
             self.telemetry = Telemetry(
                 directory=spans,
                 resource={CEDARBOX_LEDGER_STREAM: self.ledger.stream},
-                metrics_interval_s=settings.otlp.metrics_interval_s,
+                metrics_interval_s=settings.otlp.metrics_interval_s or None,
             )
             undo.callback(self.telemetry.close)
             self.shipper: Shipper | None = None

@@ -91,7 +91,7 @@ class OtlpSettings(_Section):
         endpoint: Base URL of an OTLP/HTTP collector; None keeps them on disk only.
         spans: Directory of the spans that wait to be sent; None for ``spans`` beside the ledger.
         headers: Sent with every request, such as an authorization.
-        metrics_interval_s: Seconds between two looks at whether there are new metrics to send; None keeps and sends
+        metrics_interval_s: Seconds between two looks at whether there are new metrics to send; 0 keeps and sends
             none, for a collector that takes none.
         capture_content: Put prompts, answers, arguments, results and output on spans, as far as the policies permit
             ``captureContent``. Without both, spans hold none of it.
@@ -101,7 +101,7 @@ class OtlpSettings(_Section):
     endpoint: Annotated[str | None, Field(pattern=r"^https?://[^/\s]+(/\S*)?$")] = "http://127.0.0.1:4318"
     spans: Path | None = None
     headers: dict[str, str] = Field(default_factory=dict)
-    metrics_interval_s: Annotated[float | None, Field(ge=1, le=3600)] = 60.0
+    metrics_interval_s: Annotated[float, Field(ge=0, le=3600)] = 60.0
     capture_content: bool = False
     content_max_chars: Annotated[int, Field(ge=64, le=1_000_000)] = 16_384
 

@@ -140,6 +140,29 @@ def test_traces_are_nested(play: Play, at: Vendor) -> None:
     nothing_left(play(attack, at), at)
 
 
+def test_memory_jobs_trace(play: Play, at: Vendor) -> None:
+    """The SDK's Memory capability summarises a run after its end, in runs of its own whose configuration is a fresh
+    one, so with tracing on and a key from the environment. Its jobs run and are traced, and nothing is sent.
+    """
+    attack = (
+        "seal()\nimport tempfile\nfrom agents import RunConfig, Runner\n"
+        "from agents.sandbox import SandboxAgent, SandboxRunConfig\n"
+        "from agents.sandbox.capabilities import Filesystem, Memory, Shell\n"
+        "from agents.sandbox.config import MemoryGenerateConfig\n"
+        "from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient\n"
+        "from agents.sandbox.snapshot import NoopSnapshotSpec\n"
+        "from agents.testing import ScriptedModel, assistant_message\n"
+        "def says():\n    return ScriptedModel([[assistant_message('secret answer')]] * 9, emit_traces=True)\n"
+        "phase = says()\n"
+        "memory = Memory(generate=MemoryGenerateConfig(phase_one_model=phase, phase_two_model=says()))\n"
+        "worker = SandboxAgent(name='w', model=says(), capabilities=[Shell(), Filesystem(), memory])\n"
+        "box = SandboxRunConfig(client=UnixLocalSandboxClient(), snapshot=NoopSnapshotSpec())\n"
+        "asyncio.run(Runner.run(worker, 'secret question', run_config=RunConfig(sandbox=box)))\n"
+        "assert phase.calls, 'no job ran'\n"
+    )
+    nothing_left(play(attack, at), at)
+
+
 def test_a_processor_was_registered_before_the_seal(play: Play, at: Vendor) -> None:
     """Tracing was set up, and used, before cedarbox was imported: what waits in the queue of the default processor is
     discarded, a trace that is still open reaches it no more, and its thread ends.

@@ -60,7 +60,8 @@ _METRICS: Final = """
 ## Metrics
 
 Totals are cumulative since the start of the process, so that a line that is sent twice counts once. They are written to
-`metrics-*.jsonl` beside the spans every `otlp.metrics_interval_s` seconds and at the end, when something has changed.
+`metrics-*.jsonl` beside the spans every `otlp.metrics_interval_s` seconds and at the end, when something has changed;
+0 seconds keep none.
 No attribute holds a path, a host, an id or the name of an agent or a tool, and of more than 128 values of one attribute
 the later are counted as `_OTHER`.
 
