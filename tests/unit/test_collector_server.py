@@ -141,10 +141,7 @@ def test_other_encodings_are_refused(client: httpx.Client) -> None:
     assert client.post("/v1/traces", content=zlib.compress(b""), headers=headers).status_code == 415
 
 
-def test_metrics_and_other_paths_are_refused_clearly(client: httpx.Client) -> None:
-    answer = client.post("/v1/metrics", content=b"{}", headers=JSON)
-    assert answer.status_code == 404
-    assert "metrics are not kept here" in answer.json()["message"]
+def test_other_paths_are_refused(client: httpx.Client) -> None:
     assert client.post("/v2/traces", content=b"{}", headers=JSON).status_code == 404
     assert client.get("/v1/traces").status_code == 405
 
@@ -228,8 +225,9 @@ def test_it_stops_and_starts_again_with_its_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     script = (
-        "import sys\nfrom cedarbox.collector import serve\n"
-        "serve(sys.argv[1], port=0, announce=lambda url: print(url, flush=True))\nprint('ended')\n"
+        "import sys\nfrom cedarbox.collector import EmbeddedCollector, serve\n"
+        "collector = EmbeddedCollector(sys.argv[1], port=0)\n"
+        "serve(collector, announce=lambda running: print(running.url, flush=True))\nprint('ended')\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(
