@@ -34,6 +34,7 @@ from cedarbox.live import LivePolicies
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.trust import load as load_bundle
 from cedarbox.settings import Settings, load_settings
+from cedarbox.telemetry.attributes import CEDARBOX_LEDGER_STREAM
 from cedarbox.telemetry.spans import Telemetry
 from cedarbox.telemetry.tracing import is_sealed
 
@@ -97,7 +98,11 @@ class PolicySandboxClient(GuardedClient):
         )
         with ExitStack() as undo:
             undo.callback(self.ledger.close)
-            self.telemetry = Telemetry(directory=spans)
+            self.telemetry = Telemetry(
+                directory=spans,
+                resource={CEDARBOX_LEDGER_STREAM: self.ledger.stream},
+                metrics_interval_s=settings.otlp.metrics_interval_s or None,
+            )
             undo.callback(self.telemetry.close)
             gate = Gate(
                 engine=engine,
@@ -107,6 +112,7 @@ class PolicySandboxClient(GuardedClient):
                 backend=inner.backend_id,
                 mode=settings.policy.mode,
                 approvals=ApprovalStore(settings.audit.approvals or directory.parent / "approvals"),
+                capture=settings.otlp.content_max_chars if settings.otlp.capture_content else 0,
             )
             signing = settings.audit.signing_key
             super().__init__(
@@ -132,6 +138,7 @@ class PolicySandboxClient(GuardedClient):
             enforce()
             undo.pop_all()
         self.telemetry.attach()
+        self.telemetry.metrics.observe(records=lambda: gate.records)
         self.shipper = None if target is None else self._ship(target, settings)
         self.anchoring = Anchoring(directory, self.ledger.stream, anchors, self.ledger.append)
         self.anchoring.start()
@@ -175,8 +182,14 @@ class PolicySandboxClient(GuardedClient):
         directory = settings.audit.directory
         place = directory.parent / "shipped.json"
         self.telemetry.prune(Place(place).offset)
-        sources: list[Source] = [LedgerSource(directory), CheckpointSource(directory), self.telemetry.source()]
+        sources: list[Source] = [
+            LedgerSource(directory),
+            CheckpointSource(directory),
+            self.telemetry.source(),
+            self.telemetry.metrics_source(),
+        ]
         shipper = Shipper(target, sources, place=place, pace=settings.otlp.pace(), on_left=self._left)
+        self.telemetry.metrics.observe(pending=lambda: shipper.pending)
         shipper.start()
         return shipper
 

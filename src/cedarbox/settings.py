@@ -184,6 +184,11 @@ class OtlpSettings(_Section):
         timeout_s: Longest time for one request, in seconds.
         batch_records: Records or spans in one request at most.
         batch_kib: KiB of them in one request, unless a single one is longer.
+        metrics_interval_s: Seconds between two looks at whether there are new metrics to send; 0 keeps and sends
+            none, for a collector that takes none.
+        capture_content: Put prompts, answers, arguments, results and output on spans, as far as the policies permit
+            ``captureContent``. Without both, spans hold none of it.
+        content_max_chars: Longest content of one attribute; of longer content the older part is left out.
     """
 
     endpoint: Annotated[str | None, Field(pattern=r"^(https?://[^/\s]+(/\S*)?|unix:/\S.*)$")] = "http://127.0.0.1:4318"
@@ -198,6 +203,9 @@ class OtlpSettings(_Section):
     timeout_s: Annotated[float, Field(gt=0, le=300)] = 10.0
     batch_records: Annotated[int, Field(ge=1, le=10_000)] = 512
     batch_kib: Annotated[int, Field(ge=1, le=16_384)] = 1024
+    metrics_interval_s: Annotated[float, Field(ge=0, le=3600)] = 60.0
+    capture_content: bool = False
+    content_max_chars: Annotated[int, Field(ge=64, le=1_000_000)] = 16_384
 
     @model_validator(mode="after")
     def _terms_go_together(self) -> OtlpSettings:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -31,12 +32,13 @@ class Guarded:
         inner: Any = None,
         bundle: Path | None = None,
         metadata: str | None = None,
+        otlp: Mapping[str, Any] | None = None,
         **policy: Any,
     ) -> None:
         settings = load_settings(
             policy=policy,
             audit={"directory": directory / "ledger", "signing_key": directory / "ledger.key"},
-            otlp={"spans": directory / "spans"},
+            otlp={"spans": directory / "spans", **(otlp or {})},
         )
         self.directory = directory
         bundle = bundle or write_bundle(directory / "bundle", policies, metadata=metadata)

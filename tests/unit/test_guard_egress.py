@@ -38,7 +38,7 @@ def connecting(when: str, policy_id: str = "rule", effect: str = "permit") -> st
 
 
 def spans(directory: Path, name: str) -> Iterator[dict[str, Any]]:
-    for path in sorted((directory / "spans").glob("*.jsonl")):
+    for path in sorted((directory / "spans").glob("spans-*.jsonl")):
         for line in path.read_text().splitlines():
             (span,) = json.loads(line)["resourceSpans"][0]["scopeSpans"][0]["spans"]
             if span["name"] == name:

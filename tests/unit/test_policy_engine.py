@@ -60,6 +60,7 @@ def _every_action() -> dict[str, Action]:
         "invokeTool": actions.invoke_tool(BASE, name="t", kind="function"),
         "useModel": actions.use_model(BASE, model="m", host=None),
         "useServerState": actions.use_server_state(BASE, state="conversation", model="m", host=Host("a.example")),
+        "captureContent": actions.capture_content(BASE, content="prompts"),
     }
 
 

@@ -82,7 +82,7 @@ async def test_parallel_tool_calls_nest(telemetry: Telemetry, streamed: bool) ->
     spans = kept(telemetry)
     own = [span for span in spans if span.name == "exec look"]
     expected = ["exec look", "execute_tool look", "turn", "invoke_agent worker", "task Agent workflow"]
-    assert [chain(spans, span) for span in own] == [[*expected, "run Agent workflow"]] * 2
+    assert [chain(spans, span) for span in own] == [[*expected, "invoke_workflow Agent workflow"]] * 2
     assert {values(span)[names.GEN_AI_TOOL_CALL_ID] for span in own} == {"A", "B"}
     assert len({span.parent_span_id for span in own}) == 2
     assert len({span.trace_id for span in spans}) == 1
@@ -95,7 +95,8 @@ async def test_runs_one_after_another_are_separate_traces(telemetry: Telemetry) 
         pass
     spans = kept(telemetry)
     assert len({span.trace_id for span in spans}) == 4
-    assert sorted(span.name for span in spans if not span.parent_span_id) == ["after", *["run Agent workflow"] * 3]
+    roots = sorted(span.name for span in spans if not span.parent_span_id)
+    assert roots == ["after", *["invoke_workflow Agent workflow"] * 3]
 
 
 async def test_nested_agent_is_under_the_tool_that_calls_it(telemetry: Telemetry) -> None:
@@ -142,13 +143,21 @@ async def test_names_and_attributes(telemetry: Telemetry) -> None:
         with custom_span("sandbox.exec", {"sandbox.operation": "exec", "process.exit.code": 3, "other": "x"}):
             pass
     spans = {span.name: span for span in kept(telemetry)}
-    assert set(spans) == {"run flow", "invoke_agent planner", "chat m1", "execute_tool look", "sandbox.exec"}
-    assert values(spans["run flow"]) == {
+    assert set(spans) == {
+        "invoke_workflow flow",
+        "invoke_agent planner",
+        "chat m1",
+        "execute_tool look",
+        "sandbox.exec",
+    }
+    assert values(spans["invoke_workflow flow"]) == {
         names.CEDARBOX_SDK_SPAN: "trace",
         names.CEDARBOX_SDK_TRACE_ID: run.trace_id,
+        names.GEN_AI_AGENT_NAME: "flow",
+        names.GEN_AI_OPERATION_NAME: "invoke_workflow",
         names.GEN_AI_CONVERSATION_ID: "group-7",
     }
-    assert spans["run flow"].trace_id.hex() == run.trace_id.removeprefix("trace_")
+    assert spans["invoke_workflow flow"].trace_id.hex() == run.trace_id.removeprefix("trace_")
     assert values(spans["chat m1"]) == {
         names.CEDARBOX_SDK_SPAN: "generation",
         names.GEN_AI_OPERATION_NAME: "chat",
@@ -185,7 +194,7 @@ def test_a_child_that_outlives_its_parent_keeps_it(telemetry: Telemetry) -> None
     late.finish()
     spans = kept(telemetry)
     (mirror,) = [item for item in spans if item.name == "late"]
-    assert chain(spans, mirror) == ["late", "parent", "run t"]
+    assert chain(spans, mirror) == ["late", "parent", "invoke_workflow t"]
 
 
 def test_a_span_ended_in_another_context_leaves_no_noise(
@@ -201,7 +210,7 @@ def test_a_span_ended_in_another_context_leaves_no_noise(
         await asyncio.create_task(generator.aclose())
 
     asyncio.run(main())
-    assert {span.name for span in kept(telemetry)} == {"run t", "c"}
+    assert {span.name for span in kept(telemetry)} == {"invoke_workflow t", "c"}
     assert caplog.records == []
 
 
@@ -210,7 +219,7 @@ def test_a_run_inside_an_operation_joins_its_trace(telemetry: Telemetry) -> None
         pass
     spans = kept(telemetry)
     (mirror,) = [item for item in spans if item.name == "c"]
-    assert chain(spans, mirror) == ["c", "run t", "outer"]
+    assert chain(spans, mirror) == ["c", "invoke_workflow t", "outer"]
     assert mirror.trace_id.hex() == outer.trace_id
 
 
@@ -236,7 +245,7 @@ def test_attach_counts(telemetry: Telemetry) -> None:
     telemetry.detach()
     with trace("t"), custom_span("gone"):
         pass
-    assert {span.name for span in kept(telemetry)} == {"run t", "still"}
+    assert {span.name for span in kept(telemetry)} == {"invoke_workflow t", "still"}
 
 
 def test_a_trace_begun_before_attaching_keeps_its_id(tmp_path: Path) -> None:
@@ -257,4 +266,4 @@ def test_ids_of_another_shape_are_accepted(telemetry: Telemetry) -> None:
         pass
     spans = kept(telemetry)
     (mirror,) = [item for item in spans if item.name == "d"]
-    assert chain(spans, mirror) == ["d", "c", "run t"]
+    assert chain(spans, mirror) == ["d", "c", "invoke_workflow t"]

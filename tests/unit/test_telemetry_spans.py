@@ -140,7 +140,7 @@ def test_the_environment_cannot_silence_spans(tmp_path: Path) -> None:
     script = (
         "import pathlib, sys\nfrom cedarbox.telemetry.spans import Telemetry\n"
         "telemetry = Telemetry(directory=pathlib.Path(sys.argv[1]))\n"
-        "with telemetry.operation('op', {'a': 'x' * 50}) as o: pass\n"
+        "with telemetry.operation('op', {'cedarbox.policy.resource': 'x' * 50}) as o: pass\n"
         "assert int(o.trace_id, 16)\ntelemetry.close()\n"
     )
     hostile = {
@@ -169,7 +169,7 @@ def test_threads_write_whole_lines(tmp_path: Path) -> None:
 
     def work() -> None:
         for _ in range(50):
-            with telemetry.operation("op", {"x": "y" * 2000}):
+            with telemetry.operation("op", {names.CEDARBOX_POLICY_RESOURCE: "y" * 2000}):
                 pass
 
     threads = [threading.Thread(target=work) for _ in range(4)]
@@ -203,7 +203,7 @@ def test_a_full_disk_drops_spans_and_loses_no_other(tmp_path: Path) -> None:
         "import pathlib, resource, signal, sys\nfrom cedarbox.telemetry.spans import Telemetry\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "telemetry = Telemetry(directory=pathlib.Path(sys.argv[1]))\n"
-        "def op(size):\n    with telemetry.operation('op', {'x': 'y' * size}): pass\n"
+        "def op(size):\n    with telemetry.operation('op', {'cedarbox.policy.resource': 'y' * size}): pass\n"
         "op(10)\nresource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))\n"
         "op(4000)\nop(4000)\nassert telemetry.dropped == 2, telemetry.dropped\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (resource.RLIM_INFINITY, resource.RLIM_INFINITY))\n"
@@ -213,7 +213,7 @@ def test_a_full_disk_drops_spans_and_loses_no_other(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=True)
     reader = Telemetry(directory=tmp_path)
-    assert [len(str(values(span)["x"])) for span in kept(reader)] == [10, 20]
+    assert [len(str(values(span)[names.CEDARBOX_POLICY_RESOURCE])) for span in kept(reader)] == [10, 20]
     reader.close()
 
 
@@ -221,23 +221,25 @@ def test_spans_survive_the_death_of_the_process(tmp_path: Path) -> None:
     script = (
         "import os, pathlib, signal, sys\nfrom cedarbox.telemetry.spans import Telemetry\n"
         "telemetry = Telemetry(directory=pathlib.Path(sys.argv[1]))\n"
-        "for number in range(20):\n    with telemetry.operation('op', {'number': number}): pass\n"
+        "for number in range(20):\n    with telemetry.operation('op', {'cedarbox.turn': number}): pass\n"
         "os.kill(os.getpid(), signal.SIGKILL)\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     result = subprocess.run([sys.executable, "-c", script, str(tmp_path)], env=environment, check=False)
     assert result.returncode == -signal.SIGKILL
     reader = Telemetry(directory=tmp_path)
-    assert [values(span)["number"] for span in kept(reader)] == list(range(20))
+    assert [values(span)[names.CEDARBOX_TURN] for span in kept(reader)] == list(range(20))
     reader.close()
 
 
 def test_an_attribute_that_cannot_be_encoded_does_not_fail_the_operation(tmp_path: Path) -> None:
     telemetry = Telemetry(directory=tmp_path)
-    with telemetry.operation("op \udc80", {"path": "a\udcff", "big": 2**80}) as operation:
-        operation.set("more", "\udc80")
+    with telemetry.operation("op \udc80", {names.SERVER_ADDRESS: "a\udcff", names.CEDARBOX_TURN: 2**80}) as operation:
+        operation.set(names.SANDBOX_BACKEND, "\udc80")
+        operation.set("not.in.the.table", "x")
+        operation.set(names.GEN_AI_INPUT_MESSAGES, "content has to be captured")
     (span,) = kept(telemetry)
-    assert values(span) == {"path": "a?", "big": str(2**80), "more": "?"}
+    assert values(span) == {names.SERVER_ADDRESS: "a?", names.CEDARBOX_TURN: str(2**80), names.SANDBOX_BACKEND: "?"}
     assert telemetry.dropped == 0
     telemetry.close()
 

@@ -52,7 +52,12 @@ def ship(
     if not place.is_dir():
         raise ConfigurationError(f"{place} is no ledger", hint="name the directory that audit.directory has")
     spans = settings.otlp.spans or place.parent / "spans"
-    sources: list[Source] = [LedgerSource(place), CheckpointSource(place), SpoolSource(spans)]
+    sources: list[Source] = [
+        LedgerSource(place),
+        CheckpointSource(place),
+        SpoolSource(spans),
+        SpoolSource(spans, "metrics"),
+    ]
     kept = place.parent / "shipped.json"
     if again:
         _revive(kept)

@@ -10,6 +10,7 @@ from typing import Any, Literal, Self
 from agents.sandbox.manifest import Manifest
 from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import User
+from opentelemetry.trace import SpanContext
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.backend import CarriesEgress, EndsAtOnce, TellsOfRelays, WritesBack, pin_paths
@@ -18,12 +19,15 @@ from cedarbox.guard.entries import OPERATION, Recording
 from cedarbox.guard.facts import mounting
 from cedarbox.guard.gate import Gate, Operation
 from cedarbox.guard.holds import Hold
+from cedarbox.guard.identity import current_run
 from cedarbox.guard.lifetime import Lifetime
 from cedarbox.guard.manifest import questions
+from cedarbox.guard.operation import Home
 from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.terminals import HeldProcesses
 from cedarbox.policy import PolicyEngine
 from cedarbox.policy.actions import Action
+from cedarbox.telemetry.scope import current_context
 
 __all__ = ["AdmittingSession", "name_of"]
 
@@ -48,6 +52,8 @@ class AdmittingSession(SandboxSession):
     _cutting: asyncio.Task[None] | None
     _revoked: PolicyDenied | None
     _decided_by: PolicyEngine
+    _home: SpanContext | None
+    _counted: bool
 
     @classmethod
     def wrap(
@@ -86,6 +92,9 @@ class AdmittingSession(SandboxSession):
         self._processes = HeldProcesses(gate, provider._inner)
         self._held, self._cutting, self._revoked = [], None, None
         self._decided_by = gate.engine
+        self._counted, run = False, current_run()
+        self._home = current_context()
+        gate.homes[self.session_id] = Home(self._home, run.id if run is not None else None)
         self._life = None if lifetime_s is None else Lifetime(lifetime_s)
         if isinstance(self._inner, WritesBack):
             self._inner.permission = self._writing_back
@@ -160,8 +169,23 @@ class AdmittingSession(SandboxSession):
                 held = self._gate.hold(question, session=self.session_id, event="sandbox.revoked", cut=self._cut)
                 self._held.append(held)
 
+    def span_of_guest(self) -> SpanContext | None:
+        """Return the span to which what the guest does of its own accord belongs.
+
+        That is the one command that runs, or goes on; where there is none or more than one, the span in which the
+        sandbox was made or taken up.
+        """
+        return self._processes.span() or self._home
+
+    def _in_use(self, used: bool) -> None:
+        if used is not self._counted:
+            self._counted = used
+            self._gate.telemetry.metrics.sandboxes(1 if used else -1)
+
     def release(self) -> None:
         """Say that the sandbox is gone: a change of policy has nothing to end any more."""
+        self._in_use(False)
+        self._gate.homes.pop(self.session_id, None)
         held, self._held = self._held, []
         for each in held:
             self._gate.holds.release(each)
@@ -179,6 +203,7 @@ class AdmittingSession(SandboxSession):
         await asyncio.shield(self._cutting)
 
     async def _end_now(self) -> None:
+        self._in_use(False)
         if self._carriage is not None:
             self._carriage.stop()
         if isinstance(self._inner, EndsAtOnce):

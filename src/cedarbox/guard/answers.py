@@ -9,7 +9,7 @@ from agents.sandbox.session.pty_types import PtyExecUpdate
 from cedarbox.errors import PolicyDenied
 from cedarbox.guard.gate import Operation
 
-__all__ = ["DENIED_EXIT_CODE", "denied_update", "described"]
+__all__ = ["DENIED_EXIT_CODE", "denied_update", "described", "ended"]
 
 DENIED_EXIT_CODE: Final = 126
 """POSIX: a command was found but may not be executed."""
@@ -21,7 +21,14 @@ def described(update: PtyExecUpdate, operation: Operation) -> None:
     if update.process_id is not None:
         operation.set("process", update.process_id)
     if update.exit_code is not None:
-        operation.set("exit_code", update.exit_code)
+        ended(operation, update.exit_code)
+
+
+def ended(operation: Operation, exit_code: int) -> None:
+    """Put into a record how a command ended; its span is an error when that was not with 0."""
+    operation.set("exit_code", exit_code)
+    if exit_code:
+        operation.span.fail("exit_nonzero")
 
 
 def denied_update(denial: PolicyDenied, process_id: int | None) -> PtyExecUpdate:

@@ -216,17 +216,8 @@ class GuardedClient(BaseSandboxClient[Any]):
             plain = self._states.opened(payload)
         except ConfigurationError as error:
             session = payload.get("session_id")
-            refused = Entry(
-                event="decision",
-                decision="deny",
-                principal=self.gate.principal,
-                session=session[:64] if isinstance(session, str) and session.isascii() else None,
-                action="resume",
-                errors=(error.message,),
-                bundle=self.gate.engine.bundle.digest,
-                attrs={"reason": error.message},
-            )
-            self.gate.ledger.append(refused)
+            known = session[:64] if isinstance(session, str) and session.isascii() else None
+            self.gate.refuse_now(Impossible("resume", "", error.message), session=known)
             raise
         return self.inner.deserialize_session_state(deepcopy(plain))
 
@@ -269,6 +260,7 @@ class GuardedClient(BaseSandboxClient[Any]):
         self, session: GuardedSession, verb: str, facts: SandboxFacts, engine: PolicyEngine
     ) -> GuardedSession:
         session.hold(facts.questions(verb))
+        session._in_use(True)
         if self.gate.engine is not engine:
             # The policies changed between the first question and the moment from which a change ends the sandbox.
             manifest = questions(session.state.manifest, isolated=facts.isolation != "none")

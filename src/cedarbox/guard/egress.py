@@ -29,6 +29,7 @@ from cedarbox.policy.canonical import Address, Host
 from cedarbox.policy.entities import Base, Entity, target_entity
 from cedarbox.telemetry import attributes
 from cedarbox.telemetry.redaction import MASK, redact
+from cedarbox.telemetry.scope import under
 
 if TYPE_CHECKING:
     from cedarbox.guard.admission import AdmittingSession
@@ -71,7 +72,8 @@ class GateAdmission:
         never = _never(gate, gate.engine, target, port)
         if never is not None:
             denied = Impossible("connect", str(resource), why(never))
-            denial = await gate.refuse(denied, session=self._session.session_id, decision=never)
+            with under(self._session.span_of_guest()):
+                denial = await gate.refuse(denied, session=self._session.session_id, decision=never)
             if gate.mode == "enforce":
                 raise denial
 
@@ -107,19 +109,26 @@ class GateAdmission:
         Raises:
             PolicyDenied: No; or a change of policy, the end of the sandbox or of its lifetime came in between.
         """
-        await self._living(target_entity(connect.target))
-        async with self._session._through(_question(connect), recording=_RECORDING) as operation:
-            operation.facts |= {"address": str(connect.ip), "port": connect.port}
-            begun = time.monotonic()
-            try:
-                yield _Connection(self._gate, operation)
-            finally:
-                operation.facts.setdefault("milliseconds", round((time.monotonic() - begun) * 1000))
+        with under(self._session.span_of_guest()):
+            await self._living(target_entity(connect.target))
+            async with self._session._through(_question(connect), recording=_RECORDING) as operation:
+                operation.facts |= {"address": str(connect.ip), "port": connect.port}
+                begun = time.monotonic()
+                metrics = self._gate.telemetry.metrics
+                metrics.connections(1)
+                try:
+                    yield _Connection(self._gate, operation)
+                finally:
+                    metrics.connections(-1)
+                    carried = {name: operation.facts.get(name) for name in ("bytes_in", "bytes_out")}
+                    metrics.carried(**{name: told if isinstance(told, int) else 0 for name, told in carried.items()})
+                    operation.facts.setdefault("milliseconds", round((time.monotonic() - begun) * 1000))
 
     async def refuse(self, target: str, reason: str) -> PolicyDenied:
         """Record a denial that nothing turns into a permit, shadow mode neither; return the error to raise."""
         denied = Impossible("connect", _shown(target), _shown(reason))
-        return await self._gate.refuse(denied, session=self._session.session_id)
+        with under(self._session.span_of_guest()):
+            return await self._gate.refuse(denied, session=self._session.session_id)
 
     async def secret(self, name: str, target: Host, port: int) -> None:
         """Decide whether a secret may be put into a request to this host and port.
@@ -130,7 +139,8 @@ class GateAdmission:
         await self._living(Entity("Secret", name))
         build = partial(actions.use_secret, name=name, host=target, port=port)
         question = Question("egress secret", build, f"{name} for {target} port {port}")
-        await self._gate.ask(question, session=self._session.session_id)
+        with under(self._session.span_of_guest()):
+            await self._gate.ask(question, session=self._session.session_id)
 
     @property
     def _gate(self) -> Gate:
@@ -226,6 +236,7 @@ def _question(connect: Connect) -> Question:
         attributes.SERVER_ADDRESS: str(connect.target),
         attributes.SERVER_PORT: connect.port,
         attributes.NETWORK_PEER_ADDRESS: str(connect.ip),
+        attributes.NETWORK_PROTOCOL_NAME: connect.proto,
     }
     asked = f"{connect.target} port {connect.port} {connect.proto}"
     return Question(_VERB, partial(_action, connect=connect), asked, about=known)

@@ -6,9 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cedarbox.policy import Decision
-from cedarbox.telemetry.redaction import digest
+from cedarbox.policy.actions import Action
+from cedarbox.telemetry.redaction import digest, redact
 
-__all__ = ["OPERATION", "Recording", "recordable", "why"]
+__all__ = ["OPERATION", "Recording", "recordable", "shown", "why"]
 
 _MAX_TEXT = 4096
 """Longest text of a record, in characters; of longer ones it holds the beginning, the length and the digest."""
@@ -36,6 +37,15 @@ OPERATION: Final = Recording()
 def why(decision: Decision) -> str:
     """Return why a decision is a denial, in one line for people and models."""
     return f"{decision.reason}. {decision.advice}" if decision.advice else decision.reason
+
+
+def shown(action: Action, text: str | None = None) -> str:
+    """Return what an action is about, or another text of it, as it is shown and recorded.
+
+    The name of a model is whatever its user configured, and that has been a key.
+    """
+    told = str(action.resource) if text is None else text
+    return redact(told) if action.resource.type == "ModelEndpoint" else told
 
 
 def recordable(value: Any) -> Any:

@@ -11,6 +11,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 from agents import Agent
+from agents._tool_identity import get_mapping_or_attr
 from agents.items import ToolCallOutputItem
 from agents.run_internal import run_loop, tool_actions
 from agents.run_internal.items import apply_patch_rejection_item, shell_rejection_item
@@ -19,6 +20,7 @@ from agents.sandbox.runtime_session_manager import SandboxRuntimeSessionManager
 
 from cedarbox.errors import ConfigurationError, PolicyDenied
 from cedarbox.guard.capabilities import decide_capabilities
+from cedarbox.guard.capture import capture_call
 from cedarbox.guard.client import is_genuine_client
 from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import Caller, current_gate, within
@@ -68,7 +70,9 @@ async def _run(execute: _Execute, tool: Any, call: Any, agent: Agent[Any], optio
     with within(caller=Caller(agent.name, tool.name, _call_id(call))):
         async with current_gate().operation(invocation(tool)) as operation:
             operation.set("arguments_digest", digest(_text(call).encode("utf-8", "surrogatepass")))
-            return await execute(agent=agent, **options)
+            item = await execute(agent=agent, **options)
+            await capture_call(current_gate(), operation.span, _text(call), get_mapping_or_attr(item, "output") or "")
+            return item
 
 
 async def _guarded_computer(*, agent: Agent[Any], action: Any, **options: Any) -> Any:

@@ -11,6 +11,7 @@ Invariants:
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
@@ -20,37 +21,18 @@ from cedarbox.audit import Entry, JsonValue, Ledger, Record
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.guard.approvals import Unapproved
-from cedarbox.guard.entries import OPERATION, Recording, recordable, why
+from cedarbox.guard.entries import OPERATION, Recording, recordable, shown, why
 from cedarbox.guard.holds import Cut, Hold, Holds
-from cedarbox.guard.identity import current_caller, current_run
+from cedarbox.guard.identity import called_by, current_caller, current_run
+from cedarbox.guard.operation import NOWHERE, Captures, Home, Operation, link_snapshots, timed
 from cedarbox.guard.question import Impossible, Question, answer
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base
 from cedarbox.telemetry import attributes
-from cedarbox.telemetry.spans import OperationSpan, Telemetry
+from cedarbox.telemetry.spans import OperationSpan, SpanKind, Telemetry
 
 __all__ = ["Gate", "Operation"]
-
-
-class Operation:
-    """An operation that was allowed, while it runs: collects what its outcome record will say."""
-
-    def __init__(self, span: OperationSpan, decision: Record | None, session: str | None) -> None:
-        self.span, self.decision, self.session = span, decision, session
-        self.outcome = "ok"
-        self.facts: dict[str, JsonValue] = {}
-
-    def set(self, name: str, value: str | int | bool) -> None:
-        """Add a fact to the outcome record and the span: a size, an exit code, a digest; never content."""
-        self.facts[name] = value
-        self.span.set(f"cedarbox.{name}", value)
-
-    def failed(self, error: BaseException) -> None:
-        """Note how the act ended when it did not succeed."""
-        cancelled = isinstance(error, (asyncio.CancelledError, GeneratorExit, KeyboardInterrupt))
-        self.outcome = "cancelled" if cancelled else "error"
-        self.facts["error.type"] = type(error).__name__
 
 
 class Gate:
@@ -65,6 +47,12 @@ class Gate:
         mode: ``enforce``; or ``shadow``, in which a denial is recorded as one and what was asked happens all the same.
             What cannot be named, or not be recorded, is denied in both.
         approvals: Where signed approvals are kept; None when there are none, so that what needs one is denied.
+        capture: Longest content that a span may hold, in characters; 0 when spans hold none, whatever the policies say.
+
+    Attributes:
+        captures: What was decided about content, by bundle, run or session, and kind.
+        records: How many records the stream has, as far as this gate knows.
+        homes: Where sessions were made, by id: what is done to one outside of any run belongs there.
     """
 
     def __init__(
@@ -77,10 +65,13 @@ class Gate:
         backend: str,
         mode: Literal["enforce", "shadow"] = "enforce",
         approvals: ApprovalStore | None = None,
+        capture: int = 0,
     ) -> None:
         self.engine, self.ledger, self.telemetry = engine, ledger, telemetry
         self.principal, self.backend, self.mode = principal, backend, mode
-        self.approvals, self.holds = approvals, Holds()
+        self.approvals, self.holds, self.capture = approvals, Holds(), capture
+        self.captures = Captures()
+        self.records, self.homes = 0, dict[str, Home]()
 
     def base(self) -> Base:
         """Return what every request carries, for the caller in whose context this runs."""
@@ -108,17 +99,23 @@ class Gate:
             PolicyDenied: The answer is no, whatever the reason.
             LedgerError: The act was done and its outcome could not be recorded.
         """
-        about = {**self.about(question.verb, session), **question.about}
+        about, home = {**self.about(question.verb, session), **question.about}, self.homes.get(session or "", NOWHERE)
+        kind = SpanKind.CLIENT if attributes.SERVER_ADDRESS in about else SpanKind.INTERNAL
         held = self.holds.running(question, session, certain=certain, event=recording.revoked)
-        with self.telemetry.operation(question.verb, about) as span, held as running:
+        with (
+            timed(self.telemetry.metrics, question.verb) as watch,
+            self.telemetry.operation(question.verb, about, kind=kind, home=home.span) as span,
+            held as running,
+        ):
             try:
                 action, decision, record = await self._admit(question, span, session)
             except BaseException as error:
+                watch.outcome = "denied" if isinstance(error, PolicyDenied) else "error"
                 if (denial := running.denial(error)) is not None:
                     span.fail("policy_denied", denial.reason)
                     raise denial from None
                 raise
-            operation = Operation(span, record, session)
+            operation = watch.operation = Operation(span, record, session)
             # 4. Act, inside the span that carries the record's sequence number.
             try:
                 yield operation
@@ -128,8 +125,10 @@ class Gate:
                 if denial is not None:
                     operation.outcome = "revoked"
                 # The loop may be going down: only a call that does not await is sure to be made.
-                put = self.ledger.append if recording.waits else self.ledger.note
-                put(self._outcome(action, decision, operation, recording))
+                if recording.waits:
+                    self._told(span, self.ledger.append(self._outcome(action, decision, operation, recording)))
+                else:
+                    self.ledger.note(self._outcome(action, decision, operation, recording))
                 if denial is not None:
                     span.fail("policy_denied", denial.reason)
                     raise denial from None
@@ -137,7 +136,7 @@ class Gate:
             await running.finished()
             # 5. Record the outcome.
             if recording.waits:
-                await self.ledger.record(self._outcome(action, decision, operation, recording))
+                self._told(span, await self.ledger.record(self._outcome(action, decision, operation, recording)))
             else:
                 self.ledger.note(self._outcome(action, decision, operation, recording))
 
@@ -183,8 +182,8 @@ class Gate:
         Raises:
             PolicyDenied: The answer is no, whatever the reason.
         """
-        about = {**self.about(question.verb, session), **question.about}
-        with self.telemetry.operation(f"decide {question.verb}", about) as span:
+        about, home = {**self.about(question.verb, session), **question.about}, self.homes.get(session or "", NOWHERE)
+        with self.telemetry.operation(f"decide {question.verb}", about, home=home.span) as span:
             return (await self._admit(question, span, session))[1]
 
     async def ask_all(self, questions: Iterable[Question | Impossible], *, session: str | None = None) -> None:
@@ -205,9 +204,32 @@ class Gate:
         self, denied: Impossible, *, session: str | None = None, decision: Decision | None = None
     ) -> PolicyDenied:
         """Record a denial that needs no policy, or one that the policies have given; return the error to raise."""
-        with self.telemetry.operation(f"decide {denied.verb}", self.about(denied.verb, session)) as span:
+        about, home = self.about(denied.verb, session), self.homes.get(session or "", NOWHERE)
+        with self.telemetry.operation(f"decide {denied.verb}", about, home=home.span) as span:
             errors = (denied.reason,) if decision is None else ()
             return await self._deny(denied, span, session, decision=decision, errors=errors)
+
+    def refuse_now(self, denied: Impossible, *, session: str | None = None) -> None:
+        """Record a denial that needs no policy, where nothing can be awaited.
+
+        Raises:
+            LedgerError: It cannot be recorded.
+        """
+        with self.telemetry.operation(f"decide {denied.verb}", self.about(denied.verb, session)) as span:
+            span.fail("policy_denied", denied.reason)
+            attrs: dict[str, JsonValue] = {"reason": denied.reason}
+            entry = self.entry(
+                "decision",
+                span,
+                session,
+                action=denied.verb,
+                resource=denied.resource or None,
+                decision="deny",
+                errors=(denied.reason,),
+                attrs=attrs,
+            )
+            begun = time.perf_counter()
+            self._decided(span, denied.verb, "deny", self.ledger.append(entry), begun)
 
     @asynccontextmanager
     async def noted(self, verb: str, *, session: str | None, event: str = "outcome") -> AsyncIterator[Operation]:
@@ -216,17 +238,34 @@ class Gate:
         ``event`` is recorded when the block succeeds. When it fails, an ``outcome`` is; when it was denied, nothing
         more is, because the decision already stands in the ledger.
         """
-        with self.telemetry.operation(verb, self.about(verb, session)) as span:
-            operation = Operation(span, None, session)
+        about, home = self.about(verb, session), self.homes.get(session or "", NOWHERE)
+        with (
+            timed(self.telemetry.metrics, verb) as watch,
+            self.telemetry.operation(verb, about, home=home.span) as span,
+        ):
+            operation = watch.operation = Operation(span, None, session)
             try:
                 yield operation
             except PolicyDenied:
+                operation.outcome = "denied"
                 raise
             except BaseException as error:
                 operation.failed(error)
-                self.ledger.append(self._noted("outcome", verb, operation))
+                self._told(span, self.ledger.append(self._noted("outcome", verb, operation)))
                 raise
-            await self.ledger.record(self._noted(event, verb, operation))
+            link_snapshots(self.telemetry, event, operation)
+            self._told(span, await self.ledger.record(self._noted(event, verb, operation)))
+
+    def _told(self, span: OperationSpan, record: Record) -> None:
+        self.records = max(self.records, record.seq + 1)
+        span.set(attributes.CEDARBOX_OUTCOME_SEQ, record.seq)
+
+    def _decided(self, span: OperationSpan, action: str, verdict: str, record: Record, begun: float) -> None:
+        self.records = max(self.records, record.seq + 1)
+        span.set(attributes.CEDARBOX_POLICY_DECISION, verdict)
+        span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
+        span.set(attributes.AUDIT_RECORD_ID, f"{self.ledger.stream}/{record.seq}")
+        self.telemetry.metrics.decided(action, verdict, time.perf_counter() - begun)
 
     async def _admit(
         self, question: Question, span: OperationSpan, session: str | None
@@ -241,28 +280,39 @@ class Gate:
     async def _admit_by(
         self, engine: PolicyEngine, question: Question, span: OperationSpan, session: str | None
     ) -> tuple[Action, Decision, Record]:
+        begun = time.perf_counter()
         # 1. Name it; what has no canonical form is denied.
         # 2. Decide.
         try:
             action, decision = answer(question, engine, self.principal, self.base())
         except CanonicalizationError as error:
             unnamed = Impossible(question.verb, question.asked, error.message)
-            raise await self._deny(unnamed, span, session, errors=(error.message,)) from None
+            raise await self._deny(unnamed, span, session, errors=(error.message,), begun=begun) from None
         span.set(attributes.CEDARBOX_POLICY_ACTION, action.name)
-        span.set(attributes.CEDARBOX_POLICY_RESOURCE, str(action.resource))
+        span.set(attributes.CEDARBOX_POLICY_RESOURCE, shown(action))
         span.set(attributes.CEDARBOX_POLICY_MICROS, decision.micros)
         span.set(attributes.CEDARBOX_POLICY_IDS, decision.policies)
+        span.set(attributes.CEDARBOX_POLICY_BUNDLE, decision.bundle)
+        if action.resource.type == "Executable":
+            span.set(attributes.PROCESS_EXECUTABLE_NAME, action.resource.id)
+        summary = shown(action, action.summary)
         if not decision.allowed and self.mode == "enforce":
-            denied = Impossible(action.name, str(action.resource), why(decision))
-            raise await self._deny(denied, span, session, decision=decision, summary=action.summary)
-        attrs: dict[str, JsonValue] = {"summary": action.summary} if action.summary else {}
+            denied = Impossible(action.name, shown(action), why(decision))
+            raise await self._deny(denied, span, session, decision=decision, summary=summary, begun=begun)
+        attrs: dict[str, JsonValue] = {"summary": summary} if summary else {}
         if decision.approval is not None and not question.offered and self.mode == "enforce":
             try:
                 attrs["approval"] = await self._claim(engine, question, decision)
             except Unapproved as error:
-                denied = Impossible(action.name, str(action.resource), error.message)
+                denied = Impossible(action.name, shown(action), error.message)
                 raise await self._deny(
-                    denied, span, session, decision=decision, errors=(error.message,), summary=action.summary
+                    denied,
+                    span,
+                    session,
+                    decision=decision,
+                    errors=(error.message,),
+                    summary=summary,
+                    begun=begun,
                 ) from None
         # 3. Record the decision and wait until it is on disk.
         if not decision.allowed:
@@ -273,7 +323,7 @@ class Gate:
             span,
             session,
             action=action.name,
-            resource=str(action.resource),
+            resource=shown(action),
             decision=verdict,
             policies=decision.policies,
             errors=decision.errors,
@@ -285,9 +335,8 @@ class Gate:
         except LedgerError as error:
             span.fail("unrecorded")
             reason = f"the decision cannot be recorded: {error.told}"
-            raise PolicyDenied(action.name, str(action.resource), reason=reason) from error
-        span.set(attributes.CEDARBOX_POLICY_DECISION, verdict)
-        span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
+            raise PolicyDenied(action.name, shown(action), reason=reason) from error
+        self._decided(span, action.name, verdict, record, begun)
         return action, decision, record
 
     async def _claim(self, engine: PolicyEngine, question: Question, decision: Decision) -> dict[str, JsonValue]:
@@ -315,8 +364,9 @@ class Gate:
         decision: Decision | None = None,
         errors: tuple[str, ...] = (),
         summary: str = "",
+        begun: float | None = None,
     ) -> PolicyDenied:
-        reason, seq = denied.reason, None
+        reason, seq, begun = denied.reason, None, time.perf_counter() if begun is None else begun
         unrecorded: LedgerError | None = None
         policies = decision.policies if decision is not None else ()
         span.set(attributes.CEDARBOX_POLICY_DECISION, "deny")
@@ -334,8 +384,9 @@ class Gate:
             attrs={"reason": reason, **({"summary": summary} if summary else {})},
         )
         try:
-            seq = (await self.ledger.record(entry)).seq
-            span.set(attributes.CEDARBOX_RECORD_SEQ, seq)
+            record = await self.ledger.record(entry)
+            seq = record.seq
+            self._decided(span, denied.verb, "deny", record, begun)
         except LedgerError as error:
             # Denied all the same; the reason has to say that the ledger does not show it.
             reason = f"{reason} (and this denial cannot be recorded: {error.told})"
@@ -351,7 +402,7 @@ class Gate:
             operation.span,
             operation.session,
             action=action.name,
-            resource=str(action.resource),
+            resource=shown(action),
             policies=decision.policies,
             bundle=decision.bundle,
             outcome=operation.outcome,
@@ -364,12 +415,12 @@ class Gate:
 
     def entry(self, event: str, span: OperationSpan, session: str | None, **fields: Any) -> Entry:
         """Return what is recorded of something: who, in which run, under which policies, and ``fields``."""
-        caller, run = current_caller(), current_run()
+        caller, run, home = current_caller(), current_run(), self.homes.get(session or "", NOWHERE)
         fields["bundle"] = fields.get("bundle") or self.engine.bundle.digest
         return Entry(
             event=event,
             session=session,
-            run=run.id if run else None,
+            run=run.id if run is not None else home.run,
             trace_id=span.trace_id,
             span_id=span.span_id,
             principal=self.principal,
@@ -381,4 +432,8 @@ class Gate:
     def about(self, verb: str, session: str | None) -> dict[str, str]:
         """Return the attributes of the span of an operation."""
         known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
-        return known | ({attributes.SANDBOX_SESSION_ID: session} if session else {})
+        home = self.homes.get(session or "", NOWHERE)
+        if home.run is not None:
+            # Where the run is known by itself, that is what the span says.
+            known[attributes.CEDARBOX_RUN_ID] = home.run
+        return known | called_by(current_caller()) | ({attributes.SANDBOX_SESSION_ID: session} if session else {})

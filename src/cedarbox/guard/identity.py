@@ -7,12 +7,15 @@ where a tool is invoked; tasks started inside inherit them.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from cedarbox.errors import ConfigurationError
+from cedarbox.telemetry import attributes
+from cedarbox.telemetry.describe import clip
+from cedarbox.telemetry.scope import in_run
 
 if TYPE_CHECKING:
     from cedarbox.guard.gate import Gate
@@ -21,6 +24,7 @@ __all__ = [
     "Caller",
     "RunIdentity",
     "applying_decided_manifest",
+    "called_by",
     "current_caller",
     "current_gate",
     "current_run",
@@ -62,6 +66,16 @@ _RUN: ContextVar[RunIdentity | None] = ContextVar("cedarbox_run", default=None)
 _DECIDED: ContextVar[bool] = ContextVar("cedarbox_decided", default=False)
 
 
+def called_by(caller: Caller) -> dict[str, str]:
+    """Return the attributes of a span that say from which agent and tool call it comes."""
+    known = {
+        attributes.GEN_AI_AGENT_NAME: caller.agent,
+        attributes.GEN_AI_TOOL_NAME: caller.tool,
+        attributes.GEN_AI_TOOL_CALL_ID: caller.call_id,
+    }
+    return {name: clip(value) for name, value in known.items() if value}
+
+
 def current_caller() -> Caller:
     """Return the tool call in whose context this runs."""
     return _CALLER.get()
@@ -95,7 +109,8 @@ def within(*, caller: Caller | None = None, run: RunIdentity | None = None) -> I
     caller_token = _CALLER.set(caller) if caller is not None else None
     run_token = _RUN.set(run) if run is not None else None
     try:
-        yield
+        with in_run(run.id) if run is not None else nullcontext():
+            yield
     finally:
         if run_token is not None:
             _RUN.reset(run_token)

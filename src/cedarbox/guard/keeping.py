@@ -59,6 +59,7 @@ class KeepingSession(FilesSession):
         try:
             async with self._gate.noted("sandbox start", session=self.session_id) as operation:
                 await super().start()
+                self._in_use(True)
                 # Known only now for an image that nothing pinned: it was pulled by the start.
                 if (digest := getattr(self.state, "image_digest", None)) is not None:
                     operation.facts["image_digest"] = digest

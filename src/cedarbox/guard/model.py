@@ -20,9 +20,11 @@ from agents.tool import FunctionTool, Tool
 from cedarbox.errors import PolicyDenied, UnsupportedToolError
 from cedarbox.guard import requests
 from cedarbox.guard.capabilities import decide_capabilities, decide_compaction
+from cedarbox.guard.capture import capture_answer, capture_prompt
 from cedarbox.guard.endpoints import Destination
 from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import current_run
+from cedarbox.guard.inference import Inference, calling
 from cedarbox.guard.once import ask_once
 from cedarbox.guard.question import Impossible, Question
 from cedarbox.guard.server_state import decided_settings
@@ -36,7 +38,7 @@ __all__ = ["GuardedModel"]
 class _Admitted:
     """What may be sent, and by whom."""
 
-    sender: Model
+    to: Destination
     settings: ModelSettings
     tools: list[Tool]
     use: Question
@@ -70,10 +72,16 @@ class GuardedModel(Model):
     ) -> Any:
         """Ask, then forward; a change of policy that denies the model cuts the call."""
         sent = await self._admit(input, model_settings, tools, rest, options)
-        async with self._gate.while_permitted(sent.use, decided_by=sent.engine):
-            return await sent.sender.get_response(
-                system_instructions, input, sent.settings, sent.tools, *rest, **options
-            )
+        with calling(self._gate, sent.to, self._agent.name, streamed=False) as call:
+            await capture_prompt(self._gate, call.span, system_instructions, input)
+            with call.span.current():
+                async with self._gate.while_permitted(sent.use, decided_by=sent.engine):
+                    response = await sent.to.sender.get_response(
+                        system_instructions, input, sent.settings, sent.tools, *rest, **options
+                    )
+            call.answered(response.output, response.usage, response.response_id)
+            await capture_answer(self._gate, call.span, call.answer)
+            return response
 
     async def stream_response(
         self,
@@ -86,14 +94,19 @@ class GuardedModel(Model):
     ) -> AsyncIterator[TResponseStreamEvent]:
         """Ask, then forward the stream; after a change of policy that denies the model nothing of it is passed on."""
         sent = await self._admit(input, model_settings, tools, rest, options)
-        stream = sent.sender.stream_response(system_instructions, input, sent.settings, sent.tools, *rest, **options)
+        stream = sent.to.sender.stream_response(system_instructions, input, sent.settings, sent.tools, *rest, **options)
         engine = sent.engine
-        async for event in stream:
-            # A stream is consumed by whoever holds it, so there is no task of its own that could be cut.
-            while self._gate.engine is not engine:
-                engine = self._gate.engine
-                await self._gate.ask(sent.use)
-            yield event
+        with calling(self._gate, sent.to, self._agent.name, streamed=True) as call:
+            await capture_prompt(self._gate, call.span, system_instructions, input)
+            async for event in _within(call, stream):
+                # A stream is consumed by whoever holds it, so there is no task of its own that could be cut.
+                while self._gate.engine is not engine:
+                    engine = self._gate.engine
+                    await self._gate.ask(sent.use)
+                if (response := getattr(event, "response", None)) is not None and event.type == "response.completed":
+                    call.answered(response.output, response.usage, response.id)
+                    await capture_answer(self._gate, call.span, call.answer)
+                yield event
 
     def get_retry_advice(self, request: ModelRetryAdviceRequest) -> ModelRetryAdvice | None:
         """Return the inner model's advice."""
@@ -131,7 +144,7 @@ class GuardedModel(Model):
         if changed := [str(identity) for tool, identity in offered if identity_of(tool) != identity]:
             reason = "the tool became another one while it was being decided"
             await self._refuse(Impossible("invokeTool", f'Tool::"{changed[0]}"', reason))
-        return _Admitted(to.sender, settings, [tool for tool, _ in offered], to.use(), engine)
+        return _Admitted(to, settings, [tool for tool, _ in offered], to.use(), engine)
 
     async def _offered(self, tools: Sequence[Tool], handoffs: Sequence[Any]) -> list[tuple[Tool, ToolIdentity]]:
         """Return the tools that the model may be shown; what is denied is left out if the bundle says so."""
@@ -179,3 +192,20 @@ class GuardedModel(Model):
                 hint="give the agent capabilities=cedarbox.capabilities_for(model), "
                 "or serve the model over the Responses API",
             )
+
+
+async def _within(call: Inference, stream: AsyncIterator[Any]) -> AsyncIterator[Any]:
+    """Pass a stream on, with the span of the call current while the model works and not while its reader does."""
+    events = aiter(stream)
+    try:
+        while True:
+            with call.span.current():
+                try:
+                    event = await anext(events)
+                except StopAsyncIteration:
+                    return
+            yield event
+    finally:
+        close = getattr(events, "aclose", None)
+        if close is not None:
+            await close()

@@ -16,9 +16,11 @@ What has to wait for an approval waits by wraps of its own, in ``guard.waiting``
 
 from __future__ import annotations
 
+import asyncio
 import uuid
-from collections.abc import Awaitable, Callable
-from contextlib import AbstractContextManager
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
+from functools import partial
 from typing import Any
 
 from agents import Agent, RunConfig
@@ -31,6 +33,7 @@ from agents.tool import _FunctionToolInvocationResult
 
 from cedarbox.errors import ConfigurationError, PolicyDenied, SealError
 from cedarbox.guard import waiting
+from cedarbox.guard.capture import capture_call
 from cedarbox.guard.elsewhere import around_the_runner
 from cedarbox.guard.executors import SEAMS, check_sandbox
 from cedarbox.guard.identity import Caller, RunIdentity, current_run, within
@@ -39,7 +42,10 @@ from cedarbox.guard.model import GuardedModel
 from cedarbox.guard.nesting import refuse_another_guard
 from cedarbox.guard.server_state import hold_session
 from cedarbox.guard.tools import invocation
-from cedarbox.telemetry.tracing import is_sealed
+from cedarbox.telemetry import attributes
+from cedarbox.telemetry.describe import clip
+from cedarbox.telemetry.spans import OperationSpan
+from cedarbox.telemetry.tracing import is_sealed, is_switched_off
 
 __all__ = ["GuardRunner", "enforce", "is_in_force", "seams"]
 
@@ -56,18 +62,24 @@ class GuardRunner(AgentRunner):
 
     async def run(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
         """Run under guard, or refuse."""
-        with _guarded(input, options):
+        with _guarded(input, options), _untraced(starting_agent, options) as span, span.current():
             return await super().run(starting_agent, input, **options)
 
     def run_sync(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's name
         """Run under guard, or refuse."""
-        with _guarded(input, options):
+        with _guarded(input, options), _untraced(starting_agent, options) as span, span.current():
             return super().run_sync(starting_agent, input, **options)
 
     def run_streamed(self, starting_agent: Agent[Any], input: Any, **options: Any) -> Any:  # noqa: A002  # the SDK's
         """Run under guard, or refuse; the task that the SDK starts inherits the guard."""
-        with _guarded(input, options):
-            return super().run_streamed(starting_agent, input, **options)
+        with _guarded(input, options), ExitStack() as ends:
+            span = ends.enter_context(_untraced(starting_agent, options))
+            with span.current():
+                result = super().run_streamed(starting_agent, input, **options)
+            if (task := result.run_loop_task) is not None:
+                # The run goes on in a task of its own, and the span with it.
+                task.add_done_callback(partial(_ended, ends.pop_all()))
+            return result
 
 
 def _through_the_guard(name: str) -> Any:
@@ -146,6 +158,32 @@ def _guarded(given: Any, options: dict[str, Any]) -> AbstractContextManager[None
     return within(run=RunIdentity(run.id if run else uuid.uuid4().hex, gate, chained=chained))
 
 
+@contextmanager
+def _untraced(agent: Any, options: dict[str, Any]) -> Iterator[OperationSpan | _NoSpan]:
+    """Make the span of a run for which the SDK makes none, because its tracing was switched off."""
+    config = options.get("run_config")
+    if not (is_switched_off() or (config is not None and config.tracing_disabled)):
+        yield _NoSpan()
+        return
+    name = clip(str(getattr(agent, "name", "agent")))
+    known = {attributes.GEN_AI_OPERATION_NAME: "invoke_agent", attributes.GEN_AI_AGENT_NAME: name}
+    with _gate().telemetry.aside(f"invoke_agent {name}", known) as span:
+        yield span
+
+
+class _NoSpan:
+    """Stands for the span that the SDK makes."""
+
+    def current(self) -> AbstractContextManager[None]:
+        return nullcontext()
+
+
+def _ended(ends: ExitStack, task: asyncio.Task[Any]) -> None:
+    error = None if task.cancelled() else task.exception()
+    with suppress(BaseException):
+        ends.__exit__(*((type(error), error, error.__traceback__) if error is not None else (None, None, None)))
+
+
 def _guarded_model(agent: Agent[Any], run_config: RunConfig) -> Model:
     model = _get_model(agent, run_config)
     return model if isinstance(model, GuardedModel) else GuardedModel(model, _gate(), agent)
@@ -158,7 +196,9 @@ async def _guarded_function_tool(*, function_tool: Any, context: Any, arguments:
         try:
             async with _gate().operation(invocation(function_tool, call)) as operation:
                 operation.set("arguments_digest", call.arguments_digest)
-                return await _invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
+                result = await _invoke_function_tool(function_tool=function_tool, context=context, arguments=arguments)
+                await capture_call(_gate(), operation.span, arguments, result.output)
+                return result
         except PolicyDenied as denial:
             return _FunctionToolInvocationResult(str(denial))
 

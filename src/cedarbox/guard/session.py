@@ -21,9 +21,11 @@ from agents.sandbox.types import ExecResult, ExposedPortEndpoint, User
 
 from cedarbox.errors import CanonicalizationError, PolicyDenied
 from cedarbox.guard.admission import name_of
-from cedarbox.guard.answers import DENIED_EXIT_CODE, denied_update, described
+from cedarbox.guard.answers import DENIED_EXIT_CODE, denied_update, described, ended
 from cedarbox.guard.backend import EndsProcesses
+from cedarbox.guard.capture import capture_text
 from cedarbox.guard.coverage import GATED
+from cedarbox.guard.gate import Operation
 from cedarbox.guard.identity import applying_decided_manifest, is_decided
 from cedarbox.guard.keeping import KeepingSession
 from cedarbox.guard.manifest import account_questions, entry_questions, questions
@@ -31,6 +33,7 @@ from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base, Entity
+from cedarbox.telemetry import attributes
 from cedarbox.telemetry.redaction import redact
 
 __all__ = ["GuardedSession", "is_genuine_session"]
@@ -54,6 +57,7 @@ class GuardedSession(KeepingSession):
             await self._carriage.end()
         async with self._gate.noted("sandbox shutdown", session=self.session_id):
             await super().shutdown()
+        self._in_use(False)
         self._processes.all_ended()
 
     async def _aclose_impl(self) -> None:
@@ -77,10 +81,12 @@ class GuardedSession(KeepingSession):
         try:
             question, certain = self._commanding("exec", command, shell, user), isinstance(self._inner, EndsProcesses)
             async with self._through(question, certain=certain) as operation:
-                result = await super().exec(*command, timeout=timeout, shell=shell, user=user)
-                operation.set("exit_code", result.exit_code)
+                with self._processes.running(operation.span.context):
+                    result = await super().exec(*command, timeout=timeout, shell=shell, user=user)
+                ended(operation, result.exit_code)
                 operation.set("stdout_bytes", len(result.stdout))
                 operation.set("stderr_bytes", len(result.stderr))
+                await self._capture(operation, result.stdout + result.stderr)
                 return result
         except PolicyDenied as denial:
             return ExecResult(stdout=b"", stderr=f"{denial}\n".encode(), exit_code=DENIED_EXIT_CODE)
@@ -101,18 +107,20 @@ class GuardedSession(KeepingSession):
         try:
             async with self._through(question) as operation:
                 begun = True
-                update = await super().pty_exec_start(
-                    *command,
-                    timeout=timeout,
-                    shell=shell,
-                    user=user,
-                    tty=tty,
-                    yield_time_s=yield_time_s,
-                    max_output_tokens=max_output_tokens,
-                )
+                with self._processes.running(operation.span.context):
+                    update = await super().pty_exec_start(
+                        *command,
+                        timeout=timeout,
+                        shell=shell,
+                        user=user,
+                        tty=tty,
+                        yield_time_s=yield_time_s,
+                        max_output_tokens=max_output_tokens,
+                    )
                 if update.process_id is not None:
-                    self._processes.started(update.process_id, question, self.session_id)
+                    self._processes.started(update.process_id, question, self.session_id, operation.span.context)
                 described(update, operation)
+                await self._capture(operation, update.output)
                 return update
         except PolicyDenied as denial:
             if begun:
@@ -155,6 +163,7 @@ class GuardedSession(KeepingSession):
                 async with self._gate.noted("command end", session=self.session_id) as operation:
                     operation.set("process", session_id)
                     described(update, operation)
+                    await self._capture(operation, update.output)
             return update
         try:
             if (started := self._processes.question(session_id)) is not None:
@@ -163,6 +172,7 @@ class GuardedSession(KeepingSession):
                 operation.set("stdin_bytes", len(chars.encode("utf-8", "surrogateescape")))
                 update = await forward()
                 described(update, operation)
+                await self._capture(operation, update.output)
                 return update
         except PolicyDenied as denial:
             return denied_update(denial, session_id if self._processes.denial(session_id) is None else None)
@@ -219,6 +229,10 @@ class GuardedSession(KeepingSession):
     def should_provision_manifest_accounts_on_resume(self) -> bool:
         """Whether resuming makes the manifest's accounts again; the SDK's own wrapper does not pass this on."""
         return self._inner.should_provision_manifest_accounts_on_resume()
+
+    async def _capture(self, operation: Operation, output: bytes) -> None:
+        text, name = output.decode("utf-8", "replace"), attributes.CEDARBOX_COMMAND_OUTPUT
+        await capture_text(self._gate, operation.span, "commandOutput", name, text, session=self.session_id)
 
     def _commanding(
         self,

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from agents.sandbox.session.base_sandbox_session import BaseSandboxSession
+from opentelemetry.trace import SpanContext
 
 from cedarbox.errors import PolicyDenied
 from cedarbox.guard.backend import EndsProcesses
@@ -25,9 +29,32 @@ class HeldProcesses:
         self._gate, self._inner = gate, inner
         self._holds: dict[int, Hold] = {}
         self._cut: dict[int, PolicyDenied] = {}
+        self._spans: dict[int, SpanContext] = {}
+        self._calls: list[SpanContext] = []
 
-    def started(self, process_id: int, question: Question, session: str) -> None:
-        """Say that a process goes on."""
+    @contextmanager
+    def running(self, span: SpanContext) -> Iterator[None]:
+        """Say that the command of this span runs for as long as the block does."""
+        self._calls.append(span)
+        try:
+            yield
+        finally:
+            self._calls.remove(span)
+
+    def span(self) -> SpanContext | None:
+        """Return the span of the command that runs, or goes on; None when there is none, or more than one."""
+        known = {span.span_id: span for span in (*self._calls, *self._spans.values())}
+        return next(iter(known.values())) if len(known) == 1 else None
+
+    def started(self, process_id: int, question: Question, session: str, span: SpanContext | None = None) -> None:
+        """Say that a process goes on.
+
+        Args:
+            process_id: The number that the backend gave it.
+            question: What was asked for it.
+            session: Id of the sandbox session.
+            span: Ids of the span of the call that started it.
+        """
 
         async def cut(denial: PolicyDenied) -> None:
             # From here on nobody is told what it writes, however long the guest takes to end it.
@@ -40,6 +67,8 @@ class HeldProcesses:
 
         self._cut.pop(process_id, None)
         self._forget(process_id)
+        if span is not None:
+            self._spans[process_id] = span
         self._holds[process_id] = self._gate.hold(question, session=session, event="terminal.revoked", cut=cut)
 
     async def start_was_cut(self) -> None:
@@ -68,5 +97,6 @@ class HeldProcesses:
         return self._cut.get(process_id)
 
     def _forget(self, process_id: int) -> None:
+        self._spans.pop(process_id, None)
         if (hold := self._holds.pop(process_id, None)) is not None:
             self._gate.holds.release(hold)

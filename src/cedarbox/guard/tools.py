@@ -24,11 +24,13 @@ from agents.tool import (
 
 from cedarbox.errors import CanonicalizationError
 from cedarbox.guard.approvals import HELD_KINDS, ToolCall
-from cedarbox.guard.identity import current_run
+from cedarbox.guard.identity import called_by, current_caller, current_run
 from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base
+from cedarbox.telemetry import attributes
+from cedarbox.telemetry.scope import tell_mirror
 
 __all__ = ["DECIDED_WHEN_CALLED", "ToolIdentity", "identity_of", "invocation", "offer", "tool_kind"]
 
@@ -124,7 +126,12 @@ def invocation(tool: Tool, call: ToolCall | None = None) -> Question:
         tool: The tool.
         call: The call that would be carried out, where a person can be asked to approve it.
     """
-    identity = identity_of(tool)
+    identity, caller = identity_of(tool), called_by(current_caller())
+    # Where the SDK traces the call, its span is the one of the call; else this is.
+    traced = tell_mirror("function", caller)
+    about = (
+        {} if traced else {attributes.GEN_AI_OPERATION_NAME: "execute_tool", attributes.GEN_AI_TOOL_TYPE: "function"}
+    )
 
     def name(base: Base) -> Action:
         run = current_run()
@@ -132,4 +139,4 @@ def invocation(tool: Tool, call: ToolCall | None = None) -> Question:
             raise CanonicalizationError("the tool was not offered to the model")
         return identity.action(base)
 
-    return Question("tool invoke", name, str(identity), call)
+    return Question("tool invoke", name, str(identity), call, about=about)

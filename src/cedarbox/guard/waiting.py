@@ -25,10 +25,12 @@ from agents.run_internal import tool_execution
 
 from cedarbox.errors import CanonicalizationError, LedgerError
 from cedarbox.guard.approvals import ToolCall, Unapproved
+from cedarbox.guard.capture import capture_call
 from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import Caller, current_caller, current_gate, within
 from cedarbox.guard.question import Question, answer
 from cedarbox.guard.tools import identity_of, invocation
+from cedarbox.telemetry import attributes
 
 __all__ = ["WRAPPED", "call_of", "exact_arguments", "through_gate", "wants_approval"]
 
@@ -85,6 +87,9 @@ async def wants_approval(gate: Gate, question: Question) -> bool:
     with gate.telemetry.operation("approval request", gate.about("approval request", None)) as span:
         try:
             request, new = store.ask(call, principal=gate.principal, decision=decision, approval=approval)
+            span.set(attributes.CEDARBOX_APPROVAL_REQUEST, request.id)
+            span.set(attributes.CEDARBOX_POLICY_ACTION, action.name)
+            span.set(attributes.CEDARBOX_POLICY_RESOURCE, str(action.resource))
             if new:
                 attrs = {"request": request.id, **call.bound(), "approvers": approval.approvers}
                 entry = gate.entry(
@@ -96,7 +101,8 @@ async def wants_approval(gate: Gate, question: Question) -> bool:
                     policies=decision.policies,
                     attrs=attrs | {"expires_s": approval.expires_s},
                 )
-                await gate.ledger.record(entry)
+                record = await gate.ledger.record(entry)
+                span.set(attributes.CEDARBOX_OUTCOME_SEQ, record.seq)
                 await asyncio.to_thread(store.put, request)
         except (Unapproved, LedgerError) as error:
             span.fail("unrecorded", error.message)
@@ -127,7 +133,11 @@ async def through_gate(
             return item
         async with current_gate().operation(asked) as operation:
             operation.set("arguments_digest", invoked.arguments_digest)
-            return await execute(agent=agent, call=call, context_wrapper=context_wrapper, **options)
+            item = await execute(agent=agent, call=call, context_wrapper=context_wrapper, **options)
+            await capture_call(
+                current_gate(), operation.span, exact_arguments(raw), get_mapping_or_attr(item, "output") or ""
+            )
+            return item
 
 
 async def _guarded_ask(

@@ -29,6 +29,7 @@ __all__ = [
     "ACTION_GROUPS",
     "Action",
     "adopt",
+    "capture_content",
     "connect",
     "connect_anywhere",
     "create",
@@ -78,6 +79,7 @@ ACTION_GROUPS: Mapping[str, str] = {
     "invokeTool": "intelligence",
     "useModel": "intelligence",
     "useServerState": "intelligence",
+    "captureContent": "disclosure",
 }
 """Every action of the schema and the group it is in."""
 
@@ -390,3 +392,8 @@ def use_server_state(base: Base, *, state: str, model: str, host: Host | Address
     endpoint = model_endpoint(model, host)
     context = context_of(base, endpoint=endpoint.ref)
     return Action("useServerState", Entity("ServerState", state), context, f"at {endpoint.id}", (endpoint,))
+
+
+def capture_content(base: Base, *, content: str) -> Action:
+    """Put content of one kind on spans; a member of ``Sandbox::Content``."""
+    return Action("captureContent", Entity("Content", content), context_of(base))

@@ -108,6 +108,7 @@ _BUILDERS: Final[Mapping[str, _Builder]] = {
     "invokeTool": _same(actions.invoke_tool),
     "useModel": _same(actions.use_model),
     "useServerState": _same(actions.use_server_state),
+    "captureContent": _same(actions.capture_content),
 }
 
 # What a case can leave out although the builder wants it spelt out.
@@ -121,6 +122,7 @@ _ENUMS: Final = {
     "hello": "Hello",
     "operation": "FileOperation",
     "capability": "Capability",
+    "content": "Content",
     "state": "ServerState",
     "kind": "ToolKind",
 }

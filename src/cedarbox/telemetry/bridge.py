@@ -19,8 +19,8 @@ from opentelemetry import trace as otel_trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cedarbox.telemetry import attributes as names
-from cedarbox.telemetry.describe import clip, describe, error_type
-from cedarbox.telemetry.scope import WantedIds, ambient, enter, leave
+from cedarbox.telemetry.describe import Description, clip, describe, error_type
+from cedarbox.telemetry.scope import WantedIds, ambient, current_run_id, enter, leave
 
 if TYPE_CHECKING:
     from contextvars import Token
@@ -40,6 +40,21 @@ _HEX_SPAN = re.compile(r"[0-9a-f]{16}")
 
 _SDK_SANDBOX = "sandbox."
 """How the Agents SDK 0.24 names the spans of its session wrapper: ``sandbox.exec``, ``sandbox.start`` and so on."""
+
+_CHAT = "chat"
+
+_KNOWN_BY_THE_SDK = frozenset(
+    {
+        names.GEN_AI_RESPONSE_ID,
+        names.GEN_AI_RESPONSE_MODEL,
+        names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS,
+        names.GEN_AI_USAGE_INPUT_TOKENS,
+        names.GEN_AI_USAGE_OUTPUT_TOKENS,
+        names.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS,
+        names.SERVER_PORT,
+    }
+)
+"""What the SDK's span of a model call says and the guard, which makes the call's own span, does not know."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +88,7 @@ class Bridge(TracingProcessor):
         self._targets: list[Target] = []
         self._roots: OrderedDict[str, _Root] = OrderedDict()
         self._open: dict[tuple[str, str], _Open] = {}
-        self._passed: dict[tuple[str, str], SpanContext] = {}
+        self._passed: dict[tuple[str, str], OtelSpan] = {}
 
     def attach(self, target: Target) -> None:
         """Send the spans of traces that begin from now on to this target. Attachments stack and count."""
@@ -96,11 +111,14 @@ class Bridge(TracingProcessor):
         attributes = {
             names.CEDARBOX_SDK_SPAN: "trace",
             names.CEDARBOX_SDK_TRACE_ID: clip(trace.trace_id),
+            names.GEN_AI_OPERATION_NAME: "invoke_workflow",
+            names.GEN_AI_AGENT_NAME: clip(trace.name),
+            **_run(),
         }
         group = getattr(trace, "group_id", None)
         if isinstance(group, str):
             attributes[names.GEN_AI_CONVERSATION_ID] = clip(group)
-        name = f"run {clip(trace.name)}"
+        name = f"invoke_workflow {clip(trace.name)}"
         with target.ids.wanting(trace_id=_trace_id(trace.trace_id)):
             span = target.tracer.start_span(name, context=ambient(), kind=SpanKind.INTERNAL, attributes=attributes)
         self._remember(trace.trace_id, _Root(target, span.get_span_context()))
@@ -119,20 +137,24 @@ class Bridge(TracingProcessor):
         if root is None:
             return
         data = describe(span.span_data, ended=False)
-        operation = _own_operation(root.context.trace_id)
-        if operation is not None and data.name.startswith(_SDK_SANDBOX):
-            # The operation already is the span of what the SDK's session wrapper traces a second time.
-            self._passed[span.trace_id, span.span_id] = operation
+        own = _own_operation(root.context.trace_id)
+        if own is not None and _is_told_by(own, data):
+            # The operation already is the span of what the SDK traces a second time.
+            self._passed[span.trace_id, span.span_id] = own
             return
+        operation = own.get_span_context() if own is not None else None
         parent = otel_trace.set_span_in_context(NonRecordingSpan(operation or self._parent(span, root)))
         span_id = int(span.span_id, 16) if _HEX_SPAN.fullmatch(span.span_id) else 0
         with root.target.ids.wanting(trace_id=root.context.trace_id, span_id=span_id):
-            mirror = root.target.tracer.start_span(data.name, parent, data.kind, data.attributes)
+            mirror = root.target.tracer.start_span(data.name, parent, data.kind, {**data.attributes, **_run()})
         self._opened((span.trace_id, span.span_id), mirror)
 
     def on_span_end(self, span: Span[Any]) -> None:
         """End the mirror of an SDK span with what is known only now: usage, outcome, error class."""
-        self._passed.pop((span.trace_id, span.span_id), None)
+        passed = self._passed.pop((span.trace_id, span.span_id), None)
+        if passed is not None:
+            told = describe(span.span_data, ended=True).attributes
+            passed.set_attributes({key: value for key, value in told.items() if key in _KNOWN_BY_THE_SDK})
         opened = self._open.pop((span.trace_id, span.span_id), None)
         if opened is None:
             return
@@ -183,7 +205,7 @@ class Bridge(TracingProcessor):
             return root.context
         key = (span.trace_id, span.parent_id)
         if key in self._passed:
-            return self._passed[key]
+            return self._passed[key].get_span_context()
         opened = self._open.get(key)
         if opened is not None:
             return opened.span.get_span_context()
@@ -192,14 +214,27 @@ class Bridge(TracingProcessor):
         return root.context
 
 
-def _own_operation(trace_id: int) -> SpanContext | None:
+def _run() -> dict[str, str]:
+    run = current_run_id()
+    return {names.CEDARBOX_RUN_ID: run} if run is not None else {}
+
+
+def _is_told_by(own: OtelSpan, data: Description) -> bool:
+    known = getattr(own, "attributes", None) or {}
+    if data.name.startswith(_SDK_SANDBOX):
+        return names.SANDBOX_OPERATION in known
+    return data.attributes.get(names.GEN_AI_OPERATION_NAME) == _CHAT == known.get(names.GEN_AI_OPERATION_NAME)
+
+
+def _own_operation(trace_id: int) -> OtelSpan | None:
     """Return the current span if it is an operation of ours in this trace, and not the mirror of an SDK span."""
     current = otel_trace.get_current_span(ambient())
     context = current.get_span_context()
     known = getattr(current, "attributes", None) or {}
-    if context.trace_id != trace_id or names.SANDBOX_OPERATION not in known or names.CEDARBOX_SDK_SPAN in known:
+    ours = names.SANDBOX_OPERATION in known or known.get(names.GEN_AI_OPERATION_NAME) == _CHAT
+    if context.trace_id != trace_id or not ours or names.CEDARBOX_SDK_SPAN in known:
         return None
-    return context
+    return current
 
 
 def _trace_id(sdk_id: str) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -46,6 +47,11 @@ _CUSTOM_KEYS: Final = frozenset(
 )
 """Keys of the Agents SDK's own sandbox spans (sandbox/session/sandbox_session.py); any other key may hold content."""
 
+_DETAILS: Final = (
+    ("input_tokens_details", "cached_tokens", names.GEN_AI_USAGE_CACHE_READ_INPUT_TOKENS),
+    ("output_tokens_details", "reasoning_tokens", names.GEN_AI_USAGE_REASONING_OUTPUT_TOKENS),
+)
+
 _ERROR_NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_.]{0,100}(?:Error|Exception|Timeout|Cancelled|Denied|Exceeded)")
 
 
@@ -58,6 +64,7 @@ class Description:
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
 
 
+@lru_cache(maxsize=1024)
 def clip(text: str) -> str:
     """Hide secrets in a name and cut it to 256 characters."""
     return redact(text[: 4 * _MAX_TEXT])[:_MAX_TEXT]
@@ -93,7 +100,8 @@ def describe(data: SpanData, *, ended: bool) -> Description:
     found = _describe(data, ended=ended)
     kept: dict[str, Scalar] = {names.CEDARBOX_SDK_SPAN: clip(data.type)}
     for key, value in found.attributes.items():
-        kept[key] = clip(value) if isinstance(value, str) else value
+        if key in names.ATTRIBUTES and not names.ATTRIBUTES[key].content:
+            kept[key] = clip(value) if isinstance(value, str) else value
     return Description(clip(found.name), found.kind, kept)
 
 
@@ -197,4 +205,9 @@ def _usage(usage: object) -> dict[str, Scalar]:
     if not isinstance(usage, Mapping):
         return {}
     pairs = (("input_tokens", names.GEN_AI_USAGE_INPUT_TOKENS), ("output_tokens", names.GEN_AI_USAGE_OUTPUT_TOKENS))
-    return {name: usage[key] for key, name in pairs if isinstance(usage.get(key), int)}
+    found: dict[str, Scalar] = {name: usage[key] for key, name in pairs if isinstance(usage.get(key), int)}
+    for group, key, name in _DETAILS:
+        details = usage.get(group)
+        if isinstance(details, Mapping) and isinstance(details.get(key), int):
+            found[name] = details[key]
+    return found

@@ -1,4 +1,4 @@
-"""An ended span as one line of OTLP/JSON.
+"""An ended span, and metrics, as one line of OTLP/JSON.
 
 Written out here because a span is encoded while the operation it belongs to still waits: by way of protobuf a span of
 ten attributes takes 190 microseconds, like this 15 (measured with opentelemetry-sdk 1.45 and protobuf 7.36).
@@ -9,15 +9,17 @@ from __future__ import annotations
 import base64
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any, Final
 
 import orjson
+from opentelemetry.sdk.metrics.export import Histogram, HistogramDataPoint, Metric, MetricsData, NumberDataPoint, Sum
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import Event, ReadableSpan
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
 from opentelemetry.trace import Link, SpanContext, SpanKind
 
-__all__ = ["span_line"]
+__all__ = ["Changed", "metrics_line", "span_line"]
 
 _KINDS: Final = {
     SpanKind.INTERNAL: 1,
@@ -46,6 +48,103 @@ def span_line(span: ReadableSpan) -> bytes:
         return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
     except orjson.JSONEncodeError:
         return orjson.dumps(_clean(document), option=orjson.OPT_APPEND_NEWLINE)
+
+
+class Changed:
+    """Remembers what was written, so that only metrics that say something new are written again."""
+
+    def __init__(self) -> None:
+        self._written: dict[str, object] = {}
+
+    def of(self, data: MetricsData, *, ignored: frozenset[str]) -> MetricsData | None:
+        """Return the metrics that have changed; None when none has, or only ``ignored`` ones have."""
+        changed, matters = [], False
+        for outer in data.resource_metrics:
+            scopes = []
+            for inner in outer.scope_metrics:
+                kept = [metric for metric in inner.metrics if self._written.get(metric.name) != _values_of(metric)]
+                matters = matters or any(metric.name not in ignored for metric in kept)
+                if kept:
+                    scopes.append(replace(inner, metrics=kept))
+            if scopes:
+                changed.append(replace(outer, scope_metrics=scopes))
+        return MetricsData(changed) if matters else None
+
+    def written(self, data: MetricsData) -> None:
+        """Say that what had changed is on disk."""
+        for outer in data.resource_metrics:
+            for inner in outer.scope_metrics:
+                self._written |= {metric.name: _values_of(metric) for metric in inner.metrics}
+
+
+def metrics_line(data: MetricsData) -> bytes:
+    """Return an ``ExportMetricsServiceRequest`` with sums and histograms, ending in a line feed."""
+    document = {
+        "resourceMetrics": [
+            {
+                "resource": _resource(outer.resource),
+                "scopeMetrics": [
+                    {
+                        "scope": _scope(inner.scope),
+                        "schemaUrl": inner.scope.schema_url or "",
+                        "metrics": [_metric(metric) for metric in inner.metrics],
+                    }
+                    for inner in outer.scope_metrics
+                ],
+            }
+            for outer in data.resource_metrics
+        ]
+    }
+    try:
+        return orjson.dumps(document, option=orjson.OPT_APPEND_NEWLINE)
+    except orjson.JSONEncodeError:
+        return orjson.dumps(_clean(document), option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _values_of(metric: Metric) -> object:
+    def value(point: object) -> object:
+        return (point.count, point.sum) if isinstance(point, HistogramDataPoint) else getattr(point, "value", None)
+
+    return {tuple(sorted((point.attributes or {}).items())): value(point) for point in metric.data.data_points}
+
+
+def _metric(metric: Metric) -> dict[str, Any]:
+    told = {"name": metric.name, "unit": metric.unit or "", "description": metric.description or ""}
+    match metric.data:
+        case Sum() as total:
+            points = [_number(point) for point in total.data_points]
+            kind = {"isMonotonic": total.is_monotonic, "aggregationTemporality": total.aggregation_temporality.value}
+            return {**told, "sum": {"dataPoints": points, **kind}}
+        case Histogram() as spread:
+            kind = {"aggregationTemporality": spread.aggregation_temporality.value}
+            return {**told, "histogram": {"dataPoints": [_spread(point) for point in spread.data_points], **kind}}
+        case _:
+            raise TypeError(f"{metric.name}: neither a sum nor a histogram")
+
+
+def _number(point: NumberDataPoint) -> dict[str, Any]:
+    value = {"asInt": str(point.value)} if isinstance(point.value, int) else {"asDouble": point.value}
+    return {**_point(point), **value}
+
+
+def _spread(point: HistogramDataPoint) -> dict[str, Any]:
+    return {
+        **_point(point),
+        "count": str(point.count),
+        "sum": point.sum,
+        "bucketCounts": [str(count) for count in point.bucket_counts],
+        "explicitBounds": list(point.explicit_bounds),
+        "min": point.min,
+        "max": point.max,
+    }
+
+
+def _point(point: NumberDataPoint | HistogramDataPoint) -> dict[str, Any]:
+    return {
+        "attributes": _attributes(point.attributes),
+        "startTimeUnixNano": str(point.start_time_unix_nano or 0),
+        "timeUnixNano": str(point.time_unix_nano),
+    }
 
 
 def _span(span: ReadableSpan) -> dict[str, Any]:

@@ -21,7 +21,7 @@ from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTrace
 
 from cedarbox.errors import ConfigurationError
 
-__all__ = ["from_json", "from_protobuf", "merge_traces", "to_json"]
+__all__ = ["from_json", "from_protobuf", "merge_metrics", "merge_traces", "to_json"]
 
 _Request = TypeVar("_Request", ExportTraceServiceRequest, ExportLogsServiceRequest, ExportMetricsServiceRequest)
 
@@ -91,6 +91,17 @@ def merge_traces(lines: Iterable[bytes]) -> ExportTraceServiceRequest:
     for line in lines:
         try:
             merged.MergeFrom(from_json(line, ExportTraceServiceRequest))
+        except ConfigurationError:
+            continue
+    return merged
+
+
+def merge_metrics(lines: Iterable[bytes]) -> ExportMetricsServiceRequest:
+    """Join lines of OTLP/JSON metrics into one request. Lines that cannot be read are left out."""
+    merged = ExportMetricsServiceRequest()
+    for line in lines:
+        try:
+            merged.MergeFrom(from_json(line, ExportMetricsServiceRequest))
         except ConfigurationError:
             continue
     return merged

@@ -1,9 +1,10 @@
-"""The spans of this process: cedarbox's own operations, and the mirrored spans of the Agents SDK."""
+"""The spans and metrics of this process: cedarbox's own operations, and the mirrored spans of the Agents SDK."""
 
 from __future__ import annotations
 
 import asyncio
 import threading
+from collections import OrderedDict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,25 +14,37 @@ from opentelemetry.metrics import NoOpMeterProvider
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.trace import SpanLimits, TracerProvider
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
-from opentelemetry.trace import Span, SpanKind, Status, StatusCode
+from opentelemetry.trace import Span, SpanContext, SpanKind, Status, StatusCode
 from opentelemetry.util.types import AttributeValue
 
-from cedarbox.telemetry.attributes import ERROR_TYPE, SCHEMA_URL
+from cedarbox.telemetry.attributes import ATTRIBUTES, CEDARBOX_RUN_ID, ERROR_TYPE, SCHEMA_URL
 from cedarbox.telemetry.bridge import Bridge, Target
+from cedarbox.telemetry.metrics import Metrics
 from cedarbox.telemetry.redaction import redact
-from cedarbox.telemetry.scope import WantedIds, ambient, enter, leave
+from cedarbox.telemetry.scope import WantedIds, ambient, current_run_id, enter, leave
 from cedarbox.telemetry.spool import Spool, SpoolSource, prune
 from cedarbox.telemetry.tracing import sealed_bridge
 
 if TYPE_CHECKING:
     from cedarbox.audit.shipper import Source
 
-__all__ = ["AttributeValue", "OperationSpan", "SpanKind", "Telemetry"]
+__all__ = ["AttributeValue", "OperationSpan", "SpanKind", "Telemetry", "error_class"]
 
 _MAX_TEXT: Final = 4096
-"""Longest text attribute, in characters; longer ones are cut by the OpenTelemetry SDK."""
+"""Longest text attribute that holds no content, in characters; longer ones are cut."""
 
-_LIMITS: Final = {"max_span_attributes": 128, "max_events": 128, "max_links": 128, "max_attribute_length": _MAX_TEXT}
+_MAX_CONTENT: Final = 1024 * 1024
+"""Longest attribute that holds content, in characters; the OpenTelemetry SDK cuts what is longer."""
+
+_MAX_MARKED: Final = 4096
+"""How many marked spans are remembered."""
+
+_LIMITS: Final = {
+    "max_span_attributes": 128,
+    "max_events": 128,
+    "max_links": 128,
+    "max_attribute_length": _MAX_CONTENT,
+}
 
 
 class _Provider(TracerProvider):
@@ -57,20 +70,46 @@ class OperationSpan:
     """A span of one operation while it runs.
 
     Attributes:
+        context: Both ids, for links and children.
         trace_id: 32 hexadecimal digits.
         span_id: 16 hexadecimal digits.
     """
 
     def __init__(self, span: Span) -> None:
-        context = span.get_span_context()
-        self.trace_id = f"{context.trace_id:032x}"
-        self.span_id = f"{context.span_id:016x}"
+        self.context = span.get_span_context()
+        self.trace_id = f"{self.context.trace_id:032x}"
+        self.span_id = f"{self.context.span_id:016x}"
         self.failed = False
         self._span = span
 
     def set(self, name: str, value: AttributeValue) -> None:
-        """Set an attribute; use the names of `cedarbox.telemetry.attributes`. Never put content into it."""
-        self._span.set_attribute(name, value)
+        """Set an attribute. One that is not in `cedarbox.telemetry.attributes`, or may hold content, is left out."""
+        if name in ATTRIBUTES and not ATTRIBUTES[name].content:
+            self._span.set_attribute(name, value[:_MAX_TEXT] if isinstance(value, str) else value)
+
+    def capture(self, name: str, value: str) -> None:
+        """Set an attribute that may hold content, after its capture was permitted; others are left out.
+
+        Args:
+            name: As in `cedarbox.telemetry.attributes`.
+            value: The content, with secrets hidden and cut to size.
+        """
+        if name in ATTRIBUTES and ATTRIBUTES[name].content:
+            self._span.set_attribute(name, value)
+
+    def link(self, to: SpanContext | None) -> None:
+        """Point to a span of the past that this one goes back to; None does nothing."""
+        if to is not None and to.is_valid:
+            self._span.add_link(to)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """Make the span current for the block, and not after it: for generators, which hand control back in between."""
+        token = enter(self._span)
+        try:
+            yield
+        finally:
+            leave(token)
 
     def fail(self, error_type: str, description: str = "") -> None:
         """Mark the operation as failed.
@@ -91,26 +130,41 @@ class Telemetry:
         directory: Where ended spans wait for the collector (see `cedarbox.telemetry.spool`); None keeps nothing.
         service_name: The resource's ``service.name``.
         resource: Further resource attributes; they win over ours.
+        metrics_interval_s: Seconds between two lines of metrics; None keeps none.
+
+    Attributes:
+        metrics: Counts what is done.
 
     Raises:
         HostError: The directory cannot be used.
     """
 
     def __init__(
-        self, *, directory: Path | None, service_name: str = "cedarbox", resource: Mapping[str, str] | None = None
+        self,
+        *,
+        directory: Path | None,
+        service_name: str = "cedarbox",
+        resource: Mapping[str, str] | None = None,
+        metrics_interval_s: float | None = 60.0,
     ) -> None:
         self._spool = Spool(directory) if directory is not None else None
         self._directory = directory
         described = {"service.name": service_name, "telemetry.sdk.language": "python"}
         if self._spool is not None:
             described["service.instance.id"] = self._spool.path.stem.removeprefix("spans-")
-        ids = WantedIds()
-        self._provider = _Provider(described | dict(resource or {}), ids)
+        ids, described = WantedIds(), described | dict(resource or {})
+        self.metrics = Metrics(
+            directory=None if metrics_interval_s is None else directory,
+            resource=described,
+            interval_s=metrics_interval_s or 60.0,
+        )
+        self._provider = _Provider(described, ids)
         if self._spool is not None:
             self._provider.add_span_processor(self._spool)
         self._tracer = self._provider.get_tracer("cedarbox", schema_url=SCHEMA_URL)
         self._target = Target(self._tracer, ids)
         self._attached: list[Bridge] = []
+        self._marked: OrderedDict[str, SpanContext] = OrderedDict()
         self._lock = threading.Lock()
 
     @contextmanager
@@ -120,6 +174,7 @@ class Telemetry:
         attributes: Mapping[str, AttributeValue] | None = None,
         *,
         kind: SpanKind = SpanKind.INTERNAL,
+        home: SpanContext | None = None,
     ) -> Iterator[OperationSpan]:
         """Run a block inside a span, under the span that is current.
 
@@ -130,23 +185,74 @@ class Telemetry:
             name: Name of low cardinality, such as ``exec python3``.
             attributes: Attributes known at the start.
             kind: OpenTelemetry span kind.
+            home: Its parent where no span is current.
         """
-        span = self._tracer.start_span(name, context=ambient(), kind=kind, attributes=dict(attributes or {}))
-        operation = OperationSpan(span)
-        token = enter(span)
+        operation = self._started(name, attributes, kind, home)
         try:
-            yield operation
+            with operation.current():
+                yield operation
         except BaseException as error:
             if not operation.failed:
-                operation.fail(_error_class(error))
+                operation.fail(error_class(error))
             raise
         finally:
-            leave(token)
-            span.end()
+            operation._span.end()
+
+    @contextmanager
+    def aside(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue] | None = None,
+        *,
+        kind: SpanKind = SpanKind.INTERNAL,
+    ) -> Iterator[OperationSpan]:
+        """Run a block beside a span as `operation` does, without making it current: see `OperationSpan.current`."""
+        operation = self._started(name, attributes, kind)
+        try:
+            yield operation
+        except GeneratorExit:
+            # Whoever read the stream has had enough; nothing went wrong.
+            raise
+        except BaseException as error:
+            if not operation.failed:
+                operation.fail(error_class(error))
+            raise
+        finally:
+            operation._span.end()
+
+    def mark(self, name: str, span: OperationSpan) -> None:
+        """Remember the span of something that later ones go back to, such as a snapshot."""
+        with self._lock:
+            self._marked[name] = span.context
+            self._marked.move_to_end(name)
+            while len(self._marked) > _MAX_MARKED:
+                self._marked.popitem(last=False)
+
+    def marked(self, name: str) -> SpanContext | None:
+        """Return the ids of the span that was marked with this name in this process, if any."""
+        with self._lock:
+            return self._marked.get(name)
+
+    def _started(
+        self,
+        name: str,
+        attributes: Mapping[str, AttributeValue] | None,
+        kind: SpanKind,
+        home: SpanContext | None = None,
+    ) -> OperationSpan:
+        known = {key: value for key, value in (attributes or {}).items() if key in ATTRIBUTES}
+        known = {key: value for key, value in known.items() if not ATTRIBUTES[key].content}
+        if (run := current_run_id()) is not None:
+            known[CEDARBOX_RUN_ID] = run
+        return OperationSpan(self._tracer.start_span(name, context=ambient(home), kind=kind, attributes=known))
 
     def source(self) -> Source:
-        """Return the spool as a source for the shipper: OTLP traces to ``/v1/traces``."""
+        """Return the spans as a source for the shipper: OTLP traces to ``/v1/traces``."""
         return SpoolSource(self._directory)
+
+    def metrics_source(self) -> Source:
+        """Return the metrics as a source for the shipper: OTLP metrics to ``/v1/metrics``."""
+        return SpoolSource(self._directory, "metrics")
 
     @property
     def dropped(self) -> int:
@@ -173,11 +279,11 @@ class Telemetry:
                 self._attached.pop().detach(self._target)
 
     def prune(self, acknowledged: Callable[[str], int]) -> tuple[Path, ...]:
-        """Remove spool files of ended processes that the collector has acknowledged to the end.
+        """Remove spool files, of spans and of metrics, of ended processes that the collector has acknowledged.
 
         Args:
-            acknowledged: Gives the acknowledged offset in bytes for a key of the shipper, ``spans/<file name>``; 0
-                when nothing was acknowledged. Call it before a shipper starts.
+            acknowledged: Gives the acknowledged offset in bytes for a key of the shipper, such as ``spans/<file
+                name>``; 0 when nothing was acknowledged. Call it before a shipper starts.
 
         Returns:
             The files that were removed.
@@ -185,13 +291,15 @@ class Telemetry:
         return prune(self._directory, acknowledged) if self._directory is not None else ()
 
     def close(self) -> None:
-        """Detach and close the spool. Spans that end later are dropped. Idempotent."""
+        """Detach, write down the metrics and close the spools. Spans that end later are dropped. Idempotent."""
         while self._attached:
             self.detach()
+        self.metrics.close()
         self._provider.shutdown()
 
 
-def _error_class(error: BaseException) -> str:
+def error_class(error: BaseException) -> str:
+    """Return what ``error.type`` says of an exception: its class, ``cancelled`` or ``timeout``."""
     if isinstance(error, asyncio.CancelledError):
         return "cancelled"
     if isinstance(error, TimeoutError):

@@ -34,7 +34,7 @@ if TYPE_CHECKING:
     from agents.tracing import Span, Trace, TracingProcessor
     from agents.tracing.provider import TraceProvider
 
-__all__ = ["SealedTraceProvider", "is_sealed", "seal", "sealed_bridge"]
+__all__ = ["SealedTraceProvider", "is_sealed", "is_switched_off", "seal", "sealed_bridge"]
 
 
 def _refused(what: object) -> SealError:
@@ -147,6 +147,15 @@ def is_sealed() -> bool:
         and fan_out._processors[0] is provider.bridge
         and all(door.__code__ is stub.__code__ for door, stub in _doors())
     )
+
+
+def is_switched_off() -> bool:
+    """Say whether the user has switched the tracing of the Agents SDK off for the whole process."""
+    provider = setup.GLOBAL_TRACE_PROVIDER
+    if type(provider) is not SealedTraceProvider:
+        return True
+    provider._refresh_disabled_flag()
+    return provider._disabled
 
 
 def sealed_bridge() -> Bridge:
