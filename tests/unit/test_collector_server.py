@@ -228,8 +228,9 @@ def test_it_stops_and_starts_again_with_its_data(tmp_path: Path) -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_serve_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) -> None:
     script = (
-        "import sys\nfrom cedarbox.collector import serve\n"
-        "serve(sys.argv[1], port=0, announce=lambda url: print(url, flush=True))\nprint('ended')\n"
+        "import sys\nfrom cedarbox.collector import EmbeddedCollector, serve\n"
+        "collector = EmbeddedCollector(sys.argv[1], port=0)\n"
+        "serve(collector, announce=lambda running: print(running.url, flush=True))\nprint('ended')\n"
     )
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
     with subprocess.Popen(

@@ -5,10 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated
 
+import orjson
 import typer
 from rich.console import Console
 
-from cedarbox.collector.server import DEFAULT_PORT
+from cedarbox.collector.grpc import DEFAULT_GRPC_PORT
+from cedarbox.collector.health import health_of, show_health
+from cedarbox.collector.retention import Retention, parse_age, parse_size
+from cedarbox.collector.server import DEFAULT_PORT, EmbeddedCollector
 from cedarbox.collector.server import serve as run_collector
 from cedarbox.collector.show import show_logs, show_runs, show_trace
 from cedarbox.collector.store import FILE_NAME, Store
@@ -16,9 +20,9 @@ from cedarbox.errors import ConfigurationError
 
 __all__ = ["app"]
 
-app = typer.Typer(help="Receive spans and records by OTLP, and show them.", no_args_is_help=True)
+app = typer.Typer(help="Receive spans, records and metrics by OTLP, and show them.", no_args_is_help=True)
 
-Directory = Annotated[Path, typer.Option(readable=False, help="Where spans and records are kept.")]
+Directory = Annotated[Path, typer.Option(readable=False, help="Where what was received is kept.")]
 _DEFAULT = Path(".cedarbox/collector")
 
 
@@ -27,15 +31,74 @@ def serve(
     *,
     directory: Directory = _DEFAULT,
     host: Annotated[str, typer.Option(help="Loopback address to listen on.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(help="TCP port; 0 for a free one.")] = DEFAULT_PORT,
+    port: Annotated[int, typer.Option(help="TCP port for HTTP; 0 for a free one.")] = DEFAULT_PORT,
+    grpc_port: Annotated[int, typer.Option(help="TCP port for gRPC; 0 for a free one.")] = DEFAULT_GRPC_PORT,
+    grpc: Annotated[bool, typer.Option("--grpc/--no-grpc", help="Take gRPC on a TCP port.")] = True,
+    http_socket: Annotated[Path | None, typer.Option(help="Unix socket that takes HTTP too.")] = None,
+    grpc_socket: Annotated[Path | None, typer.Option(help="Unix socket that takes gRPC too.")] = None,
+    keep: Annotated[
+        str | None, typer.Option(help="Drop what arrived longer ago: a number and s, m, h, d or w, such as 30d.")
+    ] = None,
+    max_size: Annotated[
+        str | None, typer.Option(help="Drop the oldest beyond this size, records of ledgers last; such as 2GiB.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="Print where it listens as one JSON object.")] = False,
 ) -> None:
-    """Receive OTLP over HTTP until Ctrl-C or SIGTERM. What is acknowledged is on disk.
+    """Receive OTLP over HTTP and gRPC until Ctrl-C or SIGTERM. What is acknowledged is on disk.
 
-    Exit code 0: stopped. 2: the port or the directory cannot be used.
+    Without --keep and --max-size nothing is dropped; a full disk then makes senders wait.
 
-    Example: cedarbox collector serve --directory .cedarbox/collector --port 4318
+    Exit code 0: stopped. 2: a port, a socket or the directory cannot be used, or a limit is malformed.
+
+    Example: cedarbox collector serve --directory .cedarbox/collector --keep 30d --max-size 2GiB
     """
-    run_collector(directory, host=host, port=port, announce=lambda url: typer.echo(f"listening on {url}"))
+    retention = Retention(
+        parse_age(keep) if keep is not None else None, parse_size(max_size) if max_size is not None else None
+    )
+    collector = EmbeddedCollector(
+        directory,
+        host=host,
+        port=port,
+        grpc_port=grpc_port if grpc else None,
+        http_socket=http_socket,
+        grpc_socket=grpc_socket,
+        retention=retention,
+    )
+
+    def announce(running: EmbeddedCollector) -> None:
+        sockets = {"http_socket": http_socket, "grpc_socket": grpc_socket}
+        told = {"http": running.url, "grpc": running.grpc_endpoint}
+        told |= {name: str(path) if path is not None else None for name, path in sockets.items()}
+        if as_json:
+            typer.echo(orjson.dumps(told | {"directory": str(directory)}).decode())
+            return
+        typer.echo(f"listening on {running.url}")
+        for name in ("grpc", "http_socket", "grpc_socket"):
+            if told[name] is not None:
+                typer.echo(f"listening on {told[name]} ({name.replace('_', ', ')})")
+
+    run_collector(collector, announce=announce)
+
+
+@app.command()
+def status(
+    *,
+    directory: Directory = _DEFAULT,
+    as_json: Annotated[bool, typer.Option("--json", help="Print one JSON object.")] = False,
+) -> None:
+    """Print how much was received, what was dropped, and which ledger records are missing or in conflict.
+
+    A collector may run meanwhile. A record that is missing is lost, or has not arrived yet.
+
+    Exit code 0: no stream of a ledger lacks a record. 1: one does, or an id arrived with two contents.
+    2: nothing is kept there, or it cannot be read.
+
+    Example: cedarbox collector status --directory .cedarbox/collector --json
+    """
+    with _opened(directory) as store:
+        health = health_of(store.queries)
+    show_health(health, Console(highlight=False), json=as_json)
+    raise typer.Exit(1 if health.alarms else 0)
 
 
 @app.command()
@@ -53,13 +116,17 @@ def show(
     Example: cedarbox collector show --directory .cedarbox/collector
     """
     console = Console(highlight=False)
-    if not (directory / FILE_NAME).exists():
-        hint = "name the directory that a collector was given"
-        raise ConfigurationError(f"{directory} holds nothing that a collector received", hint=hint)
-    with Store(directory) as store:
+    with _opened(directory) as store:
         if logs:
             show_logs(store.logs(trace_id=trace), console, json=as_json)
         elif trace is None:
             show_runs(store, console, json=as_json)
         else:
             show_trace(store, trace, console, json=as_json)
+
+
+def _opened(directory: Path) -> Store:
+    if not (directory / FILE_NAME).exists():
+        hint = "name the directory that a collector was given"
+        raise ConfigurationError(f"{directory} holds nothing that a collector received", hint=hint)
+    return Store(directory)

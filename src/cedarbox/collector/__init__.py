@@ -1,16 +1,40 @@
 """RECEIVES: the embedded OTLP receiver, its store, and what is shown of it."""
 
+from cedarbox.collector.queries import MAX_PAGE, Queries
 from cedarbox.collector.server import DEFAULT_PORT, EmbeddedCollector, serve
 from cedarbox.collector.show import render_logs, render_runs, render_trace, show_logs, show_runs, show_trace
-from cedarbox.collector.store import LogRow, Run, SpanRow, Store
+from cedarbox.collector.store import Store
+from cedarbox.collector.views import (
+    Connection,
+    Counts,
+    Dropped,
+    LogRow,
+    Page,
+    Point,
+    RecordFilter,
+    Run,
+    Series,
+    SpanRow,
+    StreamState,
+)
 
 __all__ = [
+    "Connection",
+    "Counts",
     "DEFAULT_PORT",
+    "Dropped",
     "EmbeddedCollector",
     "LogRow",
+    "MAX_PAGE",
+    "Page",
+    "Point",
+    "Queries",
+    "RecordFilter",
     "Run",
+    "Series",
     "SpanRow",
     "Store",
+    "StreamState",
     "render_logs",
     "render_runs",
     "render_trace",

@@ -16,13 +16,14 @@ import orjson
 from google.protobuf import json_format
 from google.protobuf.message import DecodeError, Message
 from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsServiceRequest
+from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 
 from cedarbox.errors import ConfigurationError
 
 __all__ = ["from_json", "from_protobuf", "merge_traces", "to_json"]
 
-_Request = TypeVar("_Request", ExportTraceServiceRequest, ExportLogsServiceRequest)
+_Request = TypeVar("_Request", ExportTraceServiceRequest, ExportLogsServiceRequest, ExportMetricsServiceRequest)
 
 _JSON_DEPTH: Final = 100
 """Deepest JSON that protobuf's parser takes (its default)."""
@@ -118,7 +119,7 @@ def _keys(holder: dict[str, Any], *, parent: bool = False) -> Iterator[tuple[dic
             yield holder, key, _HEX["traceId" if key == "traceId" else "spanId"]
 
 
-def _check_ids(message: ExportTraceServiceRequest | ExportLogsServiceRequest) -> None:
+def _check_ids(message: Message) -> None:
     """Refuse ids of a wrong length (trace 16 bytes, span 8, W3C Trace Context §3.2.2), and spans without ids."""
     if isinstance(message, ExportTraceServiceRequest):
         spans = (span for outer in message.resource_spans for inner in outer.scope_spans for span in inner.spans)
@@ -126,7 +127,7 @@ def _check_ids(message: ExportTraceServiceRequest | ExportLogsServiceRequest) ->
             good = len(span.trace_id) == 16 and len(span.span_id) == 8 and len(span.parent_span_id) in {0, 8}
             if not good or not any(span.trace_id) or not any(span.span_id):
                 raise ConfigurationError("not an OTLP request: a span has no valid trace id, span id or parent")
-    else:
+    elif isinstance(message, ExportLogsServiceRequest):
         records = (item for outer in message.resource_logs for inner in outer.scope_logs for item in inner.log_records)
         for record in records:
             if len(record.trace_id) not in {0, 16} or len(record.span_id) not in {0, 8}:

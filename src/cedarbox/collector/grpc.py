@@ -1,0 +1,157 @@
+"""The OTLP/gRPC services.
+
+The handlers take the raw bytes of the one message of a call: a message that cannot be read is then answered as the
+fault of the sender, and a call that waits for its message holds no more than a place.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Final, NoReturn
+
+import grpc
+
+from cedarbox.collector.body import MAX_BODY
+from cedarbox.collector.intake import SERVICES, Signal, keep
+from cedarbox.collector.limits import REQUEST_SECONDS, RETRY_SECONDS, Budget, BusyError
+from cedarbox.collector.status import status_bytes
+from cedarbox.collector.store import Store
+from cedarbox.errors import CedarboxError, HostError
+
+__all__ = ["DEFAULT_GRPC_PORT", "GrpcReceiver"]
+
+DEFAULT_GRPC_PORT: Final = 4317
+"""The port of OTLP/gRPC (OTLP specification, "OTLP/gRPC Default Port")."""
+
+_CALLS: Final = 8
+"""Calls whose message is being received or stored; its bytes are only known once all of it is there."""
+
+_REFUSALS: Final = 8
+"""Threads beyond those, which answer that the collector is busy."""
+
+_WAITING: Final = 256
+"""Calls that wait for a thread; gRPC itself refuses what is more."""
+
+_OPTIONS: Final = (
+    ("grpc.max_receive_message_length", MAX_BODY),
+    ("grpc.max_metadata_size", 16 * 1024),
+    ("grpc.absolute_max_metadata_size", 16 * 1024),
+    ("grpc.max_concurrent_streams", 128),
+    ("grpc.server_handshake_timeout_ms", 10_000),
+    # With it a second collector could bind the same port, and take a part of what is sent.
+    ("grpc.so_reuseport", 0),
+    ("grpc.http2.bdp_probe", 0),
+)
+
+
+class GrpcReceiver:
+    """Serves OTLP/gRPC from threads of this process.
+
+    Args:
+        store: Where requests are kept; the caller closes it.
+        budget: Bounds the bytes and the work, together with what comes by HTTP.
+        seconds: How long the message of a call may take to arrive.
+        calls: Calls under way at once.
+    """
+
+    def __init__(self, store: Store, budget: Budget, *, seconds: float = REQUEST_SECONDS, calls: int = _CALLS) -> None:
+        self._calls = threading.BoundedSemaphore(calls)
+        self._store, self._budget, self._seconds = store, budget, seconds
+        self._server = grpc.server(
+            ThreadPoolExecutor(calls + _REFUSALS, thread_name_prefix="cedarbox-collector-grpc"),
+            options=_OPTIONS,
+            maximum_concurrent_rpcs=_WAITING,
+        )
+        for service, signal in SERVICES.items():
+            method: grpc.RpcMethodHandler[bytes, bytes] = grpc.stream_unary_rpc_method_handler(self._handler(signal))
+            self._server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(service, {"Export": method}),))
+
+    def listen(self, address: str, port: int) -> int:
+        """Listen on a TCP port.
+
+        Returns:
+            The port; a free one when 0 was given.
+
+        Raises:
+            HostError: It is in use.
+        """
+        host = f"[{address}]" if ":" in address else address
+        return self._bind(f"{host}:{port}", f"{address} port {port}")
+
+    def listen_unix(self, path: Path) -> None:
+        """Listen on a Unix socket with mode 0600.
+
+        Raises:
+            HostError: It cannot be made.
+        """
+        self._bind(f"unix:{path.absolute()}", str(path))
+        path.chmod(0o600)
+
+    def start(self) -> None:
+        """Take calls."""
+        self._server.start()
+
+    def stop(self, seconds: float) -> None:
+        """Take no more calls, and wait for those under way."""
+        self._server.stop(seconds).wait()
+
+    def _bind(self, target: str, shown: str) -> int:
+        try:
+            port = self._server.add_insecure_port(target)
+        except RuntimeError:
+            port = 0
+        if port == 0:
+            raise HostError(
+                f"cannot listen on {shown} for gRPC",
+                hint="another collector may be running; stop it, choose another port, or switch gRPC off",
+            )
+        return port
+
+    def _handler(self, signal: Signal) -> Callable[[Iterator[bytes], grpc.ServicerContext], bytes]:
+        def export(messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+            if not self._calls.acquire(blocking=False):
+                _refuse(context, BusyError("too many calls are under way"))
+            try:
+                with self._budget.request() as ticket:
+                    body = self._message(messages, context)
+                    ticket.take(len(body))
+                    with self._budget.working:
+                        keep(self._store, signal, body)
+            except CedarboxError as error:
+                _refuse(context, error)
+            finally:
+                self._calls.release()
+            return b""
+
+        return export
+
+    def _message(self, messages: Iterator[bytes], context: grpc.ServicerContext) -> bytes:
+        timer = threading.Timer(self._seconds, context.cancel)
+        timer.daemon = True
+        timer.start()
+        try:
+            body = next(messages, None)
+            if body is None or next(messages, None) is not None:
+                context.abort(grpc.StatusCode.INVALID_ARGUMENT, "an export is one message")
+            return body
+        finally:
+            timer.cancel()
+
+
+def _refuse(context: grpc.ServicerContext, error: CedarboxError) -> NoReturn:
+    """End a call with the status that tells the sender whether to try again."""
+    reason = " ".join(str(error).split())
+    code = grpc.StatusCode.INVALID_ARGUMENT
+    if isinstance(error, BusyError):
+        code = grpc.StatusCode.RESOURCE_EXHAUSTED
+    elif isinstance(error, HostError):
+        code = grpc.StatusCode.UNAVAILABLE
+    if code is not grpc.StatusCode.INVALID_ARGUMENT:
+        # Without it OTLP has RESOURCE_EXHAUSTED mean that the data is to be thrown away.
+        number, _ = code.value
+        details = status_bytes(number, reason, retry_seconds=RETRY_SECONDS)
+        context.set_trailing_metadata((("grpc-status-details-bin", details),))
+    context.abort(code, reason)
