@@ -145,9 +145,7 @@ async def _connect(client: PolicySandboxClient) -> None:
 
 
 async def _branch(client: PolicySandboxClient, snapshots: Path) -> None:
-    session = await client.create(
-        manifest=Manifest(), snapshot=LocalSnapshotSpec(base_path=snapshots), options=None
-    )
+    session = await client.create(manifest=Manifest(), snapshot=LocalSnapshotSpec(base_path=snapshots), options=None)
     await session.start()
     await session.write(Path("parent.txt"), io.BytesIO(b"parent"))
     await session.stop()

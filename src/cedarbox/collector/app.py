@@ -15,7 +15,8 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
 from cedarbox.collector.body import MAX_BODY, TooLargeError, inflate
 from cedarbox.collector.intake import PATHS, Signal, keep
@@ -48,7 +49,12 @@ class _Refusal(Exception):
 
 
 def application(
-    store: Store, *, any_host: bool = False, budget: Budget | None = None, seconds: float = REQUEST_SECONDS
+    store: Store,
+    *,
+    any_host: bool = False,
+    budget: Budget | None = None,
+    seconds: float = REQUEST_SECONDS,
+    pages: ASGIApp | None = None,
 ) -> Starlette:
     """Return the application.
 
@@ -57,6 +63,7 @@ def application(
         any_host: Accept any ``Host`` header; needed where the collector is reached from other hosts.
         budget: What may be under way at once.
         seconds: How long the body of a request may take to arrive.
+        pages: What answers everything else, see `cedarbox.collector.page`; nothing does when None.
     """
     bounds = budget or Budget()
 
@@ -76,7 +83,10 @@ def application(
             return _answer(refusal, _answer_media(request))
         return Response(b"{}" if media == _JSON else b"", media_type=media)
 
-    return Starlette(routes=[Route(path, receive, methods=["POST"]) for path in PATHS])
+    routes: list[BaseRoute] = [Route(path, receive, methods=["POST"]) for path in PATHS]
+    if pages is not None:
+        routes.append(Mount("/", pages))
+    return Starlette(routes=routes)
 
 
 def _media(request: Request) -> str:

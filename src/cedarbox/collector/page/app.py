@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable
 from importlib.resources import files
 from typing import Any, Final
@@ -12,16 +13,16 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
 
 from cedarbox.collector.page import views, views_more
 from cedarbox.collector.page.guarding import Guarding
 from cedarbox.collector.page.rendering import failed
-from cedarbox.collector.page.state import PageOptions, State
+from cedarbox.collector.page.options import PageOptions
+from cedarbox.collector.page.state import State
 from cedarbox.collector.store import Store
 from cedarbox.errors import CedarboxError, ConfigurationError
 
-__all__ = ["PageOptions", "page"]
+__all__ = ["pages"]
 
 _STATIC: Final = {
     "icon.svg": "image/svg+xml",
@@ -30,31 +31,36 @@ _STATIC: Final = {
 }
 """Every static file there is, with its media type."""
 
+_AT_ONCE: Final = 4
+"""Pages that are made at the same time."""
+
+_MAX_WAITING: Final = 32
+"""Pages that may wait for their turn, those that are made included."""
+
 View = Callable[[Request, State], Response]
 
 
-def page(store: Store, options: PageOptions | None = None, *, any_host: bool = False) -> ASGIApp:
-    """Return the pages, to be mounted at the root beside the endpoints of OTLP.
-
-    Args:
-        store: What was received; only read here.
-        options: What else is shown.
-        any_host: Accept any ``Host`` header; needed where the collector is reached from other hosts.
-
-    Raises:
-        BundleError: A bundle of the options cannot be used.
-    """
-    state = State.of(store, options or PageOptions())
+def pages(store: Store, options: PageOptions, *, any_host: bool) -> Guarding:
+    """Return the pages; see `cedarbox.collector.page.page`."""
+    state = State.of(store, options)
+    # The receivers of the same process need threads too.
+    turns, waiting = asyncio.Semaphore(_AT_ONCE), [0]
     static = {name: files("cedarbox.collector.page").joinpath("static", name).read_bytes() for name in _STATIC}
 
     def route(path: str, view: View) -> Route:
         async def endpoint(request: Request) -> Response:
+            if waiting[0] >= _MAX_WAITING:
+                return failed(request, 503, "Too many pages are asked for at once.", "Try again in a moment.")
+            waiting[0] += 1
             try:
-                return await run_in_threadpool(view, request, state)
+                async with turns:
+                    return await run_in_threadpool(view, request, state)
             except ConfigurationError as error:
                 return failed(request, 400, error.message, error.hint or "")
             except CedarboxError as error:
                 return failed(request, 503, error.message, error.hint or "")
+            finally:
+                waiting[0] -= 1
 
         return Route(path, endpoint, methods=["GET"])
 
@@ -69,7 +75,9 @@ def page(store: Store, options: PageOptions | None = None, *, any_host: bool = F
 
     async def error(request: Request, reason: Exception) -> Response:
         status = reason.status_code if isinstance(reason, HTTPException) else 500
-        said = {404: "There is no such page.", 405: "This page is only read."}.get(status, "The page could not be made.")
+        said = {404: "There is no such page.", 405: "This page is only read."}.get(
+            status, "The page could not be made."
+        )
         return failed(request, status, said)
 
     handlers: dict[Any, Callable[[Request, Exception], Awaitable[Response]]] = {HTTPException: error, 500: error}
@@ -93,4 +101,4 @@ def page(store: Store, options: PageOptions | None = None, *, any_host: bool = F
         ],
         exception_handlers=handlers,
     )
-    return Guarding(app, any_host=any_host)
+    return Guarding(app, any_host=any_host, close=state.close)

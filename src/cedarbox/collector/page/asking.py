@@ -99,7 +99,8 @@ class Asking:
         Raises:
             ConfigurationError: The cursor is none, or the search took too long.
         """
-        tests, values = ["1"], []
+        tests: list[str] = ["1"]
+        values: list[object] = []
         if not everything:
             tests.append(_OF_AGENTS)
         if having in {"denials", "errors"}:
@@ -199,8 +200,7 @@ class Asking:
             until_ns: End of the last one.
             step_ns: Length of each.
         """
-        return self._reader.rows(_BY_TIME[what], {"since": since_ns, "until": until_ns, "step": step_ns})
-
+        return self._reader.rows(_BY_TIME[what], (step_ns, since_ns, until_ns))
 
     def _run(self, row: tuple[Any, ...]) -> RunSeen:
         found = self._reader.rows(
@@ -208,11 +208,12 @@ class Asking:
             ORDER BY start_ns LIMIT 1""",
             (row[0],),
         )
-        return RunSeen(*row, found[0][0].removeprefix(_AGENT) if found else "")
+        agent = found[0][0].removeprefix(_AGENT) if found else ""
+        return RunSeen(*row[:8], agent=agent)
 
 
-_STEP: Final = "time_ns - time_ns % :step"
-_DURING: Final = "time_ns >= :since AND time_ns < :until"
+_STEP: Final = "time_ns - time_ns % ?1"
+_DURING: Final = "time_ns >= ?2 AND time_ns < ?3"
 _BY_TIME: Final = {
     "decisions": f"""SELECT {_STEP} AS at, decision, count(*) FROM logs
         WHERE family = 'decision' AND {_DURING} AND decision IS NOT NULL GROUP BY at, decision ORDER BY at""",  # noqa: S608 - fixed texts

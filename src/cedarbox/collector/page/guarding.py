@@ -7,7 +7,7 @@ name (a site that points its own name here), and one that another site makes its
 from __future__ import annotations
 
 import html
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -35,10 +35,15 @@ class Guarding:
     Args:
         app: The pages.
         any_host: Accept any ``Host``; needed where the collector is reached from other hosts.
+        close: Called by `close`.
     """
 
-    def __init__(self, app: ASGIApp, *, any_host: bool = False) -> None:
-        self._app, self._any_host = app, any_host
+    def __init__(self, app: ASGIApp, *, any_host: bool = False, close: Callable[[], None] = lambda: None) -> None:
+        self._app, self._any_host, self._close = app, any_host, close
+
+    def close(self) -> None:
+        """Close what the pages read from."""
+        self._close()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

@@ -71,7 +71,7 @@ def lineage(records: Iterable[Seen]) -> Sequence[Node]:
     for name, node in nodes.items():
         if all(record.adverse for record in node.records):
             node.kind = "refused"
-        parent = above.get(name)
+        parent = above.get(name, "")
         if parent in nodes and not _leads_to(parent, name, above):
             nodes[parent].children.append(node)
         else:

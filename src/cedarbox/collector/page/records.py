@@ -67,6 +67,16 @@ class Seen:
         return value if isinstance(value, str) else None
 
     @property
+    def told(self) -> str:
+        """What the record of an outcome says of it, in a few words."""
+        said = []
+        for name, words in _TOLD:
+            value = self.attrs.get(name)
+            if type(value) is int and (value or name != "exit_code"):
+                said.append(words.format(value))
+        return ", ".join(said)
+
+    @property
     def denied(self) -> bool:
         """Whether it is a denial, or says that something was refused, rejected, revoked, or did not go well."""
         return self.decision == "deny"
@@ -77,6 +87,15 @@ class Seen:
         return self.denied or self.event.rpartition(".")[2] in _ADVERSE
 
 
+_TOLD: Final = (
+    ("exit_code", "exit code {}"),
+    ("output_bytes", "{:,} B out"),
+    ("stdout_bytes", "{:,} B out"),
+    ("stderr_bytes", "{:,} B to stderr"),
+    ("bytes_out", "{:,} B sent"),
+    ("bytes_in", "{:,} B received"),
+    ("bytes", "{:,} B"),
+)
 _ADVERSE: Final = frozenset({"malformed", "recovered", "refused", "rejected", "revoked", "stepped"})
 
 
@@ -120,8 +139,13 @@ def _fields(row: LogRow, seq: int | None) -> tuple[Mapping[str, Any], str]:
         return fields, "the hash of the record is not the hash of its content"
     if fields["seq"] != seq:
         return fields, f"it was sent as number {seq} and says that it is number {fields['seq']}"
-    if row.event != f"cedarbox.{fields['event']}":
-        return fields, f"it was sent as {row.event} and says that it is {fields['event']}"
+    for name, sent in (
+        ("event", row.event.removeprefix("cedarbox.")),
+        ("trace_id", row.trace_id),
+        ("span_id", row.span_id),
+    ):
+        if fields[name] != sent:
+            return fields, f"it was sent with the {name} {sent} and says {fields[name]}"
     return fields, ""
 
 

@@ -49,12 +49,16 @@ def rendered(request: Request, template: str, status: int = 200, **values: Any) 
         status: The HTTP status.
         values: For the template.
     """
-    text = _environment().get_template(template).render(
-        here="/" + request.url.path.split("/")[1],
-        look=_look(request),
-        origin=_origin(request),
-        pages=PAGES,
-        **values,
+    text = (
+        _environment()
+        .get_template(template)
+        .render(
+            here="/" + request.url.path.split("/")[1],
+            look=_look(request),
+            origin=_origin(request),
+            pages=PAGES,
+            **values,
+        )
     )
     if len(text) > _MAX_PAGE:
         return failed(request, 413, "This page would be too large.", "Narrow it with a filter.")

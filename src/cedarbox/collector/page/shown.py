@@ -14,7 +14,19 @@ from typing import Any, Final
 import orjson
 from markupsafe import Markup, escape
 
-__all__ = ["FILTERS", "bare", "count", "duration", "hexshort", "jsonshown", "moment", "shown", "size", "whole"]
+__all__ = [
+    "FILTERS",
+    "bare",
+    "count",
+    "duration",
+    "hexshort",
+    "jsonshown",
+    "moment",
+    "plural",
+    "shown",
+    "size",
+    "whole",
+]
 
 MAX_SHOWN: Final = 160
 """Longest text in a line of a table, in characters."""
@@ -114,10 +126,15 @@ def count(value: object) -> str:
     return f"{value:,}" if type(value) is int else bare(value)
 
 
+def plural(number: int, noun: str) -> str:
+    """Return a number with its noun."""
+    return f"{count(number)} {noun}{'' if number == 1 else 's'}"
+
+
 def hexshort(value: object) -> Markup:
     """Return the first digits of a digest or an id; the title has all of it."""
     text = bare(value, 200)
-    head = text.removeprefix("sha256:")
+    head = text.removeprefix("sha256:").partition("-")[0]
     return Markup('<span class="hex" title="{}">{}</span>').format(text, head[:12]) if text else Markup("")
 
 
@@ -155,6 +172,7 @@ FILTERS: Final[Mapping[str, Any]] = {
     "hexshort": hexshort,
     "json": jsonshown,
     "moment": moment,
+    "plural": plural,
     "shown": shown,
     "size": size,
     "whole": whole,

@@ -5,9 +5,9 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 
 from cedarbox.collector.page.asking import Asking, RunSeen
+from cedarbox.collector.page.options import PageOptions
 from cedarbox.collector.page.policies import PolicyTexts
 from cedarbox.collector.page.records import Seen, seen
 from cedarbox.collector.page.verifying import Verifier
@@ -15,24 +15,9 @@ from cedarbox.collector.queries import Queries
 from cedarbox.collector.store import Store
 from cedarbox.collector.views import LogRow, RecordFilter, StreamState
 
-__all__ = ["LedgerSeen", "PageOptions", "State", "StreamSeen"]
+__all__ = ["LedgerSeen", "State", "StreamSeen"]
 
 _MAX_ANCHORS = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class PageOptions:
-    """What the page is given besides the store.
-
-    Attributes:
-        ledger: Directory of the ledger that can be verified from the page; None for none.
-        public_key: The key that is trusted; None for the one beside the ledger.
-        policies: Directories of bundles whose texts are shown.
-    """
-
-    ledger: Path | None = None
-    public_key: Path | None = None
-    policies: Sequence[Path] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,6 +78,10 @@ class State:
 
         verifier = Verifier(options.ledger, options.public_key, notes)
         return cls(queries, Asking(store.path), PolicyTexts(options.policies), verifier)
+
+    def close(self) -> None:
+        """Close the file. Idempotent."""
+        self.asking.close()
 
     def records(self, where: RecordFilter, limit: int, cursor: str | None = None) -> tuple[list[Seen], str | None]:
         """Return records that meet a filter, newest first, and the cursor of those that follow."""

@@ -59,9 +59,7 @@ class Verifier:
         self._ledger, self._key, self._anchors = ledger, public_key, anchors
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
-        self._state = Verifying(
-            ledger is not None, str(ledger or ""), "" if public_key is None else str(public_key)
-        )
+        self._state = Verifying(ledger is not None, str(ledger or ""), "" if public_key is None else str(public_key))
 
     @property
     def state(self) -> Verifying:

@@ -11,6 +11,7 @@ import orjson
 from starlette.requests import Request
 from starlette.responses import RedirectResponse, Response
 
+from cedarbox.collector.page.asking import RunSeen
 from cedarbox.collector.page.filters import MAX_VALUE, Filters, url
 from cedarbox.collector.page.records import Seen
 from cedarbox.collector.page.rendering import failed, rendered
@@ -108,7 +109,8 @@ def runs(request: Request, state: State) -> Response:
     """List runs."""
     filters = Filters.read(request.query_params, ("q", "kind", "with", "since", "until"))
     given = filters.given
-    found, following = [], None
+    found: list[RunSeen] = []
+    following = None
     if not filters.errors:
         page = state.asking.runs(
             text=given["q"],
@@ -150,6 +152,7 @@ def run(request: Request, state: State) -> Response:
         decisions=decided[:500],
         denials=[each for each in decided if each.denied],
         details=_details,
+        failures=fall.failed,
         fall=fall,
         first=first,
         kind=_kind,
@@ -214,7 +217,7 @@ def search(request: Request, state: State) -> Response:
     if slash and number.isascii() and number.isdecimal() and len(number) < 17 and state.queries.record(asked):
         return RedirectResponse(f"/records/{quote(stream, safe='')}/{int(number)}", status_code=303)
     traces = state.asking.traces_of(asked) if len(asked) == 16 and asked.isalnum() else []
-    found_runs = [found for trace in traces if (found := state.run(trace)) is not None]
+    found_runs = [each for trace in traces if (each := state.run(trace)) is not None]
     found_runs += state.asking.runs(text=asked, everything=True, limit=5).rows
     cursor = cursor_of(request)
     # The lines are JSON: what JSON escapes stands escaped in them.
@@ -269,7 +272,10 @@ def _details(span: SpanRow, record: Seen | None) -> Sequence[str]:
     """Return what is said of a span in its line: what was asked for, why not, how it ended."""
     attributes: Mapping[str, Any] = span.attributes
     said: list[str] = []
-    if record is not None and (record.summary or record.resource):
+    if record is not None and record.action == "invokeTool":
+        # The span above it names the tool.
+        pass
+    elif record is not None and (record.summary or record.resource):
         said.append(record.summary or record.resource or "")
     elif isinstance(resource := attributes.get("cedarbox.policy.resource"), str):
         said.append(resource)

@@ -58,9 +58,11 @@ class Link:
         return self.facts.get("address")
 
     @property
-    def port(self) -> int | None:
-        """The TCP port."""
-        return _integer(self.facts.get("port"))
+    def place(self) -> str:
+        """The address with its port."""
+        address, port = str(self.address), _integer(self.facts.get("port"))
+        shown = f"[{address}]" if ":" in address else address
+        return shown if port is None else f"{shown}:{port}"
 
     @property
     def bytes_out(self) -> int | None:
@@ -165,7 +167,9 @@ async def verify(request: Request, state: State) -> Response:
         return failed(request, 400, "The form was cut short.")
     given = parse_qs(body.decode("ascii", "replace"), max_num_fields=8).get("token", [])
     if len(given) != 1 or not hmac.compare_digest(given[0].encode(), state.token.encode()):
-        return failed(request, 403, "The form is not of this page.", "Open the page Ledger again and press Verify there.")
+        return failed(
+            request, 403, "The form is not of this page.", "Open the page Ledger again and press Verify there."
+        )
     state.verifier.start()
     return RedirectResponse("/ledger", status_code=303)
 
@@ -184,20 +188,25 @@ def metrics(request: Request, state: State) -> Response:
 
         def counted(title: str, unit: str, what: str, names: Mapping[str, str]) -> Chart | None:
             found = state.asking.by_time(what, since, until, step)
-            return chart(title, unit, [_filled(found, key, name, since, until, step) for key, name in names.items()], step_ns=step)
+            return chart(
+                title,
+                unit,
+                [_filled(found, key, name, since, until, step) for key, name in names.items()],
+                step_ns=step,
+            )
 
         charts = [
             counted(f"Decisions {named}", "", "decisions", {"allow": "allowed", "deny": "denied"}),
-            counted(f"Sandboxes {named}", "", "sandboxes", {"sandbox.created": "created", "sandbox.deleted": "deleted"}),
+            counted(
+                f"Sandboxes {named}", "", "sandboxes", {"sandbox.created": "created", "sandbox.deleted": "deleted"}
+            ),
             counted(f"Bytes of connections {named}", "By", "egress", {"bytes_out": "sent", "bytes_in": "received"}),
             *from_metrics(state.queries, since, until, step),
         ]
     drawn = [each for each in charts if each is not None]
     source = "Counts are of the records that were received, by the time of each; durations are of metrics that were sent. The axis ends with the last record."
     spans = [(name, text) for name, (text, *_) in _SPANS.items()]
-    return rendered(
-        request, "metrics.html", charts=drawn, chosen=chosen, clock=_clock, source=source, spans=spans
-    )
+    return rendered(request, "metrics.html", charts=drawn, chosen=chosen, clock=_clock, source=source, spans=spans)
 
 
 def _joined(state: State, decision: Seen) -> Link:
@@ -215,9 +224,7 @@ def _joined(state: State, decision: Seen) -> Link:
     return Link(decision, host, by_event.get("egress.opened"), by_event.get("egress.closed", revoked), bool(revoked))
 
 
-def _filled(
-    found: Sequence[tuple[int, str, float]], key: str, name: str, since: int, until: int, step: int
-) -> Series:
+def _filled(found: Sequence[tuple[int, str, float]], key: str, name: str, since: int, until: int, step: int) -> Series:
     """Return a series with a zero where nothing was counted; empty when nothing was at all."""
     values = {at: float(value) for at, own, value in found if own == key}
     if not values:

@@ -14,7 +14,7 @@ __all__ = ["WIDTH", "Bar", "Row", "Waterfall", "waterfall"]
 WIDTH: Final = 1000
 """Length of the time axis, in units of the drawing."""
 
-MAX_ROWS: Final = 1500
+MAX_ROWS: Final = 1000
 """Most spans on a page; a longer run is shown page by page."""
 
 MAX_INDENT: Final = 24
@@ -79,7 +79,8 @@ class Waterfall:
 
     Attributes:
         rows: In the order of the tree.
-        total: How many spans the run has.
+        total: How many rows there are in all.
+        failed: How many spans ended with an error that is no denial.
         start_ns: Beginning of the axis, since 1970 UTC.
         length_ns: Its length.
         ticks: Times along it, from its beginning, at equal distances.
@@ -87,6 +88,7 @@ class Waterfall:
 
     rows: Sequence[Row]
     total: int
+    failed: int
     start_ns: int
     length_ns: int
     ticks: Sequence[float]
@@ -139,7 +141,7 @@ def waterfall(spans: Sequence[SpanRow], *, notable_only: bool = False, first: in
         )
         depth_before = level
     ticks = [length * step / _TICKS for step in range(_TICKS + 1)]
-    return Waterfall(rows, len(kept), start, length, ticks)
+    return Waterfall(rows, len(kept), sum(map(_failed, spans)), start, length, ticks)
 
 
 def _walk(spans: Sequence[SpanRow]) -> Iterable[tuple[int, SpanRow]]:
