@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 
 from cedarbox.collector.body import MAX_BODY, TooLargeError, inflate
 from cedarbox.collector.intake import PATHS, Signal, keep
-from cedarbox.collector.limits import REQUEST_SECONDS, RETRY_SECONDS, Budget, BusyError, Ticket
+from cedarbox.collector.limits import RETRY_SECONDS, Budget, BusyError, Limits, Ticket
 from cedarbox.collector.status import (
     INVALID_ARGUMENT,
     PERMISSION_DENIED,
@@ -53,7 +53,7 @@ def application(
     *,
     any_host: bool = False,
     budget: Budget | None = None,
-    seconds: float = REQUEST_SECONDS,
+    limits: Limits | None = None,
     pages: ASGIApp | None = None,
 ) -> Starlette:
     """Return the application.
@@ -61,11 +61,12 @@ def application(
     Args:
         store: Where requests are kept; the caller closes it.
         any_host: Accept any ``Host`` header; needed where the collector is reached from other hosts.
-        budget: What may be under way at once.
-        seconds: How long the body of a request may take to arrive.
+        budget: What may be under way at once, when other receivers share it.
+        limits: The bounds of one request, and of the budget when none is given.
         pages: What answers everything else, see `cedarbox.collector.page`; nothing does when None.
     """
-    bounds = budget or Budget()
+    bounds = limits or Limits()
+    shared = budget or Budget(bounds)
 
     async def receive(request: Request) -> Response:
         try:
@@ -73,10 +74,10 @@ def application(
             media = _media(request)
             gzipped = _gzipped(request)
             try:
-                with bounds.request() as ticket:
-                    body = await _body(request, ticket, seconds)
+                with shared.request() as ticket:
+                    body = await _body(request, ticket, bounds.body_seconds)
                     signal = PATHS[request.url.path]
-                    await run_in_threadpool(_kept, store, bounds, signal, body, gzipped=gzipped, json=media == _JSON)
+                    await run_in_threadpool(_kept, store, shared, signal, body, gzipped=gzipped, json=media == _JSON)
             except BusyError as error:
                 raise _Refusal(429, RESOURCE_EXHAUSTED, str(error)) from None
         except _Refusal as refusal:

@@ -16,7 +16,7 @@ import grpc
 
 from cedarbox.collector.body import MAX_BODY
 from cedarbox.collector.intake import SERVICES, Signal, keep
-from cedarbox.collector.limits import REQUEST_SECONDS, RETRY_SECONDS, Budget, BusyError
+from cedarbox.collector.limits import RETRY_SECONDS, Budget, BusyError, Limits
 from cedarbox.collector.status import status_bytes
 from cedarbox.collector.store import Store
 from cedarbox.errors import CedarboxError, HostError
@@ -25,9 +25,6 @@ __all__ = ["DEFAULT_GRPC_PORT", "GrpcReceiver"]
 
 DEFAULT_GRPC_PORT: Final = 4317
 """The port of OTLP/gRPC (OTLP specification, "OTLP/gRPC Default Port")."""
-
-_CALLS: Final = 8
-"""Calls whose message is being received or stored; its bytes are only known once all of it is there."""
 
 _REFUSALS: Final = 8
 """Threads beyond those, which answer that the collector is busy."""
@@ -53,15 +50,14 @@ class GrpcReceiver:
     Args:
         store: Where requests are kept; the caller closes it.
         budget: Bounds the bytes and the work, together with what comes by HTTP.
-        seconds: How long the message of a call may take to arrive.
-        calls: Calls under way at once.
+        limits: Calls under way at once, and how long the message of one may take.
     """
 
-    def __init__(self, store: Store, budget: Budget, *, seconds: float = REQUEST_SECONDS, calls: int = _CALLS) -> None:
-        self._calls = threading.BoundedSemaphore(calls)
-        self._store, self._budget, self._seconds = store, budget, seconds
+    def __init__(self, store: Store, budget: Budget, limits: Limits) -> None:
+        self._calls = threading.BoundedSemaphore(limits.calls)
+        self._store, self._budget, self._seconds = store, budget, limits.body_seconds
         self._server = grpc.server(
-            ThreadPoolExecutor(calls + _REFUSALS, thread_name_prefix="cedarbox-collector-grpc"),
+            ThreadPoolExecutor(limits.calls + _REFUSALS, thread_name_prefix="cedarbox-collector-grpc"),
             options=_OPTIONS,
             maximum_concurrent_rpcs=_WAITING,
         )

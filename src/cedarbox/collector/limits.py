@@ -5,23 +5,39 @@ from __future__ import annotations
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Final
 
 from cedarbox.collector.body import MAX_BODY
 from cedarbox.errors import HostError
 
-__all__ = ["RETRY_SECONDS", "REQUEST_SECONDS", "Budget", "BusyError", "Ticket"]
+__all__ = ["RETRY_SECONDS", "Budget", "BusyError", "Limits", "Ticket"]
 
 RETRY_SECONDS: Final = 1
 """When a refused sender should try again."""
 
-REQUEST_SECONDS: Final = 30.0
-"""How long the body of one request may take to arrive."""
 
-_REQUESTS: Final = 32
-_BYTES: Final = 4 * MAX_BODY
-_WORKERS: Final = 2
-"""Requests that are decoded at once; decoded, a request takes several times the memory of its bytes."""
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What one collector takes at once. Counts are across all senders.
+
+    Args:
+        requests: Requests under way.
+        size: Bytes of request bodies that are held.
+        workers: Requests that are decoded and stored; decoded, a request takes several times the memory of its bytes.
+        calls: gRPC calls whose message is being received or stored; its size is only known once all of it is there.
+        connections: HTTP connections.
+        head_seconds: How long an HTTP connection may be open without a request on it, or with a part of its head.
+        body_seconds: How long the body of a request may take to arrive.
+    """
+
+    requests: int = 32
+    size: int = 4 * MAX_BODY
+    workers: int = 2
+    calls: int = 8
+    connections: int = 256
+    head_seconds: float = 10.0
+    body_seconds: float = 30.0
 
 
 class BusyError(HostError):
@@ -51,15 +67,16 @@ class Budget:
     """Bounds the requests, the bytes of their bodies and the work under way. Usable from several threads.
 
     Args:
-        requests: Requests under way at once.
-        size: Bytes of bodies that are held at once.
-        workers: Requests that are decoded and stored at once; the others wait.
+        limits: The bounds.
+
+    Attributes:
+        working: Held by whoever decodes and stores a request.
     """
 
-    def __init__(self, *, requests: int = _REQUESTS, size: int = _BYTES, workers: int = _WORKERS) -> None:
+    def __init__(self, limits: Limits) -> None:
         self._lock = threading.Lock()
-        self._requests, self._bytes = requests, size
-        self.working = threading.BoundedSemaphore(workers)
+        self._requests, self._bytes = limits.requests, limits.size
+        self.working = threading.BoundedSemaphore(limits.workers)
 
     @contextmanager
     def request(self) -> Iterator[Ticket]:

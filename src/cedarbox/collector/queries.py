@@ -92,12 +92,12 @@ class Queries:
         """Give the spans of a trace in order of their start, the first ones when there are more than the limit."""
         rows = self._reader.rows(
             """SELECT s.trace_id, s.span_id, s.parent_id, s.name, s.kind, s.start_ns, s.end_ns, s.status, s.message,
-                s.attributes, r.attributes
+                s.attributes, r.attributes, s.events, s.links
             FROM spans s JOIN resources r ON r.id = s.resource WHERE s.trace_id = ?
             ORDER BY s.start_ns, s.span_id LIMIT ?""",
             (trace_id.lower(), limit),
         )
-        return [SpanRow(*[*row[:9], orjson.loads(row[9]), orjson.loads(row[10])]) for row in rows]
+        return [_span_row(row) for row in rows]
 
     def records(
         self, where: RecordFilter | None = None, *, limit: int = 100, cursor: str | None = None
@@ -389,6 +389,11 @@ def _line(body: str) -> dict[str, Any]:
     except orjson.JSONDecodeError:
         return {}
     return found if isinstance(found, dict) else {}
+
+
+def _span_row(row: Sequence[Any]) -> SpanRow:
+    attributes, resource, events, links = (orjson.loads(text) if text else [] for text in row[9:13])
+    return SpanRow(*[*row[:9], attributes, resource, events, links])
 
 
 def _log_row(row: Iterable[Any]) -> LogRow:

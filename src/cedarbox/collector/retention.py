@@ -193,20 +193,25 @@ def _points(db: sqlite3.Connection, cut: _Cut) -> int:
 
 
 def _spans(db: sqlite3.Connection, cut: _Cut) -> int:
-    """Drop the spans of the run that nothing arrived of for longest: a tree is whole or gone."""
+    """Drop the runs that nothing arrived of for longest, span by span: in the end a tree is whole or gone."""
     test, values = ("WHERE received_ns < ?", [cut.before]) if cut.before is not None else ("", [])
-    run = db.execute(
-        f"SELECT trace_id, received_ns FROM runs {test} ORDER BY received_ns LIMIT 1",  # noqa: S608 - fixed texts
-        values,
-    ).fetchone()
-    if run is None:
-        return 0
-    rows = db.execute("SELECT id, received_ns FROM spans WHERE trace_id = ? LIMIT ?", (run[0], _ROWS)).fetchall()
-    db.executemany("DELETE FROM spans WHERE id = ?", [row[:1] for row in rows])
-    if len(rows) < _ROWS:
-        db.execute("DELETE FROM runs WHERE trace_id = ?", (run[0],))
-    _note(db, "spans", cut, [row[1] for row in rows])
-    return max(len(rows), 1)
+    runs = db.execute(
+        f"SELECT trace_id FROM runs {test} ORDER BY received_ns LIMIT ?",  # noqa: S608 - fixed texts
+        (*values, _ROWS),
+    ).fetchall()
+    arrivals: list[int] = []
+    ended = 0
+    for (trace_id,) in runs:
+        room = _ROWS - len(arrivals)
+        rows = db.execute("SELECT id, received_ns FROM spans WHERE trace_id = ? LIMIT ?", (trace_id, room)).fetchall()
+        db.executemany("DELETE FROM spans WHERE id = ?", [row[:1] for row in rows])
+        arrivals += [row[1] for row in rows]
+        if len(rows) == room:
+            break
+        db.execute("DELETE FROM runs WHERE trace_id = ?", (trace_id,))
+        ended += 1
+    _note(db, "spans", cut, arrivals)
+    return len(arrivals) + ended
 
 
 def _logs(db: sqlite3.Connection, cut: _Cut) -> int:

@@ -13,6 +13,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import ExportLogsSer
 from opentelemetry.proto.collector.trace.v1.trace_service_pb2 import ExportTraceServiceRequest
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord
+from opentelemetry.proto.trace.v1.trace_pb2 import Span
 
 __all__ = ["MAX_INTEGER", "RECORD_ID", "LogInput", "SpanInput", "as_json", "log_inputs", "span_inputs"]
 
@@ -30,7 +31,12 @@ _LINE_KEYS: Final = frozenset({"event", "hash", "prev", "seq", "time"})
 
 @dataclass(frozen=True, slots=True)
 class SpanInput:
-    """One span as it goes into the store. Times are nanoseconds since 1970 UTC."""
+    """One span as it goes into the store. Times are nanoseconds since 1970 UTC.
+
+    Attributes:
+        events: JSON array of objects with ``time_ns``, ``name`` and ``attributes``; None without events.
+        links: JSON array of objects with ``trace_id``, ``span_id`` and ``attributes``; None without links.
+    """
 
     trace_id: str
     span_id: str
@@ -42,6 +48,8 @@ class SpanInput:
     status: int
     message: str
     attributes: str
+    events: str | None
+    links: str | None
     resource: str
 
 
@@ -90,6 +98,8 @@ def span_inputs(request: ExportTraceServiceRequest) -> Iterator[SpanInput]:
                     span.status.code,
                     span.status.message,
                     as_json(span.attributes),
+                    _events(span),
+                    _links(span),
                     resource,
                 )
 
@@ -108,6 +118,26 @@ def log_inputs(request: ExportLogsServiceRequest) -> Iterator[LogInput]:
 def as_json(attributes: Iterable[KeyValue]) -> str:
     """Give attributes as one JSON object; bytes are hexadecimal there, and infinities and NaN are texts."""
     return orjson.dumps(_mapping(attributes)).decode()
+
+
+def _events(span: Span) -> str | None:
+    events = [
+        {
+            "time_ns": min(event.time_unix_nano, MAX_INTEGER),
+            "name": event.name,
+            "attributes": _mapping(event.attributes),
+        }
+        for event in span.events
+    ]
+    return orjson.dumps(events).decode() if events else None
+
+
+def _links(span: Span) -> str | None:
+    links = [
+        {"trace_id": link.trace_id.hex(), "span_id": link.span_id.hex(), "attributes": _mapping(link.attributes)}
+        for link in span.links
+    ]
+    return orjson.dumps(links).decode() if links else None
 
 
 def _log(record: LogRecord, resource: str, ledger: str) -> LogInput:

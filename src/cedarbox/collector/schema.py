@@ -62,7 +62,8 @@ _SCHEMA: Final = (
     """CREATE TABLE spans (
         id INTEGER PRIMARY KEY, received_ns INTEGER NOT NULL, trace_id TEXT NOT NULL, span_id TEXT NOT NULL,
         parent_id TEXT, name TEXT NOT NULL, kind INTEGER NOT NULL, start_ns INTEGER NOT NULL, end_ns INTEGER NOT NULL,
-        status INTEGER NOT NULL, message TEXT NOT NULL, attributes TEXT NOT NULL, resource INTEGER NOT NULL)""",
+        status INTEGER NOT NULL, message TEXT NOT NULL, attributes TEXT NOT NULL, events TEXT,
+        links TEXT, resource INTEGER NOT NULL)""",
     "CREATE UNIQUE INDEX spans_by_id ON spans (trace_id, span_id)",
     "CREATE INDEX spans_by_resource ON spans (resource)",
     """CREATE TABLE runs (

@@ -20,8 +20,8 @@ from starlette.types import ASGIApp
 
 from cedarbox.collector.app import application
 from cedarbox.collector.grpc import GrpcReceiver
-from cedarbox.collector.guarded_http import GuardedProtocol
-from cedarbox.collector.limits import Budget
+from cedarbox.collector.guarded_http import guarded_protocol
+from cedarbox.collector.limits import Budget, Limits
 from cedarbox.collector.page.options import PageOptions
 from cedarbox.collector.retention import Keeper, Retention
 from cedarbox.collector.store import Store
@@ -60,6 +60,7 @@ class EmbeddedCollector:
         http_socket: Path of a Unix socket that takes HTTP too. It has mode 0600, and its directory must be closed to
             other users; it is made with mode 0700 when missing.
         grpc_socket: Path of a Unix socket that takes gRPC, likewise.
+        limits: What it takes at once.
         retention: What is thrown away; nothing by default, so that a full disk is what ends the receiving.
         page: What the page shows besides what was received; None for no page.
 
@@ -77,6 +78,7 @@ class EmbeddedCollector:
         grpc_port: int | None = None,
         http_socket: Path | None = None,
         grpc_socket: Path | None = None,
+        limits: Limits | None = None,
         retention: Retention | None = None,
         page: PageOptions | None = _PAGE,
     ) -> None:
@@ -86,8 +88,7 @@ class EmbeddedCollector:
                 raise ConfigurationError(f"{number} is not a TCP port", hint="use 0 to 65535")
         self._port, self._grpc_port = port, grpc_port
         self._http_socket, self._grpc_socket = http_socket, grpc_socket
-        self._retention = retention or Retention()
-        self._page = page
+        self._limits, self._retention, self._page = limits or Limits(), retention or Retention(), page
         self._directory = Path(directory)
         self._any_host = allow_remote
         self._running: _Running | None = None
@@ -141,7 +142,7 @@ class EmbeddedCollector:
             store = stack.enter_context(Store(self._directory))
             self._port = listeners[0].getsockname()[1]
             pages = self._pages(store, stack)
-            budget = Budget()
+            budget = Budget(self._limits)
             # What was begun last ends first: the senders go, then the sweeping, then the file.
             keeper = None
             if self._retention != Retention():
@@ -149,7 +150,7 @@ class EmbeddedCollector:
                 keeper.start()
                 stack.callback(keeper.stop)
             if self._grpc_port is not None or self._grpc_socket is not None:
-                receiver = GrpcReceiver(store, budget)
+                receiver = GrpcReceiver(store, budget, self._limits)
                 if self._grpc_port is not None:
                     self._grpc_port = receiver.listen(self._address, self._grpc_port)
                 if self._grpc_socket is not None:
@@ -157,8 +158,8 @@ class EmbeddedCollector:
                     receiver.listen_unix(self._grpc_socket)
                 receiver.start()
                 stack.callback(receiver.stop, _STOP_SECONDS)
-            app = application(store, any_host=self._any_host, budget=budget, pages=pages)
-            server = uvicorn.Server(_configuration(app))
+            app = application(store, any_host=self._any_host, budget=budget, limits=self._limits, pages=pages)
+            server = uvicorn.Server(_configuration(app, self._limits))
             thread = threading.Thread(
                 target=server.run, kwargs={"sockets": listeners}, name="cedarbox-collector", daemon=True
             )
@@ -225,10 +226,10 @@ def serve(collector: EmbeddedCollector, *, announce: Callable[[EmbeddedCollector
             signal.signal(number, handler)
 
 
-def _configuration(app: Starlette) -> uvicorn.Config:
+def _configuration(app: Starlette, limits: Limits) -> uvicorn.Config:
     return uvicorn.Config(
         app,
-        http=GuardedProtocol,
+        http=guarded_protocol(limits),
         ws="none",
         lifespan="off",
         loop="asyncio",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
@@ -58,7 +58,12 @@ class Run:
 
 @dataclass(frozen=True, slots=True)
 class SpanRow:
-    """One span; status is OTLP's: 0 unset, 1 ok, 2 error."""
+    """One span; status is OTLP's: 0 unset, 1 ok, 2 error.
+
+    Attributes:
+        events: Each with ``time_ns``, ``name`` and ``attributes``.
+        links: Each with ``trace_id``, ``span_id`` and ``attributes``.
+    """
 
     trace_id: str
     span_id: str
@@ -71,6 +76,8 @@ class SpanRow:
     message: str
     attributes: Mapping[str, Any]
     resource: Mapping[str, Any]
+    events: Sequence[Mapping[str, Any]] = ()
+    links: Sequence[Mapping[str, Any]] = ()
 
 
 @dataclass(frozen=True, slots=True)

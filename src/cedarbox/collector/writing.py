@@ -17,7 +17,7 @@ _MAX_POLICIES: Final = 64
 """Policies of one decision that can be searched by; all of them are in the body."""
 
 _INSERT_LOG: Final = "INSERT OR IGNORE INTO logs VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
-_INSERT_SPAN: Final = "INSERT OR IGNORE INTO spans VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?)"
+_INSERT_SPAN: Final = "INSERT OR IGNORE INTO spans VALUES (NULL,?,?,?,?,?,?,?,?,?,?,?,?,?,?)"
 
 
 @dataclass(slots=True)
@@ -79,6 +79,8 @@ def insert_spans(db: sqlite3.Connection, spans: Iterable[SpanInput], received_ns
             span.status,
             span.message,
             span.attributes,
+            span.events,
+            span.links,
             batch.resource(span.resource),
         )
         if db.execute(_INSERT_SPAN, row).rowcount != 1:
