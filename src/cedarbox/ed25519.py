@@ -19,9 +19,20 @@ from cryptography.hazmat.primitives.serialization import (
 from cedarbox.errors import ConfigurationError
 from cedarbox.files import open_regular, read_private, write_new
 
-__all__ = ["load_private_key", "load_public_key", "pae", "public_pem", "raw_key", "write_key_pair"]
+__all__ = [
+    "MAX_PEM",
+    "load_private_key",
+    "load_public_key",
+    "pae",
+    "private_pem",
+    "public_pem",
+    "raw_key",
+    "write_key_pair",
+]
 
-_MAX_PEM: Final = 4096
+MAX_PEM: Final = 4096
+"""The most that is read of a key file, in bytes."""
+
 _MAKE: Final = "make one with cedarbox policy keygen"
 
 
@@ -39,7 +50,7 @@ def load_private_key(path: Path, what: str = "private key", *, make: bool = Fals
     Raises:
         ConfigurationError: It cannot be read or made, others can read it, or it is no such key.
     """
-    data, made = read_private(path, what, limit=_MAX_PEM, new=_new_pem if make else None)
+    data, made = read_private(path, what, limit=MAX_PEM, new=_new_pem if make else None)
     try:
         key = load_pem_private_key(data, None)
     except (ValueError, TypeError, UnsupportedAlgorithm):
@@ -60,7 +71,7 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     """
     try:
         with open_regular(path, follow=True) as file:
-            data = file.read(_MAX_PEM)
+            data = file.read(MAX_PEM)
     except ValueError:
         raise ConfigurationError("the path of the public key has a NUL", hint="check the path") from None
     except OSError as error:
@@ -93,7 +104,7 @@ def write_key_pair(path: Path) -> tuple[Path, Ed25519PublicKey]:
     key = Ed25519PrivateKey.generate()
     _write(public_path, public_pem(key.public_key()), 0o644)
     try:
-        _write(path, _pem(key), 0o600)
+        _write(path, private_pem(key), 0o600)
     except ConfigurationError:
         public_path.unlink()
         raise
@@ -103,6 +114,11 @@ def write_key_pair(path: Path) -> tuple[Path, Ed25519PublicKey]:
 def public_pem(key: Ed25519PublicKey) -> bytes:
     """Return a public key as the content of a PEM file."""
     return key.public_bytes(Encoding.PEM, PublicFormat.SubjectPublicKeyInfo)
+
+
+def private_pem(key: Ed25519PrivateKey) -> bytes:
+    """Return a private key as the content of a PEM file: PKCS #8, without a password."""
+    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
 
 
 def raw_key(key: Ed25519PublicKey) -> bytes:
@@ -120,11 +136,7 @@ def pae(payload_type: str, payload: bytes) -> bytes:
 
 
 def _new_pem() -> bytes:
-    return _pem(Ed25519PrivateKey.generate())
-
-
-def _pem(key: Ed25519PrivateKey) -> bytes:
-    return key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
+    return private_pem(Ed25519PrivateKey.generate())
 
 
 def _write(path: Path, data: bytes, mode: int) -> None:

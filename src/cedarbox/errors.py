@@ -82,7 +82,17 @@ class SnapshotError(CedarboxError):
 
 
 class LedgerError(CedarboxError):
-    """The ledger cannot take a record. Whatever waited for that record must not happen."""
+    """The ledger cannot take a record. Whatever waited for that record must not happen.
+
+    Args:
+        message: What is wrong.
+        hint: What to do about it.
+        told: The same without naming a file of the host, for a guest or a model.
+    """
+
+    def __init__(self, message: str, *, hint: str = "", told: str = "the ledger takes no records") -> None:
+        self.told = told
+        super().__init__(message, hint=hint)
 
 
 class SealError(CedarboxError):

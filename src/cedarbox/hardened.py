@@ -86,7 +86,9 @@ class PolicySandboxClient(GuardedClient):
             raise ConfigurationError(f"{bundle.path / 'entities.json'}: no agent {shown}", hint=hint)
         engine, directory = PolicyEngine(bundle), settings.audit.directory
         spans = settings.otlp.spans or directory.parent / "spans"
-        self.ledger = Ledger.open(directory, signing_key=settings.audit.signing_key)
+        self.ledger = Ledger.open(
+            directory, signing_key=settings.audit.signing_key, segment_bytes=settings.audit.segment_bytes
+        )
         with ExitStack() as undo:
             undo.callback(self.ledger.close)
             self.telemetry = Telemetry(directory=spans)

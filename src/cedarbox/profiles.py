@@ -42,6 +42,7 @@ principal = "agent"    # the agent, as entities.json of the bundle declares it
 [audit]
 directory = ".cedarbox/ledger"
 # signing_key = ".cedarbox/ledger.key"
+# segment_mib = 64                 # a file of records is sealed at this size
 # approvals = ".cedarbox/approvals" # calls that wait for a person, and what was signed
 
 # Where spans and records are sent over OTLP/HTTP. While nobody listens there, they stay on disk.

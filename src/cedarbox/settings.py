@@ -75,13 +75,21 @@ class AuditSettings(_Section):
 
     Attributes:
         directory: Made with mode 0700 when it is missing.
-        signing_key: Ed25519 key, made on first use with mode 0600; None for ``ledger.key`` beside the directory.
+        signing_key: Ed25519 key that signs next, made on first use with mode 0600; None for ``<name>.key`` beside the
+            directory of that name.
+        segment_mib: Size in MiB at which a file of records is sealed and the next one begun.
         approvals: Directory of the approvals that calls wait for; None for ``approvals`` beside the directory.
     """
 
     directory: Path = Path(".cedarbox/ledger")
     signing_key: Path | None = None
+    segment_mib: Annotated[int, Field(ge=1, le=4096)] = 64
     approvals: Path | None = None
+
+    @property
+    def segment_bytes(self) -> int:
+        """The size of a segment in bytes."""
+        return self.segment_mib * 1024 * 1024
 
 
 class OtlpSettings(_Section):

@@ -1,9 +1,10 @@
 """Checkpoints: signed heads of the Merkle tree of a stream.
 
 A checkpoint is a C2SP signed note (https://c2sp.org/signed-note) with the three lines of a C2SP checkpoint
-(https://c2sp.org/tlog-checkpoint): origin, size, root in base64. The origin names the stream and is also the name of
-the key, so a checkpoint of one stream says nothing about another. A checkpoint file is a sequence of notes, each
-followed by an empty line. Notes may carry further signatures, of witnesses for instance; they are not checked here.
+(https://c2sp.org/tlog-checkpoint): origin, size, root in base64. The origin names the ledger and the stream and is
+also the name of the key, so a checkpoint of one stream says nothing about another. A checkpoint file is a sequence of
+notes, each followed by an empty line. Notes may carry further signatures, of witnesses for instance; they are not
+checked here.
 """
 
 from __future__ import annotations
@@ -20,7 +21,17 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
 
-__all__ = ["Checkpoint", "iter_notes", "key_id", "open_note", "origin_of", "sign_note"]
+__all__ = [
+    "Checkpoint",
+    "iter_notes",
+    "key_id",
+    "ledger_id",
+    "open_note",
+    "origin_of",
+    "read_note",
+    "sign_note",
+    "whole_notes",
+]
 
 _ALGORITHM: Final = b"\x01"  # Ed25519 in C2SP signed-note
 _DASH: Final = "\N{EM DASH} "
@@ -41,9 +52,19 @@ class Checkpoint:
     root: bytes
 
 
-def origin_of(stream: str) -> str:
-    """Give the origin line and key name of a stream."""
-    return f"cedarbox.local/ledger/{stream}"
+def ledger_id(public_key: bytes) -> str:
+    """Give the id of a ledger: the first 16 hex digits of the SHA-256 of its first public key (32 bytes)."""
+    return sha256(public_key).hexdigest()[:16]
+
+
+def origin_of(ledger: str, stream: str) -> str:
+    """Give the origin line and key name of a stream.
+
+    Args:
+        ledger: Id of the ledger, as `ledger_id` gives it.
+        stream: Id of the stream, or ``index``.
+    """
+    return f"cedarbox.local/ledger/{ledger}/{stream}"
 
 
 def key_id(name: str, key: Ed25519PublicKey) -> bytes:
@@ -75,6 +96,31 @@ def iter_notes(data: bytes) -> Iterator[bytes]:
         yield text + middle + signatures + end[:1]
 
 
+def whole_notes(data: bytes) -> tuple[list[bytes], int]:
+    """Give the notes of a checkpoint file that are whole, and the number of bytes that they take.
+
+    What a writer that died left behind them is not counted.
+    """
+    notes: list[bytes] = []
+    end = 0
+    for note in iter_notes(data):
+        end += len(note)
+        if note.count(b"\n\n") != 1 or data[end : end + 1] != b"\n":
+            return notes, end - len(note)
+        end += 1
+        notes.append(note)
+    return notes, end
+
+
+def read_note(note: bytes) -> Checkpoint:
+    """Read a note without looking at its signatures.
+
+    Raises:
+        LedgerError: It is malformed.
+    """
+    return _parse(note)[0]
+
+
 def open_note(note: bytes, origin: str, key: Ed25519PublicKey) -> Checkpoint:
     """Check the form and the signature of a note.
 
@@ -86,21 +132,29 @@ def open_note(note: bytes, origin: str, key: Ed25519PublicKey) -> Checkpoint:
     Raises:
         LedgerError: It is malformed, of another origin, or not signed with that key.
     """
+    checkpoint, text, signatures = _parse(note)
+    if checkpoint.origin != origin:
+        raise LedgerError("the checkpoint is of another stream")
+    try:
+        _check_signature(text, signatures, origin, key)
+    except ValueError as error:  # binascii.Error
+        raise LedgerError("a signature of the checkpoint is not base64") from error
+    return checkpoint
+
+
+def _parse(note: bytes) -> tuple[Checkpoint, bytes, str]:
+    """Give the tree head, the text that is signed, and the lines of the signatures."""
     try:
         head, middle, signatures = note.decode().partition("\n\n")
         lines = head.split("\n")
         if not middle or len(lines) != 3 or not note.endswith(b"\n"):
             raise LedgerError("the checkpoint is not a signed note of three lines")
-        size = _parse_size(lines[1])
         root = b64decode(lines[2], validate=True)
         if len(root) != 32:
             raise LedgerError("the root of the checkpoint is not 32 bytes")
-        if lines[0] != origin:
-            raise LedgerError("the checkpoint is of another stream")
-        _check_signature(f"{head}\n".encode(), signatures, origin, key)
+        return Checkpoint(lines[0], _parse_size(lines[1]), root), f"{head}\n".encode(), signatures
     except ValueError as error:  # UnicodeDecodeError and binascii.Error are such
         raise LedgerError("the checkpoint is not UTF-8 and base64") from error
-    return Checkpoint(origin, size, root)
 
 
 def _parse_size(text: str) -> int:

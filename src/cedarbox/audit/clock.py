@@ -14,7 +14,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
-__all__ = ["Clock", "Step", "since_boot"]
+from cedarbox.audit.record import Entry, format_time
+
+__all__ = ["Clock", "Step", "after", "since_boot"]
 
 _TOLERANCE_NS: Final = 1_000_000_000
 # adjtime(3) slews at up to 500 parts per million; twice that is no step.
@@ -34,6 +36,25 @@ class Step:
     by_ns: int
     wall_ns: int
     offset_ns: int
+
+    def entry(self) -> Entry:
+        """Give what the ledger records about it; a step may be longer than 2^53 ns, which is 104 days."""
+        attrs = {"by_ns": str(self.by_ns), "clock": format_time(self.wall_ns), "offset_ns": str(self.offset_ns)}
+        return Entry(event="clock.stepped", attrs=attrs)
+
+
+def after(last_ns: int, wall_ns: int) -> tuple[int, Step | None]:
+    """Give a time that is not before the last one, where no clock ran in between: another process wrote that.
+
+    Args:
+        last_ns: The last time, in nanoseconds since 1970.
+        wall_ns: What the wall clock says now.
+
+    Returns:
+        The time, and a step when the wall clock is more than a second before the last time.
+    """
+    back = wall_ns - last_ns
+    return max(last_ns, wall_ns), Step(back, wall_ns, -back) if back < -_TOLERANCE_NS else None
 
 
 def since_boot() -> int:

@@ -3,19 +3,19 @@
 One thread per open ledger writes; callers wait. While the disk is busy, entries gather and share the next write and
 sync. A checkpoint is signed at opening, every 1000 records, one second after the first record that has none, and at
 closing. When the disk fails, the ledger takes back what it wrote in part, tells every waiter, and refuses from then on.
+
+Each ledger has an index that names every stream and the key of its checkpoints. The key of a stream is in the memory of
+its writer only. A stream whose writer died is recorded in the index by whoever opens the ledger next.
 """
 
 from __future__ import annotations
 
 import asyncio
 import atexit
-import fcntl
 import os
-import stat
 import threading
-from base64 import b64encode
 from collections.abc import Callable
-from contextlib import ExitStack, suppress
+from contextlib import suppress
 from pathlib import Path
 from queue import Empty, SimpleQueue
 from time import monotonic
@@ -23,20 +23,19 @@ from types import TracebackType
 from typing import Final, Self
 
 from cedarbox.audit.clock import Clock
-from cedarbox.audit.keys import PUBLIC_NAME, load_signing_key, publish_key
-from cedarbox.audit.record import Entry, JsonValue, Record
-from cedarbox.audit.recovery import survey
+from cedarbox.audit.index import FORMAT, Index
+from cedarbox.audit.record import Entry, Record
+from cedarbox.audit.recovery import Ending, examine
 from cedarbox.audit.writer import StreamWriter
-from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
 
-__all__ = ["CHECKPOINT_RECORDS", "CHECKPOINT_SECONDS", "FORMAT", "Ledger"]
-
-FORMAT: Final = "cedarbox.ledger/1"
-"""Written into the first record of a stream."""
+__all__ = ["CHECKPOINT_RECORDS", "CHECKPOINT_SECONDS", "FORMAT", "SEGMENT_BYTES", "Ledger"]
 
 CHECKPOINT_RECORDS: Final = 1000
 CHECKPOINT_SECONDS: Final = 1.0
+
+SEGMENT_BYTES: Final = 64 * 1024 * 1024
+"""Size at which a segment is sealed when nothing else is said."""
 
 _BATCH: Final = 1024
 
@@ -64,13 +63,11 @@ class Ledger:
     Attributes:
         directory: The ledger directory.
         stream: Id of this stream.
-        path: File of this stream.
     """
 
     def __init__(self, directory: Path, writer: StreamWriter) -> None:
         self.directory = directory
         self.stream = writer.stream
-        self.path = writer.path
         self._writer = writer
         self._pid = os.getpid()
         self._queue: SimpleQueue[_Item] = SimpleQueue()
@@ -85,71 +82,59 @@ class Ledger:
 
     @classmethod
     def open(
-        cls, directory: Path | str, *, signing_key: Path | str | None = None, clock: Clock | None = None
+        cls,
+        directory: Path | str,
+        *,
+        signing_key: Path | str | None = None,
+        clock: Clock | None = None,
+        segment_bytes: int = SEGMENT_BYTES,
     ) -> Ledger:
         """Start a new stream in a ledger.
 
-        The stream begins with ``ledger.opened``, which names the heads of all other streams, ``ledger.recovered`` for
-        each stream whose torn last line is cut now, and ``key.created`` when the signing key was made now.
+        The index gets ``stream.recovered`` for each stream whose writer died, and ``stream.opened`` for this one, which
+        then begins with ``ledger.opened``.
 
         Args:
             directory: The ledger; made with mode 0700 when it is missing.
-            signing_key: Ed25519 key (PEM, PKCS #8, mode 0600), made on first use. Default: ``ledger.key`` beside the
-                directory. The public key is written beside it with the suffix ``.pub`` and into the directory.
+            signing_key: Ed25519 key (PEM, PKCS #8, mode 0600) that signs the next records of the index; made on first
+                use, and replaced at each signature. Default: ``<name of the directory>.key`` beside the directory. The
+                first public key is written beside it with the suffix ``.pub`` and into the directory.
             clock: Gives the times; the clocks of the host by default.
+            segment_bytes: Size in bytes at which a segment of the stream is sealed and the next one begun.
 
         Raises:
-            LedgerError: The directory or the key cannot be used, or an older stream is damaged at its end.
+            LedgerError: The directory or the key cannot be used, or the key does not fit the index.
         """
         place = Path(directory).absolute()
-        key_path = place.parent / "ledger.key" if signing_key is None else Path(signing_key).absolute()
-        with ExitStack() as held:
-            _lock_directory(place, held)
-            key, made = load_signing_key(key_path)
-            public = key.public_key()
-            publish_key(public, place / PUBLIC_NAME)
-            publish_key(public, key_path.with_suffix(".pub"))
-            neighbours = survey(place, public, held)
-            writer = StreamWriter(place, key, clock or Clock())
-            shown = b64encode(raw_key(public)).decode()
-            heads: list[JsonValue] = [neighbour.head() for neighbour in neighbours]
-            entries = [
-                Entry(
-                    event="ledger.opened",
-                    attrs={
-                        "format": FORMAT,
-                        "stream": writer.stream,
-                        "pid": os.getpid(),
-                        "public_key": shown,
-                        "heads": heads,
-                    },
-                )
-            ]
-            entries += [
-                Entry(
-                    event="ledger.recovered",
-                    attrs={
-                        "stream": neighbour.stream,
-                        "discarded_bytes": neighbour.torn_bytes,
-                        "sha256": neighbour.torn_sha256,
-                    },
-                )
-                for neighbour in neighbours
-                if neighbour.torn_bytes
-            ]
-            if made:
-                entries.append(Entry(event="key.created", attrs={"public_key": shown}))
-            try:
-                for result in writer.append(entries):
-                    if isinstance(result, LedgerError):
-                        raise result
-                writer.checkpoint()
-                for neighbour in neighbours:
-                    neighbour.cut()
-            except LedgerError:
-                writer.release()
-                raise
-            return cls(place, writer)
+        index = Index(place, None if signing_key is None else Path(signing_key).absolute())
+        endings: dict[str, Ending] = {}
+        while True:
+            with index.locked():
+                dead = index.dead()
+                unknown = [stream for stream in dead if stream.stream not in endings]
+                if not unknown:
+                    writer = StreamWriter(place, index, clock or Clock(), segment_bytes)
+                    try:
+                        entries = [endings[stream.stream].entry() for stream in dead]
+                        opened = index.append([*entries, writer.opened()])[-1]
+                    except BaseException:
+                        writer.release()
+                        raise
+                    break
+            # Without the lock: a long stream takes its time, and nobody writes it any more.
+            for stream in unknown:
+                endings[stream.stream] = examine(place, index.ledger, stream.stream, stream.keys)
+        try:
+            writer.begin(opened)
+        except LedgerError:
+            writer.release()
+            raise
+        return cls(place, writer)
+
+    @property
+    def path(self) -> Path:
+        """File of the segment that is written now."""
+        return self._writer.path
 
     def append(self, entry: Entry) -> Record:
         """Record an entry and wait until the record is on the disk.
@@ -269,7 +254,7 @@ class Ledger:
             if self._failure is not None:
                 raise _copy(self._failure)
             if self._closing:
-                raise LedgerError(f"{self.path}: the ledger is closed")
+                raise LedgerError(f"{self.path}: the ledger is closed", told="the ledger is closed")
             self._queue.put(item)
 
     def _run(self) -> None:
@@ -294,7 +279,9 @@ class Ledger:
             for item, result in zip(entries, results, strict=True):
                 item.settle(result)
             if last:
-                writer.append([Entry(event="ledger.closed", attrs={"stream": self.stream})])
+                writer.end()
+            elif writer.full:
+                writer.next_segment()
             if fresh and writer.unsigned:
                 self._due = monotonic() + CHECKPOINT_SECONDS
             late = monotonic() >= self._due
@@ -340,18 +327,4 @@ def _record_of(item: _Item) -> Record:
 
 def _copy(error: LedgerError) -> LedgerError:
     """Make an error of its own for each waiter: a raised error carries the trace of the one that raised it."""
-    return LedgerError(error.message, hint=error.hint)
-
-
-def _lock_directory(directory: Path, held: ExitStack) -> None:
-    """Make the directory if needed and let one process at a time open a stream in it."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        mode = stat.S_IMODE(directory.stat().st_mode)
-        if mode & 0o022:
-            raise LedgerError(f"{directory}: others can write to the ledger", hint=f"run: chmod 700 {directory}")
-        descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-        held.callback(os.close, descriptor)
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-    except OSError as error:
-        raise LedgerError(f"{directory}: the ledger directory cannot be used: {error.strerror}") from error
+    return LedgerError(error.message, hint=error.hint, told=error.told)

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from cedarbox.audit.files import stream_files, stream_of
+from cedarbox.audit.files import index_path, stream_files, stream_of
 from cedarbox.audit.record import MAX_LINE_BYTES, Record
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
@@ -17,11 +18,12 @@ __all__ = ["read_records"]
 _CHUNK: Final = 64 * 1024
 
 
-def read_records(directory: Path | str) -> Iterator[tuple[str, Record]]:
+def read_records(directory: Path | str, *, index: bool = False) -> Iterator[tuple[str, Record]]:
     """Read the records of all streams in the order of their times.
 
     Args:
         directory: The ledger.
+        index: Read the index too, as the stream ``index``.
 
     Yields:
         The stream and the record. A last line that is still being written is left out.
@@ -29,18 +31,23 @@ def read_records(directory: Path | str) -> Iterator[tuple[str, Record]]:
     Raises:
         LedgerError: A file cannot be read, or a line is no record.
     """
-    streams = [_records(path) for path in stream_files(Path(directory))]
+    place = Path(directory)
+    files = stream_files(place)
+    if index and index_path(place).exists():
+        files.insert(0, index_path(place))
+    streams = [_records(list(segments)) for _, segments in groupby(files, stream_of)]
     for _, stream, _, record in heapq.merge(*streams, key=lambda item: item[:3]):
         yield stream, record
 
 
-def _records(path: Path) -> Iterator[tuple[str, str, int, Record]]:
-    for number, line in enumerate(_lines(path), 1):
-        try:
-            record = Record.from_line(line)
-        except LedgerError as error:
-            raise LedgerError(f"{path}:{number}: {error.message}", hint="run `cedarbox audit verify`") from error
-        yield record.time, stream_of(path), record.seq, record
+def _records(segments: Sequence[Path]) -> Iterator[tuple[str, str, int, Record]]:
+    for path in segments:
+        for number, line in enumerate(_lines(path), 1):
+            try:
+                record = Record.from_line(line)
+            except LedgerError as error:
+                raise LedgerError(f"{path}:{number}: {error.message}", hint="run `cedarbox audit verify`") from error
+            yield record.time, stream_of(path), record.seq, record
 
 
 def _lines(path: Path) -> Iterator[bytes]:

@@ -23,7 +23,18 @@ import orjson
 
 from cedarbox.errors import LedgerError
 
-__all__ = ["EVENTS", "GENESIS", "MAX_LINE_BYTES", "Entry", "JsonValue", "Record", "format_time", "parse_line", "seal"]
+__all__ = [
+    "EVENTS",
+    "GENESIS",
+    "MAX_LINE_BYTES",
+    "Entry",
+    "JsonValue",
+    "Record",
+    "format_time",
+    "parse_line",
+    "parse_time",
+    "seal",
+]
 
 JsonValue: TypeAlias = "str | int | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
@@ -248,6 +259,12 @@ def format_time(nanoseconds: int) -> str:
     """
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
+
+
+def parse_time(text: str) -> int:
+    """Read a time as records hold it, in nanoseconds since 1970-01-01T00:00:00Z; never below 0."""
+    seconds = int(datetime.fromisoformat(f"{text[:19]}+00:00").timestamp())
+    return max(0, seconds * 1_000_000_000 + int(text[20:29]))
 
 
 def _encode(entry: Entry, seq: int, time: str, prev: str) -> tuple[bytes, bytes]:

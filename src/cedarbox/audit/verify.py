@@ -1,30 +1,58 @@
-"""Verify a ledger: is every record still there, unchanged, in its place, and under a signed checkpoint?
+"""Verify a ledger: is every record still there, unchanged, in its place, and under a signed note?
 
-What can be found with the ledger alone: records edited, deleted, reordered or taken from another stream; histories
-rewritten without the key; streams cut below a checkpoint or below the head that a later stream names; streams or
-checkpoint files deleted; checkpoints by another key. What cannot: the deletion of the newest stream with its
-checkpoints, a cut of the newest stream together with its later checkpoints, records after the last checkpoint of a
-stream that was never closed, and a rewrite by somebody who has the signing key. For those keep a copy of the
-checkpoints, or of the shipped records, elsewhere.
+One public key is enough, the first one of the ledger (`docs of the format`: `cedarbox.audit.index`). The index is
+followed from it, group by group; it names the streams, their keys, and where each ended.
+
+What can be found with the ledger and that key: records, segments and streams that were edited, deleted, reordered,
+repeated or taken from elsewhere; histories that were computed again; notes by a key that was never handed over to, and
+so whatever a thief of today's key did to the past. What cannot, without an anchor:
+
+- an old copy of the whole directory, or, what is the same, the end of the index cut off between two groups together
+  with everything that came after it: nothing in what is left names what is gone;
+- a history of the index that a thief of the key signed from the group on that was next when it was stolen;
+- a stream that the index does not say the end of: its records after the last place that the index names may have been
+  cut at a note, and after the last note they may be anything. A stream is in that state while it is open, and from
+  the death of its writer until the next one opens the ledger.
+
+For those, keep notes elsewhere and give them as ``anchors``: of a tree that is smaller than an anchor, the verifier
+says ``truncated``; of one that has another root, ``forked``.
+
+Memory is bounded by the index, about a kilobyte for each stream, and two megabytes for the stream at hand; a line may
+have up to 16 MiB.
 """
 
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass, field
+from multiprocessing import get_context
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cedarbox.audit.checkpoint import Checkpoint, iter_notes, open_note, origin_of
-from cedarbox.audit.files import CHECKPOINTS, STREAM, is_held, is_stream_id, stream_files
-from cedarbox.audit.keys import find_public_key, load_public_key
-from cedarbox.audit.record import MAX_LINE_BYTES, parse_line
-from cedarbox.audit.walk import Claim, Finding, Walk
+from cedarbox.audit.anchors import read_anchors
+from cedarbox.audit.checkpoint import ledger_id
+from cedarbox.audit.claims import Claim, Facts, Finding
+from cedarbox.audit.files import (
+    CHECKPOINTS,
+    INDEX,
+    STREAM,
+    checkpoints_path,
+    is_segment,
+    is_stream_id,
+    segment_of,
+    segment_path,
+    stream_of,
+)
+from cedarbox.audit.index_walk import IndexWalk, ledger_in
+from cedarbox.audit.keys import PUBLIC_NAME, find_public_key, load_public_key
+from cedarbox.audit.lines import whole_lines
+from cedarbox.audit.walk import StreamWalk
+from cedarbox.ed25519 import raw_key
 from cedarbox.errors import LedgerError
-from cedarbox.files import open_regular
 
 __all__ = ["Finding", "Head", "Report", "verify_ledger"]
 
@@ -37,7 +65,7 @@ class Head:
         stream: Id of the stream.
         seq: Sequence number of the record.
         hash: Hash of the record.
-        signed: Number of records under the last good checkpoint.
+        signed: Number of records under the last good note.
         closed: Whether the stream ends with ``ledger.closed``.
     """
 
@@ -54,15 +82,19 @@ class Report:
 
     Args:
         ok: True when there are no findings.
-        streams: Number of stream files.
-        records: Number of good records.
-        checkpoints: Number of good checkpoints.
-        findings: What is wrong, by stream.
+        streams: Number of streams.
+        records: Number of good records in them; those of the index are not counted.
+        checkpoints: Number of good notes of the streams.
+        findings: What is wrong: of the index first, then by stream.
         notes: What is worth knowing and not wrong, such as a stream that is open or whose writer died.
         heads: The last good record of each stream.
         public_key: The file of the public key.
         key_source: ``given`` by the caller, or found ``beside`` the ledger, where whoever changed the ledger could
             have changed it too.
+        ledger: Id of the ledger; empty when it cannot be told.
+        index_records: Number of good records in the index.
+        index_checkpoints: Number of good notes of the index, which is the number of keys that signed it.
+        anchors: Number of notes that were given as anchors and are of this ledger.
     """
 
     ok: bool
@@ -74,136 +106,289 @@ class Report:
     heads: tuple[Head, ...]
     public_key: str
     key_source: Literal["given", "beside"]
+    ledger: str = ""
+    index_records: int = 0
+    index_checkpoints: int = 0
+    anchors: int = 0
 
 
-def verify_ledger(directory: Path | str, *, public_key: Path | str | None = None) -> Report:
-    """Verify every stream of a ledger. It may be in use meanwhile.
+@dataclass(frozen=True, slots=True)
+class _Task:
+    """A stream to walk over."""
+
+    directory: Path
+    stream: str
+    ledger: str
+    facts: Facts | None
+    anchors: tuple[Claim, ...]
+    last_segment: int
+
+
+@dataclass(frozen=True, slots=True)
+class _Walked:
+    """What came of it."""
+
+    stream: str
+    size: int
+    hash: str
+    signed: int
+    good_notes: int
+    closed: bool
+    segment: int
+    names: str
+    index_seq: int
+    findings: tuple[Finding, ...]
+    notes: tuple[Finding, ...]
+
+
+@dataclass(slots=True)
+class _Listing:
+    """The names in a ledger."""
+
+    segments: dict[str, int] = field(default_factory=dict)
+    strangers: list[Finding] = field(default_factory=list)
+    lonely: list[str] = field(default_factory=list)
+
+
+def verify_ledger(
+    directory: Path | str,
+    *,
+    public_key: Path | str | None = None,
+    anchors: Sequence[Path | str] = (),
+    jobs: int = 1,
+    progress: Callable[[int], object] | None = None,
+) -> Report:
+    """Verify a ledger. It may be in use meanwhile.
 
     Args:
         directory: The ledger.
-        public_key: The public key that you trust (PEM). Default: ``ledger.pub`` beside the directory, else inside.
+        public_key: The public key that you trust (PEM): the first one of the ledger, or a later one that it handed
+            over to. Default: the one beside the directory, else inside.
+        anchors: Files of notes of this ledger that were kept elsewhere.
+        jobs: How many processes share the streams.
+        progress: Told how many bytes of the streams were read since it was told last.
 
     Returns:
         The report; whatever the files hold leads to a finding, not to an error.
 
     Raises:
-        LedgerError: There is no ledger, or no usable public key.
+        LedgerError: There is no ledger, it is of an older format, or there is no usable public key or anchor.
     """
     place = Path(directory)
-    paths = stream_files(place)
+    listing = _list(place)
     key_path = find_public_key(place) if public_key is None else Path(public_key)
     key = load_public_key(key_path)
-    findings = _strangers(place, {path.stem for path in paths})
-    if not paths and not findings:
-        raise LedgerError(f"{place}: there is no stream in this directory", hint="give the directory of a ledger")
-    # Claims come before the streams, and the checkpoints of a stream before its records: a writer only adds.
-    claims = _claims(paths)
-    notes: list[Finding] = []
-    heads: list[Head] = []
-    records = checkpoints = 0
-    for stream, claimed in sorted(claims.items()):
-        if _gone(place, stream, {path.stem for path in paths}):
-            by = claimed[0].by
-            findings.append(Finding("deleted", stream, None, None, f"the stream that {by} names is gone"))
-    for path in paths:
-        walk = _walked(path, place, key, claims.get(path.stem, ()))
-        findings += walk.findings
-        notes += walk.notes
-        records += walk.size
-        checkpoints += walk.good_checkpoints
-        if walk.size:
-            heads.append(Head(path.stem, walk.size - 1, walk.prev, walk.signed, walk.closed))
+    ledger = ledger_in(place) or ledger_id(raw_key(key))
+    claims = read_anchors([Path(path) for path in anchors], ledger)
+    index = _index(place, key, claims)
+    listing = _list(place)
+    walks = _walk_all(_tasks(place, index, listing, claims), jobs, progress)
+    unsure = {walk.stream for walk in walks if _newer(walk, index)}
+    if unsure:
+        # A stream, or a segment, that was begun after the index was read: the index names it before it has records.
+        index = _index(place, key, claims)
+        tasks = _tasks(place, index, listing, claims)
+        again = {walk.stream: walk for walk in _walk_all([task for task in tasks if task.stream in unsure], 1, None)}
+        walks = [again.get(walk.stream, walk) for walk in walks]
+    findings = [*index.findings, *_public_key_inside(place, index), *listing.strangers]
+    findings += _missing(place, index, listing, claims, {walk.stream for walk in walks})
+    for walk in walks:
+        findings += _judged(walk, index)
     return Report(
         not findings,
-        len(paths),
-        records,
-        checkpoints,
+        len(walks),
+        sum(walk.size for walk in walks),
+        sum(walk.good_notes for walk in walks),
         tuple(findings),
-        tuple(notes),
-        tuple(heads),
+        tuple(index.notes) + tuple(note for walk in walks for note in walk.notes),
+        tuple(Head(walk.stream, walk.size - 1, walk.hash, walk.signed, walk.closed) for walk in walks if walk.size),
         str(key_path),
         "beside" if public_key is None else "given",
+        index.ledger,
+        index.size,
+        index.good_notes,
+        sum(len(each) for each in claims.values()),
     )
 
 
-def _walked(path: Path, place: Path, key: Ed25519PublicKey, claims: Sequence[Claim]) -> Walk:
-    walk = _walk_once(path, place, key, claims)
-    if not _unsealed(walk):
-        return walk
-    # Its writer may be between ledger.closed and the checkpoint over it. When nobody holds the stream, both are there.
-    held = is_held(path)
-    walk = _walk_once(path, place, key, claims)
-    if held:
-        walk.notes += [replace(finding, kind="open") for finding in _unsealed(walk)]
-        walk.findings[:] = [finding for finding in walk.findings if finding.kind != "unsealed"]
-    return walk
+def _index(place: Path, key: Ed25519PublicKey, claims: Mapping[str, list[Claim]]) -> IndexWalk:
+    index = IndexWalk(place, key, claims.get(INDEX, ()))
+    index.run()
+    return index
 
 
-def _walk_once(path: Path, place: Path, key: Ed25519PublicKey, claims: Sequence[Claim]) -> Walk:
-    walk = Walk(path, place, claims)
-    _read_checkpoints(path, key, walk)
+def _list(place: Path) -> _Listing:
+    """List a ledger.
+
+    Raises:
+        LedgerError: There is none, or one of an older format.
+    """
+    listing = _Listing()
+    try:
+        names = sorted(path.name for path in place.iterdir())
+    except OSError as error:
+        message = f"{place}: the ledger cannot be read: {error.strerror}"
+        raise LedgerError(message, hint="give the directory of a ledger") from None
+    old = [name for name in names if name.endswith(STREAM) and is_stream_id(name.removesuffix(STREAM))]
+    if old and f"{INDEX}{STREAM}" not in names:
+        message = f"{place}: the ledger is of format 1, which had no index ({old[0]})"
+        raise LedgerError(message, hint="verify it with the version of cedarbox that wrote it")
+    for name in names:
+        stem, dot, suffix = name.rpartition(".")
+        if f"{dot}{suffix}" == STREAM and stem != INDEX:
+            path = place / name
+            if is_segment(path):
+                listing.segments[stream_of(path)] = max(listing.segments.get(stream_of(path), -1), segment_of(path))
+            else:
+                listing.strangers.append(_stranger(name, "the file is not a segment of a stream"))
+        elif f"{dot}{suffix}" == CHECKPOINTS and stem != INDEX:
+            if is_stream_id(stem):
+                listing.lonely.append(stem)
+            else:
+                listing.strangers.append(_stranger(name, "the notes are of no stream of a ledger"))
+    listing.lonely = [stream for stream in listing.lonely if stream not in listing.segments]
+    known = f"{INDEX}{STREAM}" in names or f"{INDEX}{CHECKPOINTS}" in names
+    if not (known or listing.segments or listing.lonely or listing.strangers):
+        raise LedgerError(f"{place}: there is no ledger in this directory", hint="give the directory of a ledger")
+    return listing
+
+
+def _stranger(name: str, message: str) -> Finding:
+    return Finding("foreign", ascii(name.rpartition(".")[0]).strip("'"), None, None, message)
+
+
+def _tasks(place: Path, index: IndexWalk, listing: _Listing, claims: Mapping[str, list[Claim]]) -> list[_Task]:
+    return [
+        _Task(place, stream, index.ledger, index.streams.get(stream), tuple(claims.get(stream, ())), last)
+        for stream, last in sorted(listing.segments.items())
+    ]
+
+
+def _walk_all(tasks: list[_Task], jobs: int, progress: Callable[[int], object] | None) -> list[_Walked]:
+    if jobs <= 1 or len(tasks) <= 1:
+        return [_walk(task, progress) for task in tasks]
+    # A fork would copy the locks of threads that this process has.
+    with ProcessPoolExecutor(min(jobs, len(tasks)), get_context("spawn")) as pool:
+        results = []
+        for task, walked in zip(tasks, pool.map(_walk, tasks), strict=True):
+            results.append(walked)
+            if progress is not None:
+                progress(_bytes(task))
+        return results
+
+
+def _bytes(task: _Task) -> int:
+    total = 0
+    for segment in range(task.last_segment + 1):
+        path = segment_path(task.directory, task.stream, segment)
+        total += path.stat().st_size if path.is_file() else 0
+    return total
+
+
+def _walk(task: _Task, progress: Callable[[int], object] | None = None) -> _Walked:
+    walk = StreamWalk(
+        task.directory,
+        task.stream,
+        task.ledger,
+        task.facts,
+        anchors=task.anchors,
+        last_segment=task.last_segment,
+        elsewhere=lambda line: _elsewhere(task.directory, task.stream, line),
+        seen=progress,
+    )
     walk.run()
-    return walk
+    return _Walked(
+        walk.stream,
+        walk.size,
+        walk.hash,
+        walk.signed,
+        walk.good_notes,
+        walk.closed,
+        walk.segment,
+        walk.names,
+        walk.index_seq,
+        tuple(walk.findings),
+        tuple(walk.notes),
+    )
 
 
-def _unsealed(walk: Walk) -> list[Finding]:
-    return [finding for finding in walk.findings if finding.kind == "unsealed"]
+def _elsewhere(directory: Path, stream: str, line: bytes) -> str | None:
+    """Look for the very same line in the index and the other streams."""
+    for path in sorted(directory.glob(f"*{STREAM}")):
+        other = stream_of(path)
+        if other != stream and (other == INDEX or is_stream_id(other)) and line in whole_lines(_only(path)):
+            return "the index" if other == INDEX else f"the stream {other}"
+    return None
 
 
-def _strangers(directory: Path, streams: set[str]) -> list[Finding]:
-    """Find files that a ledger does not have: unknown names of streams, checkpoints without their stream."""
+def _only(path: Path) -> Callable[[int], Path | None]:
+    return lambda number: None if number else path
+
+
+def _newer(walk: _Walked, index: IndexWalk) -> bool:
+    """Whether a stream has records that an index read before it does not name yet."""
+    facts = index.streams.get(walk.stream)
+    if facts is None:
+        return walk.size > 0 or bool(walk.findings)
+    return walk.segment > len(facts.seals)
+
+
+def _judged(walk: _Walked, index: IndexWalk) -> list[Finding]:
+    """Give the findings of a stream, and what it says about the index."""
+    if walk.stream in index.streams:
+        if not walk.findings and _newer(walk, index):
+            message = f"the stream {walk.stream} has segment {walk.segment}, which the index does not name"
+            return [] if index.findings else [Finding("truncated", INDEX, index.size, None, message)]
+        return list(walk.findings)
+    if index.findings or not (walk.size or walk.findings or any(note.kind == "torn" for note in walk.notes)):
+        return []  # what the index has lost cannot be told from what it never had
+    if walk.names in index.streams:
+        message = f"the records of the stream {walk.names} stand here a second time"
+        return [Finding("replayed", walk.stream, 0, 1, message)]
+    if walk.names == walk.stream and walk.index_seq >= index.size:
+        message = f"the stream {walk.stream} names record {walk.index_seq}, the index has {index.size}: it was cut"
+        return [Finding("truncated", INDEX, index.size, None, message)]
+    return [Finding("foreign", walk.stream, None, None, "the index does not name this stream")]
+
+
+def _missing(
+    place: Path,
+    index: IndexWalk,
+    listing: _Listing,
+    claims: Mapping[str, list[Claim]],
+    walked: set[str],
+) -> list[Finding]:
+    """Find streams that are named somewhere and have no file."""
     findings = []
-    for path in sorted(directory.iterdir()):
-        if path.suffix == STREAM and not is_stream_id(path.stem):
-            findings.append(Finding("foreign", ascii(path.stem), None, None, "the file is not a stream of a ledger"))
-        elif path.suffix == CHECKPOINTS and _gone(directory, path.stem, streams) and path.lstat().st_size:
-            # An empty one is what remains when the disk was full before the stream could be made.
-            message = "the checkpoints have no stream: its file is gone"
-            findings.append(Finding("deleted", ascii(path.stem).strip("'"), None, None, message))
+    named = dict.fromkeys(index.streams, "the index names")
+    named |= {stream: "an anchor names" for stream in claims if stream != INDEX and stream not in named}
+    named |= {stream: "has notes" for stream in listing.lonely if stream not in named and _noted(place, stream)}
+    for stream, by in sorted(named.items()):
+        if stream not in walked and not os.path.lexists(segment_path(place, stream, 0)):
+            what = (
+                "the stream has notes, but its records are gone"
+                if by == "has notes"
+                else f"the stream that {by} is gone"
+            )
+            findings.append(Finding("deleted", stream, None, None, what))
     return findings
 
 
-def _gone(directory: Path, stream: str, listed: set[str]) -> bool:
-    """Whether a stream is missing. One that was begun after the directory was listed is not."""
-    return stream not in listed and not os.path.lexists(directory / f"{stream}{STREAM}")
-
-
-def _claims(paths: list[Path]) -> dict[str, list[Claim]]:
-    """Collect what the first record of each stream says about the others."""
-    claims: dict[str, list[Claim]] = {}
-    for path in paths:
-        try:
-            with open_regular(path) as file:
-                fields, _ = parse_line(file.readline(MAX_LINE_BYTES + 1))
-        except (OSError, LedgerError):
-            continue  # the walk over this stream will say so
-        heads: Any = fields["attrs"].get("heads", ())
-        for head in heads if isinstance(heads, list) else ():
-            if not isinstance(head, Mapping):
-                continue
-            stream, seq, digest = head.get("stream"), head.get("seq"), head.get("hash")
-            if isinstance(stream, str) and type(seq) is int and isinstance(digest, str) and is_stream_id(stream):
-                claims.setdefault(stream, []).append(Claim(path.stem, seq, digest))
-    return claims
-
-
-def _read_checkpoints(path: Path, key: Ed25519PublicKey, walk: Walk) -> None:
-    """Hand the good checkpoints to the walk, and say what is wrong with the others."""
+def _noted(place: Path, stream: str) -> bool:
+    """Whether a stream has notes; an empty file is what remains when the disk was full before it could be made."""
     try:
-        with open_regular(path.with_suffix(CHECKPOINTS)) as file:
-            data = file.read()
+        return checkpoints_path(place, stream).lstat().st_size > 0
     except OSError:
-        walk.has_checkpoints = False
-        return
-    notes = list(iter_notes(data))
-    walk.torn_checkpoint = bool(data) and not data.endswith(b"\n\n")
-    bad: str | None = None
-    good: list[Checkpoint] = []
-    for index, note in enumerate(notes):
-        try:
-            good.append(open_note(note, origin_of(path.stem), key))
-        except LedgerError as error:
-            torn = walk.torn_checkpoint and index == len(notes) - 1
-            if bad is None and not torn:
-                bad = f"checkpoint {index + 1}: {error.message}"
-    walk.expect(good, bad)
+        return False
+
+
+def _public_key_inside(place: Path, index: IndexWalk) -> list[Finding]:
+    """Compare the copy of the first public key, for readers that trust it."""
+    path = place / PUBLIC_NAME
+    if not index.first_key or not os.path.lexists(path):
+        return []
+    try:
+        good = raw_key(load_public_key(path)) == index.first_key
+    except LedgerError:
+        good = False
+    return [] if good else [Finding("key", PUBLIC_NAME, None, None, "the file is not the first key of this ledger")]

@@ -1,243 +1,438 @@
-"""One pass over one stream: find its first bad record and say what was done to it."""
+"""One pass over one stream: find its first bad record and say what was done to it.
+
+At every size for which there is a note, or something that stands elsewhere about the stream, the tree is compared.
+Where the tree is another one, the pass goes on without saying more: if what stands there now has a good signature too,
+there are two signed histories; if not, it was computed again by somebody who has no key.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import os
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
+from hashlib import sha256
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final, NamedTuple
 
-from cedarbox.audit.checkpoint import Checkpoint
-from cedarbox.audit.files import stream_files
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from cedarbox.audit.checkpoint import origin_of
+from cedarbox.audit.claims import Claim, Facts, Finding
+from cedarbox.audit.diagnose import changed_with_its_hash, name_break
+from cedarbox.audit.files import checkpoints_path, segment_path
+from cedarbox.audit.index import FORMAT
+from cedarbox.audit.lines import Piece, pieces, whole_lines
 from cedarbox.audit.merkle import Tree
+from cedarbox.audit.notes import Note, notes_in, public_key_from, read_note
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
+from cedarbox.audit.scan import Scanner
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
-__all__ = ["Claim", "Finding", "Walk"]
+__all__ = ["StreamWalk"]
 
-_SELF_EVENTS: Final = frozenset({"ledger.opened", "ledger.recovered", "key.created", "clock.stepped"})
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """Something that the verifier says about a stream.
-
-    Args:
-        kind: ``edited``, ``deleted``, ``reordered``, ``truncated``, ``spliced``, ``rewritten``, ``key``,
-            ``checkpoint``, ``time``, ``unsealed``, ``torn``, ``foreign`` or ``unreadable``; of notes ``open``,
-            ``torn``, ``unsigned`` or ``empty``.
-        stream: Id of the stream.
-        seq: Sequence number of the first bad record, when it can be told.
-        line: Its line in the file, from 1.
-        message: What is wrong, in one line.
-    """
-
-    kind: str
-    stream: str
-    seq: int | None
-    line: int | None
-    message: str
+_FRAME: Final = frozenset({b"ledger.opened", b"ledger.closed", b"segment.sealed"})
+_NEVER: Final = -1
 
 
-@dataclass(frozen=True, slots=True)
-class Claim:
-    """What another stream says about a record.
+class _Mismatch(NamedTuple):
+    """Where the tree is not the one that it should be.
 
     Args:
-        by: The stream that says so.
-        seq: Sequence number, -1 for a stream without records.
-        hash: Hash of the record.
+        seq: First record that may be bad when what stands there is not signed.
+        forked: The same when it is.
+        size: The size at which it was seen.
+        reason: Who says so.
     """
 
-    by: str
     seq: int
-    hash: str
+    forked: int
+    size: int
+    reason: str
 
 
-class Walk:
+class StreamWalk:
     """The pass over one stream.
 
     Args:
-        path: The stream file.
-        directory: The ledger, to look for spliced records in its other streams.
-        claims: What other streams say about this one.
+        directory: The ledger.
+        stream: Id of the stream.
+        ledger: Id of the ledger.
+        facts: What the index says about it; None when the index does not have it.
+        anchors: What was saved elsewhere about it.
+        last_segment: Number of the last segment that the directory lists; -1 for none.
+        elsewhere: Gives the other stream that has a line, if one has.
+        seen: Told how many bytes were read.
+
+    Attributes:
+        size: Number of good records.
+        hash: Hash of the last of them.
+        signed: Number of records under the last good note.
+        good_notes: Number of good notes.
+        closed: Whether the last good record is ``ledger.closed``.
+        segments: Number of segments that were read.
+        segment: Number of the last one that has a record.
+        names: The stream that its first record names; empty when there is no good one.
+        index_seq: The record of the index that its first record names; -1 when it does not.
+        findings: What is wrong.
+        notes: What is worth knowing and not wrong.
     """
 
-    def __init__(self, path: Path, directory: Path, claims: Sequence[Claim]) -> None:
-        self.stream, self._path, self._directory = path.stem, path, directory
+    def __init__(
+        self,
+        directory: Path,
+        stream: str,
+        ledger: str,
+        facts: Facts | None,
+        *,
+        anchors: Sequence[Claim] = (),
+        last_segment: int = -1,
+        elsewhere: Callable[[bytes], str | None] = lambda line: None,
+        seen: Callable[[int], object] | None = None,
+    ) -> None:
+        self.directory, self.stream, self.ledger, self.facts = directory, stream, ledger, facts
         self.findings: list[Finding] = []
         self.notes: list[Finding] = []
-        self.has_checkpoints, self.torn_checkpoint = True, False
-        self.size, self.prev, self.signed, self.good_checkpoints = 0, GENESIS, 0, 0
-        self.closed = False
-        self._claims = {claim.seq: claim for claim in reversed(claims)}
-        self._conflicts = [claim for claim in claims if self._claims[claim.seq].hash != claim.hash]
-        self._heads: dict[int, bytes] = {}
-        self._tree = Tree()
-        self._time = ""
-        self._only_self = True
+        self.size, self.hash, self.signed, self.good_notes = 0, GENESIS, 0, 0
+        self.closed, self.segments, self.names, self.index_seq = False, 0, "", -1
+        self._elsewhere, self._seen, self._last_segment = elsewhere, seen, last_segment
+        self.segment = 0
+        self._tree, self._time, self._scan = Tree(), b"", Scanner()
+        claims = [*(facts.claims if facts is not None else ()), *anchors]
+        self._claims = sorted((claim for claim in claims if claim.size), key=lambda claim: claim.size)
+        self._claimed = 0
+        self._agreed = 0
+        self._key: Ed25519PublicKey | None = public_key_from(facts.opened.public_key) if facts is not None else None
+        self._next_key: Ed25519PublicKey | None = None
+        self._sealed = False
+        self._begin = 0
+        self._pending: _Mismatch | None = None
+        self._note: Note | None = None
+        self._note_number, self._last_note = 0, 0
+        self._bad_note: str | None = None
+        self._torn_notes = False
+        self._note_source: Iterator[tuple[bytes, bool]] = iter(())
+        self._end_size = facts.end.size if facts is not None and facts.end and facts.end.state == "ended" else _NEVER
 
-    def expect(self, checkpoints: Sequence[Checkpoint], bad: str | None) -> None:
-        """Take the checkpoints of the stream.
+    def path_of(self, segment: int) -> Path:
+        """Give the file of a segment."""
+        return segment_path(self.directory, self.stream, segment)
 
-        Args:
-            checkpoints: Those whose signature holds, in the order of the file.
-            bad: What is wrong with the first one that is bad.
-        """
-        if bad is not None:
-            self._find("key" if "signed" in bad or "signature" in bad else "checkpoint", None, bad)
-        last = 0
-        for checkpoint in checkpoints:
-            if checkpoint.size <= last:
-                self._find("checkpoint", None, f"the checkpoint for {checkpoint.size} records is out of order")
-                return
-            last = checkpoint.size
-            self._heads[last] = checkpoint.root
+    def lines(self) -> Iterator[bytes]:
+        """Give the lines of all segments, with their line feeds."""
+        return whole_lines(self.path_of)
 
     def run(self) -> None:
-        """Walk over the records, then compare the end with what checkpoints and other streams say."""
-        before = len(self.findings)
-        try:
-            with open_regular(self._path) as file:
-                whole = self._walk(file)
-        except OSError as error:
-            self._find("unreadable", None, f"the stream cannot be read: {error.strerror}")
-            return
-        if whole and len(self.findings) == before:
+        """Walk over the records, then compare the end with what is known about it."""
+        with ExitStack() as stack:
+            try:
+                file = stack.enter_context(open_regular(checkpoints_path(self.directory, self.stream)))
+                self._note_source = notes_in(file, os.fstat(file.fileno()).st_size)
+            except OSError as error:
+                if not isinstance(error, FileNotFoundError):
+                    self._bad_note = f"the file with the notes cannot be read: {error.strerror}"
+            self._advance()
+            try:
+                whole = self._walk()
+            except FileNotFoundError:
+                if self._last_segment > 0:
+                    self._find("deleted", 0, "segment 0 is gone")
+                else:
+                    self._find("deleted", None, "the stream is gone")
+                return
+            except OSError as error:
+                self._find("unreadable", self.size, f"segment {self.segments} cannot be read: {error.strerror}")
+                return
+        if whole:
             self._judge_end()
+        elif self._pending is not None and not self.findings:
+            self._settle()
 
-    def _walk(self, file: BinaryIO) -> bool:
-        """Give True when the stream is good up to its end."""
-        while line := file.readline(MAX_LINE_BYTES + 1):
-            if not line.endswith(b"\n") and len(line) <= MAX_LINE_BYTES:
-                return self._torn(len(line))
-            if not self._take(line):
+    def _advance(self) -> None:
+        """Go to the next note. Notes that are bad in form end them."""
+        self._note = None
+        for data, whole in self._note_source:
+            if not whole:
+                self._torn_notes = True
+                return
+            self._note_number += 1
+            try:
+                note = read_note(data)
+            except LedgerError as error:
+                self._bad_note = self._bad_note or f"note {self._note_number}: {error.message}"
+                return
+            if note.origin != origin_of(self.ledger, self.stream):
+                self._bad_note = self._bad_note or f"note {self._note_number} is of another tree"
+                return
+            if note.size <= self._last_note:
+                self._bad_note = self._bad_note or f"note {self._note_number} is out of order"
+                return
+            self._last_note = note.size
+            self._note = note
+            return
+
+    def _walk(self) -> bool:
+        """Take the records; False at the first bad one."""
+        for piece in pieces(self.path_of, self._seen):
+            self.segments = piece.segment + 1
+            if piece.segment and piece.lines and self._begin_segment(piece) is False:
                 return False
+            if piece.lines and not self._take(piece.lines):
+                return False
+            if piece.last:
+                if len(piece.rest) > MAX_LINE_BYTES:
+                    return self._find("edited", self.size, "a line is too long to be a record", at=True)
+                if piece.rest and not self._torn(piece):
+                    return False
         return True
 
-    def _take(self, line: bytes) -> bool:
-        """Take one line; False when it is not the next record."""
+    def _begin_segment(self, piece: Piece) -> bool:
+        if not self._sealed:
+            if self.segment == piece.segment:
+                return True
+            if self._follows(piece.lines[0]):
+                message = f"segment {piece.segment - 1} does not end with segment.sealed"
+                return self._find("spliced", self.size, message, at=True)
+            return True  # the chain says what is missing
+        self._sealed, self._key, self._next_key = False, self._next_key, None
+        self._begin, self.segment = self.size, piece.segment
+        return True
+
+    def _follows(self, line: bytes) -> bool:
         try:
-            fields, digest = parse_line(line)
-        except LedgerError as error:
-            return self._find("edited", self.size, error.message, at=True)
-        text = digest.hex()
-        if text != fields["hash"] or fields["seq"] != self.size or fields["prev"] != self.prev:
-            return self._name_break(fields, text, line)
-        if not self._fits(fields):
+            _, seq, prev, *_ = self._scan(line)
+        except LedgerError:
             return False
-        self._tree.append(digest)
-        size = self.size + 1
-        claim = self._claims.get(self.size)
-        if claim is not None and claim.hash != text:
-            return self._rewritten(f"{claim.by} names another record {self.size}")
-        root = self._heads.get(size)
-        if root is not None:
-            if root != self._tree.root():
-                return self._rewritten(f"the signed checkpoint for {size} records has another root")
-            self.signed = size
-            self.good_checkpoints += 1
-        self.size, self.prev = size, text
+        return seq == b"%d" % self.size and prev == self.hash.encode()
+
+    def _take(self, lines: list[bytes]) -> bool:
+        """Take lines of one segment; False at the first that is not the next record."""
+        scan, append, size = self._scan, self._tree.append, self.size
+        before, last = self.hash.encode(), self._time
+        stop, end, ended = self._next_stop(), self._end_size, self.closed or self._sealed
+        for line in lines:
+            try:
+                event, seq, prev, stated, digits, digest, time = scan(line)
+            except LedgerError as error:
+                self.size, self.hash, self._time = size, before.decode(), last
+                return self._find("edited", size, error.message, at=True)
+            if prev != before or stated != digits or seq != b"%d" % size:
+                self.size, self.hash, self._time = size, before.decode(), last
+                return self._break()
+            if time < last or ended or size in (end, 0) or event in _FRAME:
+                self.size, self.hash, self._time = size, before.decode(), last
+                if not self._fits(event, time, line):
+                    return False
+                ended = self.closed or self._sealed
+            append(digest)
+            size += 1
+            before, last = digits, time
+            if size == stop:
+                self.size, self.hash = size, before.decode()
+                if not self._compare():
+                    return False
+                stop = self._next_stop()
+        self.size, self.hash, self._time = size, before.decode(), last
         return True
 
-    def _fits(self, fields: dict[str, Any]) -> bool:
+    def _next_stop(self) -> int:
+        stops = [self._note.size] if self._note is not None else []
+        if self._claimed < len(self._claims):
+            stops.append(self._claims[self._claimed].size)
+        return min(stops, default=_NEVER)
+
+    def _fits(self, event: bytes, time: bytes, line: bytes) -> bool:  # noqa: PLR0911  # one return for each check
         """Check what chain and hash do not: the frame of the stream and the order of times."""
-        event, time = fields["event"], fields["time"]
-        if self.closed:
-            return self._find("spliced", self.size, "there are records after ledger.closed", at=True)
+        if self.closed or self.size == self._end_size:
+            return self._find("spliced", self.size, "there are records after the end of the stream", at=True)
+        if self._sealed:
+            return self._find("spliced", self.size, "there are records after segment.sealed in the segment", at=True)
         if time < self._time:
             return self._find("time", self.size, "the time of the record is before that of the one before", at=True)
-        self._time = time
-        if (event == "ledger.opened") != (self.size == 0):
+        if (event == b"ledger.opened") != (self.size == 0):
             return self._find("spliced", self.size, "ledger.opened is not the first record, and only that", at=True)
-        if event == "ledger.opened" and fields["attrs"].get("stream") != self.stream:
+        if event == b"ledger.opened":
+            return self._opened(parse_line(line + b"\n")[0]["attrs"])
+        self.closed = event == b"ledger.closed"
+        if event == b"segment.sealed":
+            return self._seal(parse_line(line + b"\n")[0]["attrs"])
+        return True
+
+    def _opened(self, attrs: dict[str, Any]) -> bool:
+        names = attrs.get("stream")
+        self.names = names if isinstance(names, str) else ""
+        index = attrs.get("index")
+        if isinstance(index, dict) and type(index.get("seq")) is int:
+            self.index_seq = index["seq"]
+        if self.names != self.stream:
             return self._find("spliced", 0, "the first record is of another stream", at=True)
-        self.closed = event == "ledger.closed"
-        self._only_self = self._only_self and event in _SELF_EVENTS
+        if attrs.get("ledger") != self.ledger or attrs.get("format") != FORMAT:
+            return self._find("spliced", 0, "the first record is of another ledger", at=True)
+        if self.facts is None:
+            self._key = public_key_from(attrs.get("public_key"))
+            return True
+        opened = self.facts.opened
+        if attrs.get("public_key") != opened.public_key:
+            return self._find("key", 0, "the first record has another key than the index names", at=True)
+        if index != {"seq": opened.seq, "hash": opened.hash}:
+            return self._find("spliced", 0, "the first record does not name its record in the index", at=True)
         return True
 
-    def _name_break(self, fields: dict[str, Any], text: str, line: bytes) -> bool:
-        """Say what was done where the chain breaks."""
-        seq, expected = fields["seq"], self.size
-        if text != fields["hash"]:
-            return self._find("edited", expected, "the record was changed after it was written", at=True)
-        origin = self._elsewhere(line)
-        if origin is not None:
-            return self._find("spliced", expected, f"the record belongs to the stream {origin}", at=True)
-        if seq > expected:
-            if self._comes_later(expected):
-                message = f"record {seq} stands before record {expected}"
-                return self._find("reordered", expected, message, at=True)
-            gone = f"record {expected} is gone" if seq == expected + 1 else f"records {expected} to {seq - 1} are gone"
-            return self._find("deleted", expected, gone, at=True)
-        if seq < expected:
-            return self._find("reordered", expected, f"record {seq} stands here again", at=True)
-        return self._find("rewritten", expected, "the record does not follow the one before it", at=True)
-
-    def _torn(self, length: int) -> bool:
-        if self.closed:
-            return self._find("torn", self.size, f"{length} bytes stand after ledger.closed", at=True)
-        message = f"{length} bytes of a last line are being written, or were torn when the writer died"
-        self.notes.append(Finding("torn", self.stream, self.size, self.size + 1, message))
+    def _seal(self, attrs: dict[str, Any]) -> bool:
+        self._next_key = public_key_from(attrs.get("next_public_key"))
+        if self._next_key is None or attrs.get("segment") != self.segment:
+            return self._find("spliced", self.size, "segment.sealed does not name its segment and a key", at=True)
+        told = self.facts.seals.get(self.segment) if self.facts is not None else None
+        if told is not None and told != (self.size + 1, attrs["next_public_key"]):
+            return self._find("key", self.size, "the index names another end of the segment or another key", at=True)
+        self._sealed = True
         return True
 
-    def _rewritten(self, reason: str) -> bool:
-        message = f"the history was rewritten somewhere in records {self.signed} to {self.size}: {reason}"
-        return self._find("rewritten", self.signed, message)
+    def _compare(self) -> bool:
+        """Compare the tree with the note and the claims for this size. False to stop here."""
+        root = self._tree.root()
+        signed = False
+        while self._note is not None and self._note.size == self.size:
+            note = self._note
+            if not self._compare_note(note, root):
+                return False
+            signed = signed or (note.root == root and self.signed == self.size)
+            self._advance()
+        while self._claimed < len(self._claims) and self._claims[self._claimed].size == self.size:
+            claim = self._claims[self._claimed]
+            self._claimed += 1
+            if claim.root == root and claim.hash in {"", self.hash}:
+                signed = True
+                if self._pending is None:
+                    self._agreed = self.size
+            elif self._pending is None:
+                reason = f"{claim.by} has another root for {self.size} records"
+                self._pending = _Mismatch(self._vouched(), self._agreed, self.size, reason)
+                if self.signed == self.size:
+                    return self._forked()
+        if signed and self._pending is not None and self._pending.size <= self.size:
+            return self._forked()
+        return True
+
+    def _compare_note(self, note: Note, root: bytes) -> bool:  # noqa: PLR0911  # one return for each outcome
+        state = note.signed_by(self._key) if self._key is not None else "other"
+        if note.root == root:
+            if state == "good":
+                self.signed, self.good_notes = self.size, self.good_notes + 1
+                return True
+            if self._pending is not None:
+                return True
+            if state == "other":
+                message = f"the note for {self.size} records is signed with a key that the index does not name"
+                return self._find("resigned", self._vouched(), message)
+            return self._find(
+                "checkpoint", self._vouched(), f"the signature of the note for {self.size} records is false"
+            )
+        if self._pending is not None:
+            return True
+        if state != "good":
+            return self._find("checkpoint", self._vouched(), f"the note for {self.size} records is of no such history")
+        if changed_with_its_hash(self.lines, self.size, [(note.size, note.root)]):
+            message = f"the record and its hash were changed: record {self.size} names another hash"
+            return self._find("edited", self.size - 1, message)
+        reason = f"the signed note for {self.size} records has another root"
+        self._pending = _Mismatch(self._vouched(), self._vouched(), self.size, reason)
+        return True
+
+    def _vouched(self) -> int:
+        """Number of records that a good note or an agreeing claim covers."""
+        return max(self.signed, self._agreed)
+
+    def _forked(self) -> bool:
+        assert self._pending is not None  # noqa: S101 - the caller looked
+        _, seq, size, reason = self._pending
+        message = f"there are two histories of records {seq} to {size - 1}, and this one is signed too: {reason}"
+        return self._find("forked", seq, message)
+
+    def _settle(self) -> None:
+        assert self._pending is not None  # noqa: S101 - the caller looked
+        seq, _, size, reason = self._pending
+        self._find("rewritten", seq, f"the history was rewritten somewhere in records {seq} to {size - 1}: {reason}")
+
+    def _break(self) -> bool:
+        if self._pending is not None:
+            return False
+        found = name_break(self.lines, self.size, self.hash, self._elsewhere, self._heads())
+        return self._find(found.kind, found.seq, found.message, at=found.seq == self.size)
+
+    def _heads(self) -> Iterator[tuple[int, bytes]]:
+        """Give the sizes and roots that notes and claims have after the last good record."""
+        for claim in self._claims[self._claimed :]:
+            yield claim.size, claim.root
+        while self._note is not None:
+            yield self._note.size, self._note.root
+            self._advance()
+
+    def _torn(self, piece: Piece) -> bool:
+        rest = len(piece.rest)
+        end = self.facts.end if self.facts is not None else None
+        if self.closed or self._sealed:
+            return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
+        over = end is not None and end.state == "ended" and self.size >= end.size
+        if over and end is not None and (rest, sha256(piece.rest).hexdigest()) != (end.torn_bytes, end.torn_sha256):
+            return self._find("torn", self.size, f"{rest} bytes stand after the end", at=True)
+        message = f"{rest} bytes of a last line are being written, or were torn when the writer died"
+        self.notes.append(Finding("torn", self.stream, self.size, None, message))
+        return True
 
     def _judge_end(self) -> None:
-        """Compare a good stream with what is known about its end."""
-        claimed = max(self._claims.values(), key=lambda claim: claim.seq, default=None)
-        signed = max(self._heads, default=0)
-        if signed > self.size:
-            self._find("truncated", self.size, f"a signed checkpoint has {signed} records, the stream has {self.size}")
-        elif claimed is not None and claimed.seq >= self.size:
-            message = f"{claimed.by} names record {claimed.seq}, the stream has {self.size} records"
+        """Compare a stream whose records are good with what is known about its end."""
+        if self._pending is not None:
+            self._settle()
+            return
+        note, claim = self._note, self._claims[self._claimed] if self._claimed < len(self._claims) else None
+        listed = self._last_segment >= self.segments
+        if listed or (self._sealed and (note is not None or claim is not None)):
+            self._find("deleted", self.size, f"segment {self.segments} is gone")
+        elif claim is not None:
+            message = f"{claim.by} has {claim.size} records, the stream has {self.size}"
             self._find("truncated", self.size, message)
-        elif self._conflicts:
-            claim = self._conflicts[0]
-            self._rewritten(f"{claim.by} names another record {claim.seq}")
-        elif not self._only_self and not self._heads and not self.findings:
-            reason = "holds none" if self.has_checkpoints else "is gone"
-            self._find("checkpoint", 0, f"the file with the checkpoints {reason}")
-        elif self.closed and (signed < self.size or self.torn_checkpoint) and not self.findings:
-            self._find("unsealed", signed, f"the stream is closed, but its last checkpoint has {signed} records")
-        elif not self.closed and not self.findings:
-            self._note_open()
+        elif note is not None:
+            good = self._key is not None and note.signed_by(self._key) == "good"
+            what = "a signed note" if good else "a note that nobody signed"
+            message = f"{what} has {note.size} records, the stream has {self.size}"
+            self._find("truncated" if good else "checkpoint", self.size, message)
+        elif self._bad_note is not None:
+            self._find("checkpoint", self._vouched(), self._bad_note)
+        elif self.facts is not None:
+            self._judge_state(self.facts)
 
-    def _note_open(self) -> None:
-        unsigned = self.size - self.signed
-        message = f"the stream is open, or its writer died; {unsigned} records come after its last checkpoint"
-        self.notes.append(Finding("open" if self.size else "empty", self.stream, self.size, None, message))
-
-    def _elsewhere(self, line: bytes) -> str | None:
-        """Look for the very same line in the other streams."""
-        for path in stream_files(self._directory):
-            if path.stem == self.stream:
-                continue
-            try:
-                with open_regular(path) as file:
-                    while other := file.readline(MAX_LINE_BYTES + 1):
-                        if other == line:
-                            return path.stem
-            except OSError:
-                continue
-        return None
-
-    def _comes_later(self, seq: int) -> bool:
-        """Look for a record with this sequence number anywhere in the file."""
-        wanted = f',"seq":{seq},"session":'.encode()
-        try:
-            with open_regular(self._path) as file:
-                while line := file.readline(MAX_LINE_BYTES + 1):
-                    if wanted in line:
-                        return True
-        except OSError:
-            return False
-        return False
+    def _judge_state(self, facts: Facts) -> None:
+        end = facts.end
+        if self.size > 1 and not self.signed:
+            # Record 0 is signed before there is a second one.
+            self._find("checkpoint", 0, "the file with the notes is gone or holds none")
+        elif end is not None and end.closed:
+            if self.signed < self.size or not self.closed:
+                self._find(
+                    "unsealed", self.signed, f"the stream is closed, but its last note has {self.signed} records"
+                )
+            elif self._torn_notes:
+                self._find("checkpoint", self.size, "bytes that are no note stand after the last note")
+        elif end is not None and end.state == "ended" and self.signed < self.size - end.unsigned:
+            self._find("checkpoint", self.signed, f"the notes after {self.signed} records are gone")
+        elif end is not None and end.state == "ended":
+            message = (
+                f"its writer died; the index vouches for its {self.size} records, of which {self.signed} are signed"
+            )
+            self.notes.append(Finding("recovered", self.stream, self.signed, None, message))
+        elif end is not None:
+            message = f"the index says since its recovery that the stream is {end.state}"
+            self._find("deleted" if end.state == "missing" else "unreadable", None, message)
+        else:
+            unsigned = self.size - self.signed
+            message = f"the stream is open, or its writer died; {unsigned} records come after its last note"
+            self.notes.append(Finding("open" if self.size else "empty", self.stream, self.size, None, message))
 
     def _find(self, kind: str, seq: int | None, message: str, *, at: bool = False) -> bool:
         """Add a finding; ``at`` when it stands in the line that is next. Always gives False."""
-        self.findings.append(Finding(kind, self.stream, seq, self.size + 1 if at else None, message))
+        if self._pending is not None and kind not in {"forked", "rewritten"}:
+            return False  # a history that was computed again may be anything
+        line = self.size - self._begin + 1 if at else None
+        self.findings.append(Finding(kind, self.stream, seq, line, message))
         return False

@@ -119,7 +119,8 @@ def _store(settings: Settings) -> ApprovalStore:
 
 
 def _ledger(settings: Settings) -> Ledger:
-    return Ledger.open(settings.audit.directory, signing_key=settings.audit.signing_key)
+    audit = settings.audit
+    return Ledger.open(audit.directory, signing_key=audit.signing_key, segment_bytes=audit.segment_bytes)
 
 
 def _find(store: ApprovalStore, text: str) -> Request:

@@ -149,7 +149,7 @@ async def _prune(home: Path, keep: int | None, older_than_s: float | None) -> No
 
 def _ledger() -> Ledger:
     audit = load_settings().audit
-    return Ledger.open(audit.directory, signing_key=audit.signing_key)
+    return Ledger.open(audit.directory, signing_key=audit.signing_key, segment_bytes=audit.segment_bytes)
 
 
 def _deleted(info: SnapshotInfo) -> Entry:

@@ -284,7 +284,7 @@ class Gate:
             record = await self.ledger.record(entry)
         except LedgerError as error:
             span.fail("unrecorded")
-            reason = f"the decision cannot be recorded: {error.message}"
+            reason = f"the decision cannot be recorded: {error.told}"
             raise PolicyDenied(action.name, str(action.resource), reason=reason) from error
         span.set(attributes.CEDARBOX_POLICY_DECISION, verdict)
         span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
@@ -338,7 +338,7 @@ class Gate:
             span.set(attributes.CEDARBOX_RECORD_SEQ, seq)
         except LedgerError as error:
             # Denied all the same; the reason has to say that the ledger does not show it.
-            reason = f"{reason} (and this denial cannot be recorded: {error.message})"
+            reason = f"{reason} (and this denial cannot be recorded: {error.told})"
             unrecorded = error
         denial = PolicyDenied(denied.verb, recordable(denied.resource), reason=reason, policies=policies, seq=seq)
         denial.__cause__ = unrecorded

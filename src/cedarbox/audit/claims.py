@@ -1,0 +1,98 @@
+"""What the verifier says, and what it knows about a stream before it reads it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+__all__ = ["Claim", "End", "Facts", "Finding", "Opened"]
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """Something that the verifier says about a stream.
+
+    Args:
+        kind: ``edited``, ``deleted``, ``reordered``, ``truncated``, ``spliced``, ``forked``, ``replayed``,
+            ``resigned``, ``rewritten``, ``torn``, ``unsealed``, ``time``, ``key``, ``checkpoint``, ``foreign`` or
+            ``unreadable``; of notes ``open``, ``recovered``, ``unsigned``, ``torn``, ``empty`` or ``key``.
+        stream: Id of the stream, or ``index``.
+        seq: Sequence number of the first bad record, when it can be told.
+        line: Its line in its file, from 1, when it can be told.
+        message: What is wrong, in one line.
+    """
+
+    kind: str
+    stream: str
+    seq: int | None
+    line: int | None
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """What stands elsewhere about a stream.
+
+    Args:
+        by: Who says so, for messages.
+        size: Number of records.
+        root: Merkle root over them, 32 bytes.
+        hash: Hash of the last of them in hex; empty when it is not said.
+    """
+
+    by: str
+    size: int
+    root: bytes
+    hash: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """How a stream was opened.
+
+    Args:
+        seq: Sequence number of ``stream.opened`` in the index.
+        hash: Its hash in hex.
+        public_key: The first key of the stream, in base64 as the index has it.
+    """
+
+    seq: int
+    hash: str
+    public_key: str
+
+
+@dataclass(frozen=True, slots=True)
+class End:
+    """How a stream ended.
+
+    Args:
+        closed: Whether its writer closed it; else it was found dead.
+        state: ``ended``, ``missing`` or ``damaged``.
+        size: Number of records, when the state is ``ended``.
+        unsigned: How many of them came after the last note.
+        torn_bytes: Bytes after the last line feed that were to be cut.
+        torn_sha256: Their SHA-256 in hex.
+    """
+
+    closed: bool
+    state: str
+    size: int
+    unsigned: int = 0
+    torn_bytes: int = 0
+    torn_sha256: str = ""
+
+
+@dataclass(slots=True)
+class Facts:
+    """What the index says about a stream.
+
+    Args:
+        opened: How it was opened.
+        claims: What is said about its records, in no order.
+        seals: Number of records at the end of each sealed segment, and the key of the segment after it in base64.
+        end: How it ended; None when the index does not say that it did.
+    """
+
+    opened: Opened
+    claims: list[Claim] = field(default_factory=list)
+    seals: dict[int, tuple[int, str]] = field(default_factory=dict)
+    end: End | None = None

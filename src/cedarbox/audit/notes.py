@@ -1,0 +1,133 @@
+"""Reading signed notes one after the other, and telling how a signature is bad.
+
+`cedarbox.audit.checkpoint` says what a note is. A stream may live for a year and have a note for each second of it, so
+a file of notes is read piece by piece.
+"""
+
+from __future__ import annotations
+
+from base64 import b64decode, b64encode
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Final, Literal
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+from cedarbox.audit.checkpoint import key_id
+from cedarbox.errors import LedgerError
+
+__all__ = ["Note", "notes_in", "public_key_from", "read_note"]
+
+_DASH: Final = "\N{EM DASH} "
+_CHUNK: Final = 64 * 1024
+_MAX_NOTE: Final = 64 * 1024  # three lines and the signatures of a few witnesses have less than 2 KiB
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """A note whose form is good and whose signatures have not been looked at.
+
+    Args:
+        origin: The tree it is about.
+        size: Number of records.
+        root: Merkle root over them, 32 bytes.
+        data: The note.
+        signatures: Name of the signer, and key id and signature, of each signature line.
+    """
+
+    origin: str
+    size: int
+    root: bytes
+    data: bytes
+    signatures: tuple[tuple[str, bytes], ...]
+
+    def signed_by(self, key: Ed25519PublicKey) -> Literal["good", "false", "other"]:
+        """Tell whether a key signed this note.
+
+        Returns:
+            ``good``: it did. ``false``: a signature claims to be by this key and is not. ``other``: none claims it.
+        """
+        wanted = key_id(self.origin, key)
+        for name, blob in self.signatures:
+            if name == self.origin and blob[:4] == wanted:
+                try:
+                    key.verify(blob[4:], self.data[: self.data.index(b"\n\n") + 1])
+                except InvalidSignature:
+                    return "false"
+                return "good"
+        return "other"
+
+
+def public_key_from(text: object) -> Ed25519PublicKey | None:
+    """Read a public key as records hold it: the base64 of 32 bytes. None when it is no such thing."""
+    if not isinstance(text, str) or len(text) != 44:
+        return None
+    try:
+        raw = b64decode(text, validate=True)
+    except ValueError:
+        return None
+    if len(raw) != 32 or b64encode(raw).decode() != text:
+        return None
+    return Ed25519PublicKey.from_public_bytes(raw)
+
+
+def notes_in(file: BinaryIO, limit: int) -> Iterator[tuple[bytes, bool]]:
+    """Cut a file of notes into notes.
+
+    Args:
+        file: The file, at its start.
+        limit: Number of bytes that are looked at.
+
+    Yields:
+        Each note, and True; bytes at the end that are no whole note come last, with False.
+    """
+    rest = b""
+    while limit > 0 and (chunk := file.read(min(_CHUNK, limit))):
+        limit -= len(chunk)
+        rest += chunk
+        while (middle := rest.find(b"\n\n")) >= 0 and (end := rest.find(b"\n\n", middle + 2)) >= 0:
+            yield rest[: end + 1], True
+            rest = rest[end + 2 :]
+        if len(rest) > _MAX_NOTE:
+            break
+    if rest:
+        yield rest, False
+
+
+def read_note(data: bytes) -> Note:
+    """Check the form of a note.
+
+    Args:
+        data: The note, any bytes.
+
+    Raises:
+        LedgerError: It is no note of a tree head.
+    """
+    try:
+        head, middle, signatures = data.decode().partition("\n\n")
+        lines = head.split("\n")
+        if not middle or len(lines) != 3 or not data.endswith(b"\n"):
+            raise LedgerError("it is not a signed note of three lines")
+        size = _size(lines[1])
+        root = b64decode(lines[2], validate=True)
+        if len(root) != 32 or b64encode(root).decode() != lines[2]:
+            raise LedgerError("its root is not 32 bytes in base64")
+        signers = tuple(_signature(line) for line in signatures.removesuffix("\n").split("\n"))
+    except ValueError as error:  # UnicodeDecodeError and binascii.Error are such
+        raise LedgerError("it is not UTF-8 and base64") from error
+    return Note(lines[0], size, root, data, signers)
+
+
+def _size(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or len(text) > 16 or text[0] == "0":
+        raise LedgerError("its size is not a number above zero")
+    return int(text)
+
+
+def _signature(line: str) -> tuple[str, bytes]:
+    mark, name, encoded = (*line.split(" "), "", "")[:3]
+    blob = b64decode(encoded, validate=True)
+    if f"{mark} " != _DASH or not name or len(blob) < 5 or line != f"{_DASH}{name} {b64encode(blob).decode()}":
+        raise LedgerError("a signature line is malformed")
+    return name, blob
