@@ -16,8 +16,8 @@ from starlette.routing import Route
 
 from cedarbox.collector.page import views, views_more
 from cedarbox.collector.page.guarding import Guarding
-from cedarbox.collector.page.rendering import failed
 from cedarbox.collector.page.options import PageOptions
+from cedarbox.collector.page.rendering import failed
 from cedarbox.collector.page.state import State
 from cedarbox.collector.store import Store
 from cedarbox.errors import CedarboxError, ConfigurationError

@@ -1,4 +1,4 @@
-"""Questions of the page that `cedarbox.collector.queries` does not answer: filtered runs, sandboxes, numbers by time."""
+"""Questions of the page that the queries of the store do not answer: filtered runs, sandboxes, numbers by time."""
 
 from __future__ import annotations
 
@@ -209,7 +209,7 @@ class Asking:
             (row[0],),
         )
         agent = found[0][0].removeprefix(_AGENT) if found else ""
-        return RunSeen(*row[:8], agent=agent)
+        return RunSeen(*row, agent)  # type: ignore[call-arg]  # the columns of _RUN
 
 
 _STEP: Final = "time_ns - time_ns % ?1"

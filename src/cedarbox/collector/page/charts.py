@@ -79,7 +79,7 @@ def chart(title: str, unit: str, series: Sequence[Series], *, step_ns: int) -> C
     if not drawn:
         return None
     start = min(line.points[0][0] for line in drawn)
-    end = max(max(line.points[-1][0] for line in drawn), start + step_ns)
+    end = max(start + step_ns, *(line.points[-1][0] for line in drawn))
     top = _round_up(max((value for line in drawn for _, value in line.points), default=0.0))
     lines = [_line(line, start, end, top, step_ns) for line in drawn]
     grid = [(round(HEIGHT - HEIGHT * step / _GRID, 1), top * step / _GRID) for step in range(_GRID + 1)]

@@ -77,7 +77,7 @@ class Guarding:
             return "The Host header must be localhost, 127.0.0.1 or [::1]."
         site = headers.get(b"sec-fetch-site", ["none"])
         origin = headers.get(b"origin", [])
-        # A form of a page without a referrer has the origin "null", and only the browser itself can say that it is ours.
+        # A form of a page without a referrer has the origin "null"; only the browser itself can say that it is ours.
         ours = origin == ["null"] and site == ["same-origin"]
         # A proxy in front may speak TLS, so that the scheme is not known here.
         if origin and not ours and origin not in ([f"http://{host[0]}"], [f"https://{host[0]}"]):

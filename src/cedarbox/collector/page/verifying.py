@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-import inspect
 import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from time import time_ns
-from typing import Any
 
 from cedarbox.audit import Report, verify_ledger
-from cedarbox.errors import CedarboxError
+from cedarbox.audit.index_walk import ledger_in
+from cedarbox.audit.notes import read_note
+from cedarbox.errors import CedarboxError, LedgerError
 
 __all__ = ["Verifier", "Verifying"]
 
@@ -29,7 +29,6 @@ class Verifying:
         begun_ns: When the last one began.
         ended_ns: When it ended.
         report: What it came to.
-        anchors: How many checkpoints of the collector it was compared with.
         error: Why it could not be decided; empty when it could.
     """
 
@@ -40,7 +39,6 @@ class Verifying:
     begun_ns: int = 0
     ended_ns: int = 0
     report: Report | None = None
-    anchors: int = 0
     error: str = ""
 
 
@@ -56,7 +54,7 @@ class Verifier:
     def __init__(
         self, ledger: Path | None, public_key: Path | None, anchors: Callable[[], Sequence[str]] = tuple
     ) -> None:
-        self._ledger, self._key, self._anchors = ledger, public_key, anchors
+        self._key, self._anchors = public_key, anchors
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._state = Verifying(ledger is not None, str(ledger or ""), "" if public_key is None else str(public_key))
@@ -84,25 +82,36 @@ class Verifier:
             thread.join(seconds)
 
     def _run(self) -> None:
-        report, error, used = None, "", 0
+        report, error = None, ""
         try:
-            report, used = self._verified()
+            report = self._verified()
         except CedarboxError as reason:
             error = str(reason)
         except Exception as reason:  # noqa: BLE001 - whatever it is, the ledger is not verified, and the page says so
             error = f"the verification ended with {type(reason).__name__}: {reason}"
         with self._lock:
-            self._state = replace(
-                self._state, running=False, ended_ns=time_ns(), report=report, error=error, anchors=used
-            )
+            self._state = replace(self._state, running=False, ended_ns=time_ns(), report=report, error=error)
 
-    def _verified(self) -> tuple[Report, int]:
-        assert self._ledger is not None
-        notes = list(self._anchors())
-        given: dict[str, Any] = {"public_key": self._key}
-        if not notes or "anchors" not in inspect.signature(verify_ledger).parameters:
-            return verify_ledger(self._ledger, **given), 0
+    def _verified(self) -> Report:
+        place = Path(self._state.ledger)
+        notes = _of_ledger(self._anchors(), ledger_in(place))
+        if not notes:
+            return verify_ledger(place, public_key=self._key)
         with tempfile.TemporaryDirectory(prefix="cedarbox-anchors-") as directory:
             file = Path(directory) / "received.checkpoints"
-            file.write_bytes("".join(f"{note.rstrip(chr(10))}\n\n" for note in notes).encode())
-            return verify_ledger(self._ledger, anchors=[file], **given), len(notes)
+            file.write_bytes(b"".join(note + b"\n" for note in notes))
+            return verify_ledger(place, public_key=self._key, anchors=[file])
+
+
+def _of_ledger(texts: Sequence[str], ledger: str) -> list[bytes]:
+    """Return the notes among what was received that are of a ledger; anybody can send what is no note at all."""
+    notes = []
+    for text in texts:
+        note = text.rstrip("\n").encode(errors="replace") + b"\n"
+        try:
+            origin = read_note(note).origin
+        except LedgerError:
+            continue
+        if origin.split("/")[-2:-1] == [ledger]:
+            notes.append(note)
+    return notes

@@ -170,7 +170,8 @@ def decisions(request: Request, state: State) -> Response:
     filters = Filters.read(request.query_params, _DECISION_FILTERS, event="decision")
     known = {value for value, _ in _EVENTS}
     events = [*_EVENTS, *([] if filters.given["event"] in known else [(filters.given["event"],) * 2])]
-    found, following = [], None
+    found: list[Seen] = []
+    following = None
     if not filters.errors:
         wanted = filters.records()
         found, following = state.records(wanted, ROWS, cursor_of(request))

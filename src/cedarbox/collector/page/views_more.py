@@ -185,13 +185,14 @@ def metrics(request: Request, state: State) -> Response:
     if newest is not None:
         until = newest - newest % step + step
         since = until - minutes * _MINUTE
+        times = range(since, until, step)
 
         def counted(title: str, unit: str, what: str, names: Mapping[str, str]) -> Chart | None:
             found = state.asking.by_time(what, since, until, step)
             return chart(
                 title,
                 unit,
-                [_filled(found, key, name, since, until, step) for key, name in names.items()],
+                [_filled(found, key, name, times) for key, name in names.items()],
                 step_ns=step,
             )
 
@@ -204,9 +205,8 @@ def metrics(request: Request, state: State) -> Response:
             *from_metrics(state.queries, since, until, step),
         ]
     drawn = [each for each in charts if each is not None]
-    source = "Counts are of the records that were received, by the time of each; durations are of metrics that were sent. The axis ends with the last record."
     spans = [(name, text) for name, (text, *_) in _SPANS.items()]
-    return rendered(request, "metrics.html", charts=drawn, chosen=chosen, clock=_clock, source=source, spans=spans)
+    return rendered(request, "metrics.html", charts=drawn, chosen=chosen, clock=_clock, spans=spans)
 
 
 def _joined(state: State, decision: Seen) -> Link:
@@ -224,12 +224,10 @@ def _joined(state: State, decision: Seen) -> Link:
     return Link(decision, host, by_event.get("egress.opened"), by_event.get("egress.closed", revoked), bool(revoked))
 
 
-def _filled(found: Sequence[tuple[int, str, float]], key: str, name: str, since: int, until: int, step: int) -> Series:
+def _filled(found: Sequence[tuple[int, str, float]], key: str, name: str, times: range) -> Series:
     """Return a series with a zero where nothing was counted; empty when nothing was at all."""
     values = {at: float(value) for at, own, value in found if own == key}
-    if not values:
-        return Series(name, [])
-    return Series(name, [(at, values.get(at, 0.0)) for at in range(since - since % step, until, step)])
+    return Series(name, [(at, values.get(at, 0.0)) for at in times] if values else [])
 
 
 def _clock(nanoseconds: int) -> str:
