@@ -56,6 +56,13 @@ _CONTRAST: Final = """() => {
   return [measured, found];
 }"""
 
+_OVERFLOW: Final = """() => {
+  const right = (part) => part.getBoundingClientRect().right;
+  const edge = right(document.querySelector("main"));
+  const parts = [...document.querySelectorAll("main *")].filter((part) => !part.closest("thead, .hidden, svg"));
+  return document.documentElement.scrollWidth > innerWidth || parts.some((part) => right(part) > edge + 1);
+}"""
+
 
 @dataclass
 class Shown:
@@ -126,7 +133,7 @@ def test_every_page_can_be_read_in_both_looks_at_both_widths_and_asks_nobody_els
             grounds.add((look, page.evaluate("getComputedStyle(document.body).backgroundColor")))
         for width in (390, 1280):
             page.set_viewport_size({"width": width, "height": 900})
-            if page.evaluate("document.documentElement.scrollWidth > innerWidth"):
+            if page.evaluate(_OVERFLOW):
                 overflowing.append(f"{name} at {width}")
         page.emulate_media(color_scheme="light")
     assert (unreadable, overflowing) == ([], [])

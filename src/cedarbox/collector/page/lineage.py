@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -14,7 +14,7 @@ ACTIONS: Final = ("snapshot", "restore", "fork", "export")
 """Cedar actions about snapshots: a denial of one stands in the tree too."""
 
 _MAX_DEPTH: Final = 40
-_PARENTS: Final = ("snapshot.parent", "snapshot.from", "parent")
+_PARENTS: Final = ("snapshot.parent", "snapshot.native.parent", "snapshot.from")
 
 
 @dataclass(slots=True)
@@ -48,15 +48,16 @@ def lineage(records: Iterable[Seen]) -> Sequence[Node]:
         records: ``snapshot.*`` records, and denials of `ACTIONS`, in any order.
     """
     ordered = sorted(records, key=lambda record: (record.row.time_ns, record.seq or 0))
+    names = _names(ordered)
     nodes: dict[str, Node] = {}
     saved_in: dict[str, str] = {}
     above: dict[str, str] = {}
     alone: list[Node] = []
     for record in ordered:
-        name = _snapshot(record)
+        name = _snapshot(record, names)
         if not name:
-            node = Node("refused" if record.adverse else "snapshot", "", record.session, [record])
-            alone.append(node)
+            kind = "refused" if record.adverse else "snapshot"
+            alone.append(Node(kind, "", record.session, [record]))
             continue
         node = nodes.setdefault(name, Node("snapshot", name))
         node.records.append(record)
@@ -65,7 +66,7 @@ def lineage(records: Iterable[Seen]) -> Sequence[Node]:
             saved_in[record.session] = name
         elif record.event == "snapshot.forked":
             node.session = node.session or record.session
-        parent = _parent(record, saved_in)
+        parent = _parent(record, names, saved_in)
         if parent and parent != name:
             above.setdefault(name, parent)
     for name, node in nodes.items():
@@ -79,20 +80,35 @@ def lineage(records: Iterable[Seen]) -> Sequence[Node]:
     return sorted(alone, key=lambda node: node.records[0].row.time_ns, reverse=True)
 
 
-def _snapshot(record: Seen) -> str:
-    value = record.attrs.get("snapshot.id")
-    if isinstance(value, str):
-        return value
+def _names(records: Iterable[Seen]) -> dict[str, str]:
+    """Return, by the id of a snapshot, the name of what was first saved under it: several saves may have one id."""
+    names: dict[str, str] = {}
+    for record in records:
+        own, name = _text(record, "snapshot.id"), _text(record, "snapshot.name")
+        if record.event == "snapshot.created" and own and name:
+            names.setdefault(own, name)
+    return names
+
+
+def _snapshot(record: Seen, names: Mapping[str, str]) -> str:
+    if name := _text(record, "snapshot.name"):
+        return name
     kind, _, rest = (record.resource or "").partition('::"')
-    return rest.removesuffix('"') if kind == "Snapshot" else ""
+    own = _text(record, "snapshot.id") or (rest.removesuffix('"') if kind == "Snapshot" else "")
+    return names.get(own, own)
 
 
-def _parent(record: Seen, saved_in: dict[str, str]) -> str:
-    for name in _PARENTS:
-        if isinstance(value := record.attrs.get(name), str) and value:
-            return value
-    of = record.attrs.get("snapshot.of")
-    return saved_in.get(of, of) if isinstance(of, str) else ""
+def _parent(record: Seen, names: Mapping[str, str], saved_in: Mapping[str, str]) -> str:
+    for key in _PARENTS:
+        if value := _text(record, key):
+            return names.get(value, value)
+    of = _text(record, "snapshot.of") if record.event == "snapshot.forked" else ""
+    return saved_in.get(of, of)
+
+
+def _text(record: Seen, key: str) -> str:
+    value = record.attrs.get(key)
+    return value if isinstance(value, str) else ""
 
 
 def _leads_to(start: str, wanted: str, above: dict[str, str]) -> bool:

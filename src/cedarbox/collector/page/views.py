@@ -196,6 +196,7 @@ def record(request: Request, state: State) -> Response:
     shown = rows[0]
     before = _one(state, shown, number - 1)
     after = _one(state, shown, number + 1)
+    later = all_seen(state.queries.of_decision(stream, number)) if shown.decision else []
     others = [row for row in rows[1:] if row.row.ledger == shown.row.ledger]
     return rendered(
         request,
@@ -203,6 +204,7 @@ def record(request: Request, state: State) -> Response:
         after=after,
         before=before,
         chained=None if before is None and number else shown.prev == (before.hash if before else "0" * 64),
+        later=[each for each in later if each.row.ledger == shown.row.ledger and each.seq is not None],
         others=others,
         record=shown,
         texts=state.texts.of(shown.bundle),
