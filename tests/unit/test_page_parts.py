@@ -117,12 +117,12 @@ def test_filters_are_read_strictly() -> None:
 
 
 def test_a_chart_is_broken_where_nothing_was_measured() -> None:
-    drawn = chart("t", "", [Series("a", [(0, 1.0), (10, 3.0), (50, 2.0)])], step_ns=10)
+    drawn = chart("t", "", [Series("a", [(0, 1.0), (10, 3.0), (50, 2.0)])], start_ns=0, end_ns=50, step_ns=10)
     assert drawn is not None
     assert drawn.top == 4
     assert drawn.lines[0].path == f"M0.0 {HEIGHT * 0.75} L120.0 {HEIGHT * 0.25} M600.0 {HEIGHT * 0.5}"
     assert drawn.lines[0].dots == [(600.0, HEIGHT * 0.5)]
-    assert chart("t", "", [Series("a", [])], step_ns=10) is None
+    assert chart("t", "", [Series("a", [])], start_ns=0, end_ns=50, step_ns=10) is None
 
 
 @pytest.mark.parametrize("named", [False, True], ids=["by id", "by name"])

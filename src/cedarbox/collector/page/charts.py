@@ -66,27 +66,28 @@ class Chart:
     grid: Sequence[tuple[float, float]]
 
 
-def chart(title: str, unit: str, series: Sequence[Series], *, step_ns: int) -> Chart | None:
+def chart(title: str, unit: str, series: Sequence[Series], *, start_ns: int, end_ns: int, step_ns: int) -> Chart | None:
     """Draw a chart; None when there is nothing to draw.
 
     Args:
         title: What it shows.
         unit: ``ns``, ``By``, or nothing for a count.
         series: Its lines.
+        start_ns: Left end of the axis.
+        end_ns: Right end of the axis.
         step_ns: Distance of two points; where one is missing the line is broken.
     """
     drawn = [line for line in series if line.points]
     if not drawn:
         return None
-    start = min(line.points[0][0] for line in drawn)
-    end = max(start + step_ns, *(line.points[-1][0] for line in drawn))
     top = _round_up(max((value for line in drawn for _, value in line.points), default=0.0))
-    lines = [_line(line, start, end, top, step_ns) for line in drawn]
+    lines = [_line(line, (start_ns, end_ns), top, step_ns) for line in drawn]
     grid = [(round(HEIGHT - HEIGHT * step / _GRID, 1), top * step / _GRID) for step in range(_GRID + 1)]
-    return Chart(title, unit, lines, start, end, top, grid)
+    return Chart(title, unit, lines, start_ns, end_ns, top, grid)
 
 
-def _line(series: Series, start: int, end: int, top: float, step_ns: int) -> Line:
+def _line(series: Series, axis: tuple[int, int], top: float, step_ns: int) -> Line:
+    start, end = axis
     places = [
         (round((time - start) * WIDTH / (end - start), 1), round(HEIGHT - max(0.0, value) * HEIGHT / top, 1))
         for time, value in series.points

@@ -51,14 +51,23 @@ def from_metrics(queries: Queries, since: int, until: int, step: int) -> list[Ch
             Drawn(label, [(time, total / number) for time, (total, number) in sorted(cells.items()) if number])
             for label, cells in sorted(grouped.items(), key=lambda item: -sum(cell[1] for cell in item[1].values()))
         ]
-        charts.append(chart(title, "ns", lines[:_MAX_LINES], step_ns=step))
+        charts.append(chart(title, "ns", lines[:_MAX_LINES], start_ns=since, end_ns=until - step, step_ns=step))
     for name, title in _LEVELS:
         levels: dict[int, float] = defaultdict(float)
         for series in queries.series(name)[:_MAX_SERIES]:
             latest = {point.time_ns - point.time_ns % step: point for point in _points(queries, series, since, until)}
             for time, point in latest.items():
                 levels[time] += point.value or 0.0
-        charts.append(chart(title, "", [Drawn("all processes", sorted(levels.items()))], step_ns=step))
+        charts.append(
+            chart(
+                title,
+                "",
+                [Drawn("all processes", sorted(levels.items()))],
+                start_ns=since,
+                end_ns=until - step,
+                step_ns=step,
+            )
+        )
     return charts
 
 

@@ -193,6 +193,8 @@ def metrics(request: Request, state: State) -> Response:
                 title,
                 unit,
                 [_filled(found, key, name, times) for key, name in names.items()],
+                start_ns=since,
+                end_ns=until - step,
                 step_ns=step,
             )
 
