@@ -180,9 +180,20 @@ class Store:
                 if trace_id in {None, row.trace_id} and event in {None, row.event} and row.time_ns >= (since_ns or 0)
             ]
         else:
-            rows = self.queries.records(where, limit=_FILTERED if attributes else limit).rows[::-1]
+            rows = self._latest(where, _FILTERED if attributes else limit)[::-1]
         wanted = (attributes or {}).items()
         return [row for row in rows if all(row.attributes.get(name) == value for name, value in wanted)][-limit:]
+
+    def _latest(self, where: RecordFilter, limit: int) -> list[LogRow]:
+        rows: list[LogRow] = []
+        cursor = None
+        while len(rows) < limit:
+            page = self.queries.records(where, limit=limit - len(rows), cursor=cursor)
+            rows += page.rows
+            cursor = page.next
+            if cursor is None:
+                break
+        return rows
 
     def _roll_back(self) -> None:
         try:
