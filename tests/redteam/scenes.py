@@ -18,7 +18,7 @@ from tests.unit.forging import Stream, Workshop
 from cedarbox.audit import standalone
 from cedarbox.audit.verify import verify_ledger
 
-__all__ = ["LONG", "Expected", "Scene", "alone", "plans", "tried"]
+__all__ = ["LONG", "Expected", "Scene", "alone", "by_openssl", "outcome", "plans", "tried"]
 
 T = TypeVar("T")
 
@@ -161,7 +161,7 @@ def tried(
     """
 
     @settings(
-        max_examples=examples or (200 if LONG else 6),
+        max_examples=examples or (60 if LONG else 4),
         deadline=None,
         database=None,
         derandomize=not LONG,
@@ -196,10 +196,13 @@ def outcome(shop: Workshop, anchors: Sequence[Path]) -> Expected | None:
 
 
 def alone(shop: Workshop, anchors: Sequence[Path] = ()) -> bool:
-    """Ask the stand-alone verifier. Its own signature check is slow; OpenSSL's takes its place unless in a long run."""
+    """Ask the stand-alone verifier.
+
+    OpenSSL's check of signatures takes the place of its own, which is slow; tests/unit/test_audit_standalone.py
+    compares the two.
+    """
     original = standalone.verify_signature
-    if not LONG:
-        standalone.verify_signature = _by_openssl
+    standalone.verify_signature = by_openssl
     try:
         standalone.check_ledger(
             str(shop.directory), standalone.load_key(str(shop.trusted)), [str(path) for path in anchors]
@@ -211,7 +214,8 @@ def alone(shop: Workshop, anchors: Sequence[Path] = ()) -> bool:
     return True
 
 
-def _by_openssl(key: bytes, message: bytes, signature: bytes) -> bool:
+def by_openssl(key: bytes, message: bytes, signature: bytes) -> bool:
+    """Verify an Ed25519 signature."""
     try:
         Ed25519PublicKey.from_public_bytes(key).verify(signature, message)
     except InvalidSignature:

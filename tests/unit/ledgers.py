@@ -18,7 +18,7 @@ from cryptography.hazmat.primitives.serialization import load_pem_public_key
 
 from cedarbox.audit.record import GENESIS, Record
 
-__all__ = ["NO_WRITE", "Checked", "check", "child", "dying_at", "records_of"]
+__all__ = ["NO_WRITE", "Checked", "check", "child", "dying_at", "heads", "records_of"]
 
 CHANGES = ("open", "write", "pwrite", "ftruncate", "link", "unlink", "replace", "mkdir")
 """What changes files. Death before a sync is no other state of them than death after the write before it."""
@@ -97,10 +97,10 @@ def check_stream(directory: Path, name: str, stream: str, about: list[Record], s
     (over,) = (record for record in about if record.entry.event in {"stream.closed", "stream.recovered"})
     assert over.entry.attrs.get("state", "ended") == "ended"
     for record in [*sealed, over]:
-        size = record.entry.attrs["size"]
-        assert isinstance(size, int)
-        assert record.entry.attrs["root"] == roots[size].hex()
-        assert record.entry.attrs["hash"] == (records[size - 1].hash if size else GENESIS)
+        covered = record.entry.attrs["size"]
+        assert isinstance(covered, int)
+        assert record.entry.attrs["root"] == roots[covered].hex()
+        assert record.entry.attrs["hash"] == (records[covered - 1].hash if covered else GENESIS)
     assert over.entry.attrs["size"] == len(records)
     assert over.entry.attrs.get("unsigned", 0) == len(records) - last
     return records

@@ -13,6 +13,7 @@ from tests.unit.ledgers import NO_WRITE, check, child, dying_at
 from cedarbox.audit.index import Index
 from cedarbox.audit.ledger import Ledger
 from cedarbox.audit.record import Entry
+from cedarbox.audit.verify import verify_ledger
 
 SEGMENT = 1500  # three records
 
@@ -64,13 +65,14 @@ def holds(directory: Path) -> None:
     Ledger.open(directory).close()
     assert kept in {None, public.read_bytes()}
     assert not list(directory.parent.glob("*.next"))
+    assert verify_ledger(directory).findings == ()
     seen = check(directory)
     effects = directory.parent / "effects"
     for line in effects.read_text().splitlines() if effects.exists() else ():
         stream, seq = line.split()
         assert seen.streams[stream][int(seq)].entry.event == "outcome"
-    opened = [record.entry.attrs["stream"] for record in seen.events("stream.opened")]
-    over = [record.entry.attrs["stream"] for record in seen.index if record.entry.event in OVER]
+    opened = [str(record.entry.attrs["stream"]) for record in seen.events("stream.opened")]
+    over = [str(record.entry.attrs["stream"]) for record in seen.index if record.entry.event in OVER]
     assert sorted(opened) == sorted(over) == sorted(set(opened))
 
 
@@ -108,6 +110,7 @@ def test_death_at_every_change_of_a_file(
 
 
 @pytest.mark.long
+@pytest.mark.timeout(3000)
 def test_death_while_recovering_from_death(base: Path, tmp_path: Path) -> None:
     if os.environ.get("CEDARBOX_LONG") != "1":
         pytest.skip("takes minutes; set CEDARBOX_LONG=1")

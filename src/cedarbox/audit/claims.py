@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-__all__ = ["Claim", "End", "Facts", "Finding", "Opened"]
+__all__ = ["Claim", "End", "Facts", "Finding", "Opened", "Seal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +71,7 @@ class End:
         unsigned: How many of them came after the last note.
         torn_bytes: Bytes after the last line feed that were to be cut.
         torn_sha256: Their SHA-256 in hex.
+        seq: The record of the index that says so.
     """
 
     closed: bool
@@ -79,6 +80,22 @@ class End:
     unsigned: int = 0
     torn_bytes: int = 0
     torn_sha256: str = ""
+    seq: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Seal:
+    """The end of a segment.
+
+    Args:
+        size: Number of records up to it.
+        public_key: Key of the next segment, in base64 as the index has it.
+        seq: The record of the index that says so.
+    """
+
+    size: int
+    public_key: str
+    seq: int
 
 
 @dataclass(slots=True)
@@ -88,11 +105,11 @@ class Facts:
     Args:
         opened: How it was opened.
         claims: What is said about its records, in no order.
-        seals: Number of records at the end of each sealed segment, and the key of the segment after it in base64.
+        seals: The end of each sealed segment.
         end: How it ended; None when the index does not say that it did.
     """
 
     opened: Opened
     claims: list[Claim] = field(default_factory=list)
-    seals: dict[int, tuple[int, str]] = field(default_factory=dict)
+    seals: dict[int, Seal] = field(default_factory=dict)
     end: End | None = None

@@ -212,11 +212,15 @@ class Appended:
     def close(self) -> None:
         """Give up the lock and close the file; nothing the second time."""
         if self.descriptor >= 0:
-            if self._held:
-                # A forked child may have the descriptor still: closing it here would leave the lock with the child.
-                fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            self.unlock()
             os.close(self.descriptor)
             self.descriptor = -1
+
+    def unlock(self) -> None:
+        """Give up the lock: a forked child may have the descriptor still, and closing it would leave that the lock."""
+        if self._held:
+            fcntl.flock(self.descriptor, fcntl.LOCK_UN)
+            self._held = False
 
 
 class Lock:

@@ -15,7 +15,7 @@ from typing import Any, Final
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.checkpoint import ledger_id, origin_of
-from cedarbox.audit.claims import Claim, End, Facts, Finding, Opened
+from cedarbox.audit.claims import Claim, End, Facts, Finding, Opened, Seal
 from cedarbox.audit.diagnose import changed_with_its_hash, name_break
 from cedarbox.audit.files import CHECKPOINTS, INDEX, checkpoints_path, index_path, is_stream_id
 from cedarbox.audit.index import FORMAT
@@ -72,6 +72,19 @@ class IndexWalk:
         self._groups: list[_Group] = []
         self._open: list[tuple[int, dict[str, Any]]] = []
         self._anchor_roots: dict[int, bytes | None] = {claim.size: None for claim in anchors}
+
+    def group_end(self, seq: int) -> tuple[int, int]:
+        """Give the end of the group that a record is in, and the number of groups up to there."""
+        number = next(number for number, group in enumerate(self._groups) if group.size > seq)
+        return self._groups[number].size, number + 1
+
+    def note_texts(self, count: int) -> list[str]:
+        """Give the first notes.
+
+        Raises:
+            OSError: They cannot be read.
+        """
+        return [data.decode() for data, _ in self._read_notes()[:count]]
 
     @property
     def path(self) -> Path:
@@ -313,7 +326,7 @@ class IndexWalk:
             elif event in {"segment.sealed", "stream.closed", "stream.recovered"} and isinstance(stream, str):
                 facts = self.streams.get(stream)
                 if facts is not None:
-                    _learn_size(facts, event, attrs, f"record {seq} of the index")
+                    _learn_size(facts, event, attrs, seq)
 
     def _learn_opened(self, seq: int, fields: dict[str, Any], attrs: Mapping[str, Any], stream: object) -> None:
         key = public_key_from(attrs.get("public_key"))
@@ -349,15 +362,15 @@ def ledger_in(directory: Path) -> str:
     return ledger if isinstance(ledger, str) else ""
 
 
-def _learn_size(facts: Facts, event: str, attrs: Mapping[str, Any], by: str) -> None:
-    claim = _claim(attrs, by)
+def _learn_size(facts: Facts, event: str, attrs: Mapping[str, Any], seq: int) -> None:
+    claim = _claim(attrs, f"record {seq} of the index")
     state = attrs.get("state") if event == "stream.recovered" else "ended"
     if claim is not None and state == "ended":
         facts.claims.append(claim)
     if event == "segment.sealed":
         segment, key = attrs.get("segment"), attrs.get("public_key")
         if type(segment) is int and claim is not None and isinstance(key, str):
-            facts.seals[segment] = (claim.size, key)
+            facts.seals[segment] = Seal(claim.size, key, seq)
         return
     torn, digest, unsigned = attrs.get("discarded_bytes"), attrs.get("sha256"), attrs.get("unsigned")
     if facts.end is None:
@@ -368,6 +381,7 @@ def _learn_size(facts: Facts, event: str, attrs: Mapping[str, Any], by: str) -> 
             unsigned if type(unsigned) is int else 0,
             torn if type(torn) is int else 0,
             digest if isinstance(digest, str) else "",
+            seq,
         )
 
 

@@ -26,7 +26,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Literal
@@ -189,7 +189,8 @@ def verify_ledger(
         index = _index(place, key, claims)
         tasks = _tasks(place, index, listing, claims)
         again = {walk.stream: walk for walk in _walk_all([task for task in tasks if task.stream in unsure], 1, None)}
-        walks = [again.get(walk.stream, walk) for walk in walks]
+        # Meanwhile there may be more segments; the index must name those that were there before it was read.
+        walks = [replace(again[walk.stream], segment=walk.segment) if walk.stream in again else walk for walk in walks]
     findings = [*index.findings, *_public_key_inside(place, index), *listing.strangers]
     findings += _missing(place, index, listing, claims, {walk.stream for walk in walks})
     for walk in walks:

@@ -61,6 +61,7 @@ class StreamWalk:
         facts: What the index says about it; None when the index does not have it.
         anchors: What was saved elsewhere about it.
         last_segment: Number of the last segment that the directory lists; -1 for none.
+        wanted: A record whose first good note is kept; -1 for none.
         elsewhere: Gives the other stream that has a line, if one has.
         seen: Told how many bytes were read.
 
@@ -74,6 +75,7 @@ class StreamWalk:
         segment: Number of the last one that has a record.
         names: The stream that its first record names; empty when there is no good one.
         index_seq: The record of the index that its first record names; -1 when it does not.
+        covering: The first good note that covers the wanted record.
         findings: What is wrong.
         notes: What is worth knowing and not wrong.
     """
@@ -87,6 +89,7 @@ class StreamWalk:
         *,
         anchors: Sequence[Claim] = (),
         last_segment: int = -1,
+        wanted: int = -1,
         elsewhere: Callable[[bytes], str | None] = lambda line: None,
         seen: Callable[[int], object] | None = None,
     ) -> None:
@@ -97,6 +100,8 @@ class StreamWalk:
         self.closed, self.segments, self.names, self.index_seq = False, 0, "", -1
         self._elsewhere, self._seen, self._last_segment = elsewhere, seen, last_segment
         self.segment = 0
+        self._wanted = wanted
+        self.covering: Note | None = None
         self._tree, self._time, self._scan = Tree(), b"", Scanner()
         claims = [*(facts.claims if facts is not None else ()), *anchors]
         self._claims = sorted((claim for claim in claims if claim.size), key=lambda claim: claim.size)
@@ -283,7 +288,7 @@ class StreamWalk:
         if self._next_key is None or attrs.get("segment") != self.segment:
             return self._find("spliced", self.size, "segment.sealed does not name its segment and a key", at=True)
         told = self.facts.seals.get(self.segment) if self.facts is not None else None
-        if told is not None and told != (self.size + 1, attrs["next_public_key"]):
+        if told is not None and (told.size, told.public_key) != (self.size + 1, attrs["next_public_key"]):
             return self._find("key", self.size, "the index names another end of the segment or another key", at=True)
         self._sealed = True
         return True
@@ -319,6 +324,8 @@ class StreamWalk:
         if note.root == root:
             if state == "good":
                 self.signed, self.good_notes = self.size, self.good_notes + 1
+                if self.covering is None and 0 <= self._wanted < self.size and self._pending is None:
+                    self.covering = note
                 return True
             if self._pending is not None:
                 return True

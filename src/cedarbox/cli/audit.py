@@ -2,56 +2,27 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 from typing import Annotated
 
-import orjson
 import typer
 from rich.console import Console
 from rich.table import Table
 
-from cedarbox.audit import read_records, verify_ledger
+from cedarbox.audit import read_records
+from cedarbox.cli.audit_keys import rotate
+from cedarbox.cli.audit_verify import prove, verifier, verify
 
 __all__ = ["app"]
 
 app = typer.Typer(help="Check and show the ledger.", no_args_is_help=True)
+app.command()(verify)
+app.command()(prove)
+app.command()(verifier)
+app.command()(rotate)
 
 Directory = Annotated[Path, typer.Argument(readable=False, help="Directory of the ledger.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
-
-
-@app.command()
-def verify(
-    directory: Directory = Path(".cedarbox/ledger"),
-    *,
-    public_key: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="Key that the checkpoints must be signed with, from outside the ledger."),
-    ] = None,
-    as_json: AsJson = False,
-) -> None:
-    """Check every record, the chain and the signed checkpoints.
-
-    Exit code 0: nothing found. 1: something was changed, and the first such place is named. 2: no ledger there.
-
-    Example: cedarbox audit verify .cedarbox/ledger --public-key auditor/ledger.pub
-    """
-    report = verify_ledger(directory, public_key=public_key)
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    if as_json:
-        console.print(orjson.dumps(dataclasses.asdict(report)).decode())
-    else:
-        for finding in report.findings:
-            place = "" if finding.line is None else f", line {finding.line}"
-            console.print(f"{finding.kind}: stream {finding.stream}{place}: {finding.message}")
-        for note in report.notes:
-            console.print(f"note: {note}")
-        if report.key_source == "beside":
-            console.print("note: the key was found beside the ledger; give --public-key from a place you trust")
-        counts = f"{report.records} records, {report.streams} streams, {report.checkpoints} signed checkpoints"
-        console.print(f"{'the ledger verifies' if report.ok else 'THE LEDGER DOES NOT VERIFY'}: {counts}")
-    raise typer.Exit(0 if report.ok else 1)
 
 
 @app.command()
