@@ -12,7 +12,11 @@ import pytest
 from hatchling.builders.wheel import WheelBuilder
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from typer.testing import CliRunner
 
+from cedarbox.cli import app
+from cedarbox.collector import EmbeddedCollector
+from cedarbox.collector.page import PageOptions
 from cedarbox.collector.page.charts import HEIGHT, Series, chart
 from cedarbox.collector.page.filters import Filters, url
 from cedarbox.collector.page.lineage import lineage
@@ -20,6 +24,7 @@ from cedarbox.collector.page.records import Seen, seen
 from cedarbox.collector.page.shown import bare, count, duration, moment, shown, size
 from cedarbox.collector.page.waterfall import MAX_INDENT, WIDTH, waterfall
 from cedarbox.collector.views import LogRow, SpanRow
+from cedarbox.errors import BundleError
 
 
 def span(name: str, parent: str | None = None, start: int = 0, end: int = 100, **attributes: Any) -> SpanRow:
@@ -158,6 +163,15 @@ def test_lineages_that_go_round_are_drawn_all_the_same() -> None:
         return [name for node in nodes for name in (node.snapshot, *names(node.children))]
 
     assert sorted(names(lineage(circle))) == ["a", "b", "c"]
+
+
+def test_a_bundle_that_cannot_be_used_is_an_error_before_anything_listens(tmp_path: Path) -> None:
+    collector = EmbeddedCollector(tmp_path / "kept", port=0, page=PageOptions(policies=(tmp_path / "none",)))
+    with pytest.raises(BundleError, match="cannot read the policy bundle"):
+        collector.start()
+    options = ["collector", "serve", "--directory", str(tmp_path / "kept"), "--port", "0", "--no-grpc"]
+    ended = CliRunner().invoke(app, [*options, "--policies", str(tmp_path / "none")])
+    assert isinstance(ended.exception, BundleError)
 
 
 def test_the_wheel_has_the_templates_and_static_files(tmp_path: Path) -> None:

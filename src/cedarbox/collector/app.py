@@ -36,6 +36,7 @@ __all__ = ["application"]
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_OTHERS: Final = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
 _LATER: Final = frozenset({429, 503})
 """Statuses after which a sender of OTLP tries again."""
 
@@ -86,8 +87,14 @@ def application(
 
     routes: list[BaseRoute] = [Route(path, receive, methods=["POST"]) for path in PATHS]
     if pages is not None:
+        # What only matches a path in part would be a page that does not exist.
+        routes += [Route(path, _not_allowed, methods=_OTHERS) for path in PATHS]
         routes.append(Mount("/", pages))
     return Starlette(routes=routes)
+
+
+async def _not_allowed(request: Request) -> Response:
+    return Response("Method Not Allowed", status_code=405, headers={"allow": "POST"}, media_type="text/plain")
 
 
 def _media(request: Request) -> str:
