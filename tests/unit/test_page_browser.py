@@ -255,4 +255,6 @@ def test_a_run_can_be_printed(shown: Shown) -> None:
     page.emulate_media(media="print")
     assert not page.locator("header.top").is_visible()
     assert page.locator(".fall .row.denied").is_visible()
+    page.set_viewport_size({"width": 718, "height": 1040})
+    assert not page.evaluate(_OVERFLOW)
     page.emulate_media(media="screen")
