@@ -11,6 +11,7 @@ from rich.console import Console
 
 from cedarbox.collector.grpc import DEFAULT_GRPC_PORT
 from cedarbox.collector.health import health_of, show_health
+from cedarbox.collector.page import PageOptions
 from cedarbox.collector.retention import Retention, parse_age, parse_size
 from cedarbox.collector.server import DEFAULT_PORT, EmbeddedCollector
 from cedarbox.collector.server import serve as run_collector
@@ -42,13 +43,27 @@ def serve(
     max_size: Annotated[
         str | None, typer.Option(help="Drop the oldest beyond this size, records of ledgers last; such as 2GiB.")
     ] = None,
+    page: Annotated[bool, typer.Option("--page/--no-page", help="Show what is kept to browsers of this host.")] = True,
+    ledger: Annotated[
+        Path | None, typer.Option(readable=False, help="Ledger that can be verified from the page.")
+    ] = None,
+    public_key: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Its public key, from a place you trust; else the one beside it."),
+    ] = None,
+    policies: Annotated[
+        list[Path] | None,
+        typer.Option(readable=False, help="Policy bundle whose texts the page shows; can be repeated."),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where it listens as one JSON object.")] = False,
 ) -> None:
     """Receive OTLP over HTTP and gRPC until Ctrl-C or SIGTERM. What is acknowledged is on disk.
 
     Without --keep and --max-size nothing is dropped; a full disk then makes senders wait.
 
-    Exit code 0: stopped. 2: a port, a socket or the directory cannot be used, or a limit is malformed.
+    The page is at the HTTP address. It only reads, but for a button that verifies the ledger where --ledger is given.
+
+    Exit code 0: stopped. 2: a port, a policy bundle, a socket or the directory cannot be used, or a limit is malformed.
 
     Example: cedarbox collector serve --directory .cedarbox/collector --keep 30d --max-size 2GiB
     """
@@ -63,6 +78,7 @@ def serve(
         http_socket=http_socket,
         grpc_socket=grpc_socket,
         retention=retention,
+        page=PageOptions(ledger=ledger, public_key=public_key, policies=tuple(policies or ())) if page else None,
     )
 
     def announce(running: EmbeddedCollector) -> None:

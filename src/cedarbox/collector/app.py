@@ -15,7 +15,8 @@ from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.types import ASGIApp
 
 from cedarbox.collector.body import MAX_BODY, TooLargeError, inflate
 from cedarbox.collector.intake import PATHS, Signal, keep
@@ -35,6 +36,7 @@ __all__ = ["application"]
 _PROTOBUF: Final = "application/x-protobuf"
 _JSON: Final = "application/json"
 _LOOPBACK_NAMES: Final = frozenset({"localhost", "127.0.0.1", "[::1]"})
+_OTHERS: Final = ("GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS")
 _LATER: Final = frozenset({429, 503})
 """Statuses after which a sender of OTLP tries again."""
 
@@ -48,7 +50,12 @@ class _Refusal(Exception):
 
 
 def application(
-    store: Store, *, any_host: bool = False, budget: Budget | None = None, limits: Limits | None = None
+    store: Store,
+    *,
+    any_host: bool = False,
+    budget: Budget | None = None,
+    limits: Limits | None = None,
+    pages: ASGIApp | None = None,
 ) -> Starlette:
     """Return the application.
 
@@ -57,6 +64,7 @@ def application(
         any_host: Accept any ``Host`` header; needed where the collector is reached from other hosts.
         budget: What may be under way at once, when other receivers share it.
         limits: The bounds of one request, and of the budget when none is given.
+        pages: What answers everything else, see `cedarbox.collector.page`; nothing does when None.
     """
     bounds = limits or Limits()
     shared = budget or Budget(bounds)
@@ -77,7 +85,16 @@ def application(
             return _answer(refusal, _answer_media(request))
         return Response(b"{}" if media == _JSON else b"", media_type=media)
 
-    return Starlette(routes=[Route(path, receive, methods=["POST"]) for path in PATHS])
+    routes: list[BaseRoute] = [Route(path, receive, methods=["POST"]) for path in PATHS]
+    if pages is not None:
+        # What only matches a path in part would be a page that does not exist.
+        routes += [Route(path, _not_allowed, methods=_OTHERS) for path in PATHS]
+        routes.append(Mount("/", pages))
+    return Starlette(routes=routes)
+
+
+async def _not_allowed(request: Request) -> Response:
+    return Response("Method Not Allowed", status_code=405, headers={"allow": "POST"}, media_type="text/plain")
 
 
 def _media(request: Request) -> str:

@@ -16,11 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 import uvicorn
 from starlette.applications import Starlette
+from starlette.types import ASGIApp
 
 from cedarbox.collector.app import application
 from cedarbox.collector.grpc import GrpcReceiver
 from cedarbox.collector.guarded_http import guarded_protocol
 from cedarbox.collector.limits import Budget, Limits
+from cedarbox.collector.page.options import PageOptions
 from cedarbox.collector.retention import Keeper, Retention
 from cedarbox.collector.store import Store
 from cedarbox.errors import ConfigurationError, HostError
@@ -34,6 +36,7 @@ DEFAULT_PORT: Final = 4318
 """The port of OTLP/HTTP (OTLP specification, "OTLP/HTTP Default Port")."""
 
 _POLL_SECONDS: Final = 0.01
+_PAGE: Final = PageOptions()
 _STOP_SECONDS: Final = 10
 
 
@@ -59,6 +62,7 @@ class EmbeddedCollector:
         grpc_socket: Path of a Unix socket that takes gRPC, likewise.
         limits: What it takes at once.
         retention: What is thrown away; nothing by default, so that a full disk is what ends the receiving.
+        page: What the page shows besides what was received; None for no page.
 
     Raises:
         ConfigurationError: The host is not loopback and ``allow_remote`` is false, or a port is no port.
@@ -76,6 +80,7 @@ class EmbeddedCollector:
         grpc_socket: Path | None = None,
         limits: Limits | None = None,
         retention: Retention | None = None,
+        page: PageOptions | None = _PAGE,
     ) -> None:
         self._address = _address(host, allow_remote=allow_remote)
         for number in (port, grpc_port or 0):
@@ -83,7 +88,7 @@ class EmbeddedCollector:
                 raise ConfigurationError(f"{number} is not a TCP port", hint="use 0 to 65535")
         self._port, self._grpc_port = port, grpc_port
         self._http_socket, self._grpc_socket = http_socket, grpc_socket
-        self._limits, self._retention = limits or Limits(), retention or Retention()
+        self._limits, self._retention, self._page = limits or Limits(), retention or Retention(), page
         self._directory = Path(directory)
         self._any_host = allow_remote
         self._running: _Running | None = None
@@ -125,6 +130,7 @@ class EmbeddedCollector:
 
         Raises:
             HostError: A port is in use, a socket cannot be made, or the directory cannot be used.
+            BundleError: A policy bundle that the page should show cannot be used.
         """
         if self._running is not None:
             return
@@ -135,6 +141,7 @@ class EmbeddedCollector:
                 stack.callback(self._http_socket.unlink, missing_ok=True)
             store = stack.enter_context(Store(self._directory))
             self._port = listeners[0].getsockname()[1]
+            pages = self._pages(store, stack)
             budget = Budget(self._limits)
             # What was begun last ends first: the senders go, then the sweeping, then the file.
             keeper = None
@@ -151,7 +158,7 @@ class EmbeddedCollector:
                     receiver.listen_unix(self._grpc_socket)
                 receiver.start()
                 stack.callback(receiver.stop, _STOP_SECONDS)
-            app = application(store, any_host=self._any_host, budget=budget, limits=self._limits)
+            app = application(store, any_host=self._any_host, budget=budget, limits=self._limits, pages=pages)
             server = uvicorn.Server(_configuration(app, self._limits))
             thread = threading.Thread(
                 target=server.run, kwargs={"sockets": listeners}, name="cedarbox-collector", daemon=True
@@ -170,6 +177,16 @@ class EmbeddedCollector:
             return
         running, self._running = self._running, None
         running.stack.close()
+
+    def _pages(self, store: Store, stack: ExitStack) -> ASGIApp | None:
+        if self._page is None:
+            return None
+        # Late, so that a command that serves nothing does not load the templates.
+        from cedarbox.collector.page import page
+
+        pages = page(store, self._page, any_host=self._any_host)
+        stack.callback(pages.close)
+        return pages
 
     @property
     def _host(self) -> str:
