@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.telemetry import attributes
-from cedarbox.telemetry.describe import clip
+from cedarbox.telemetry.redaction import clip
 from cedarbox.telemetry.scope import in_run
 
 if TYPE_CHECKING:

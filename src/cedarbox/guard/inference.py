@@ -15,7 +15,7 @@ from cedarbox.guard.endpoints import Destination
 from cedarbox.guard.gate import Gate
 from cedarbox.guard.identity import called_by, current_caller
 from cedarbox.telemetry import attributes
-from cedarbox.telemetry.describe import clip
+from cedarbox.telemetry.redaction import clip
 from cedarbox.telemetry.spans import OperationSpan, SpanKind, error_class
 
 __all__ = ["Inference", "calling"]

@@ -43,7 +43,7 @@ from cedarbox.guard.nesting import refuse_another_guard
 from cedarbox.guard.server_state import hold_session
 from cedarbox.guard.tools import invocation
 from cedarbox.telemetry import attributes
-from cedarbox.telemetry.describe import clip
+from cedarbox.telemetry.redaction import clip
 from cedarbox.telemetry.spans import OperationSpan
 from cedarbox.telemetry.tracing import is_sealed, is_switched_off
 

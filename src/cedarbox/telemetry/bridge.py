@@ -19,7 +19,8 @@ from opentelemetry import trace as otel_trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
 from cedarbox.telemetry import attributes as names
-from cedarbox.telemetry.describe import Description, clip, describe, error_type
+from cedarbox.telemetry.describe import Description, describe, error_type
+from cedarbox.telemetry.redaction import clip
 from cedarbox.telemetry.scope import WantedIds, ambient, current_run_id, enter, leave
 
 if TYPE_CHECKING:

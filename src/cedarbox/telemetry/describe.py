@@ -5,7 +5,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -25,15 +24,12 @@ from agents.tracing.span_data import (
 from opentelemetry.trace import SpanKind
 
 from cedarbox.telemetry import attributes as names
-from cedarbox.telemetry.redaction import digest, redact
+from cedarbox.telemetry.redaction import clip, digest
 
-__all__ = ["Description", "Scalar", "clip", "describe", "error_type"]
+__all__ = ["Description", "Scalar", "describe", "error_type"]
 
 Scalar = str | int | bool
 """A value that a mirrored span may carry."""
-
-_MAX_TEXT: Final = 256
-"""Longest name or text value, in characters; longer ones are cut."""
 
 _CUSTOM_KEYS: Final = frozenset(
     {
@@ -62,12 +58,6 @@ class Description:
     name: str
     kind: SpanKind = SpanKind.INTERNAL
     attributes: Mapping[str, Scalar] = field(default_factory=dict)
-
-
-@lru_cache(maxsize=1024)
-def clip(text: str) -> str:
-    """Hide secrets in a name and cut it to 256 characters."""
-    return redact(text[: 4 * _MAX_TEXT])[:_MAX_TEXT]
 
 
 def error_type(error: object) -> str:

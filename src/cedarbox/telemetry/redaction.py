@@ -7,10 +7,13 @@ not be recorded at all (file content, output, prompts) is never handed to it; se
 from __future__ import annotations
 
 import re
+from functools import lru_cache
 from hashlib import sha256
 from typing import Final
 
-__all__ = ["MASK", "digest", "redact"]
+__all__ = ["MASK", "clip", "digest", "redact"]
+
+_MAX_TEXT: Final = 256
 
 MASK: Final = "[redacted]"
 """What stands where a secret was."""
@@ -55,6 +58,12 @@ _WORDS: Final = frozenset(
     | {"secret", "secrets", "token", "tokens"}
 )
 _ENDINGS: Final = ("password", "passwd", "passphrase", "secret", "token", "apikey", "secretkey", "accesskey", "keyid")
+
+
+@lru_cache(maxsize=1024)
+def clip(text: str) -> str:
+    """Hide secrets in a name and cut it to 256 characters."""
+    return redact(text[: 4 * _MAX_TEXT])[:_MAX_TEXT]
 
 
 def digest(data: bytes) -> str:
