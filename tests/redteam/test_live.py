@@ -127,11 +127,11 @@ async def test_an_answer_of_a_model_that_is_still_coming_when_the_model_is_withd
     ``operation.revoked`` (or, for a stream, the denial of what is asked again) is on record.
     """
     guarded = Guarded(tmp_path)
-    called = asyncio.Event()
+    called, withdrawn = asyncio.Event(), asyncio.Event()
 
     async def slowly(_: object) -> list[Any]:
         called.set()
-        await asyncio.sleep(0.5 if streamed else 30)
+        await withdrawn.wait()
         return [assistant_message("too late")]
 
     agent = Agent(name="talker", model=ScriptedModel([ModelStep.respond(slowly)]))
@@ -146,6 +146,8 @@ async def test_an_answer_of_a_model_that_is_still_coming_when_the_model_is_withd
     await called.wait()
     guarded.rewrite(without("useModel"))
     await guarded.client.reload()
+    if streamed:
+        withdrawn.set()
     with pytest.raises(PolicyDenied, match="withdrawn"):
         await running
     if streamed:

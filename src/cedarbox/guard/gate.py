@@ -13,7 +13,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
 from typing import Any, Literal
 
@@ -332,6 +332,14 @@ class Gate:
         )
         try:
             record = await self.ledger.record(entry)
+        except asyncio.CancelledError:
+            # The record is written all the same, and nobody shall take it for something that was done.
+            unbegun = {"action": action.name, "resource": shown(action), "bundle": decision.bundle}
+            with suppress(LedgerError):  # then the decision is not in it either
+                self.ledger.note(
+                    self.entry("outcome", span, session, **unbegun, outcome="cancelled", attrs={"begun": False})
+                )
+            raise
         except LedgerError as error:
             span.fail("unrecorded")
             reason = f"the decision cannot be recorded: {error.told}"
