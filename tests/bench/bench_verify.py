@@ -110,7 +110,8 @@ def main() -> None:
         size = sum(path.stat().st_size for path in place.glob("*.jsonl"))
         segments = len(list(place.glob("*.jsonl"))) - 1
         memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-        print(f"{size / count:.0f} bytes a record, {segments} segments, {report.checkpoints} notes, {memory:.0f} MiB")
+        print(f"{size / count:.0f} bytes a record, {segments} segments, {report.checkpoints} notes")
+        print(f"{memory:.0f} MiB of memory at most, this program's own included")
         print(f"JSON parse and SHA-256 alone: {rates['bare']:.0f} records a second")
         print(f"verify: {rates['verify']:.0f} records a second, ratio {rates['verify'] / rates['bare']:.2f}")
 
