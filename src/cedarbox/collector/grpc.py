@@ -29,8 +29,8 @@ DEFAULT_GRPC_PORT: Final = 4317
 _REFUSALS: Final = 8
 """Threads beyond those, which answer that the collector is busy."""
 
-_WAITING: Final = 256
-"""Calls that wait for a thread; gRPC itself refuses what is more."""
+_WAITING: Final = 1024
+"""Calls that wait for a thread. gRPC itself refuses what is more, and says nothing of trying again."""
 
 _OPTIONS: Final = (
     ("grpc.max_receive_message_length", MAX_BODY),

@@ -32,9 +32,9 @@ class Limits:
     """
 
     requests: int = 32
-    size: int = 4 * MAX_BODY
+    size: int = 2 * MAX_BODY
     workers: int = 2
-    calls: int = 8
+    calls: int = 4
     connections: int = 256
     head_seconds: float = 10.0
     body_seconds: float = 30.0
