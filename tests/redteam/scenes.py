@@ -161,7 +161,7 @@ def tried(
     """
 
     @settings(
-        max_examples=examples or (60 if LONG else 4),
+        max_examples=examples or (60 if LONG else 3),
         deadline=None,
         database=None,
         derandomize=not LONG,

@@ -12,7 +12,7 @@ from typing import Any
 import orjson
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from pymerkle import InmemoryTree, verify_inclusion
+from pymerkle import InmemoryTree, verify_inclusion  # type: ignore[import-untyped]
 from tests.redteam.scenes import by_openssl
 from tests.unit.forging import Stream, Workshop
 from typer.testing import CliRunner
@@ -244,8 +244,8 @@ def test_the_tool_of_openssl_verifies_a_note_of_the_index(shop: Workshop, tmp_pa
     text, _, signatures = shop.index.notes[0].partition(b"\n\n")
     (tmp_path / "text").write_bytes(text + b"\n")
     (tmp_path / "signature").write_bytes(b64decode(signatures.split(b" ")[2])[4:])
-    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", shop.trusted, "-rawin"]
-    command += ["-in", tmp_path / "text", "-sigfile", tmp_path / "signature"]
+    command = ["openssl", "pkeyutl", "-verify", "-pubin", "-inkey", str(shop.trusted), "-rawin"]
+    command += ["-in", str(tmp_path / "text"), "-sigfile", str(tmp_path / "signature")]
     subprocess.run(command, check=True, capture_output=True)
     (tmp_path / "text").write_bytes(text + b"\n\n")
     assert subprocess.run(command, check=False, capture_output=True).returncode == 1
