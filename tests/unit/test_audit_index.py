@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from tests.unit.guarded import Guarded
 from tests.unit.ledgers import check, child, records_of
 from typer.testing import CliRunner
 
@@ -22,6 +23,7 @@ from cedarbox.audit.verify import verify_ledger
 from cedarbox.cli import app
 from cedarbox.ed25519 import load_private_key
 from cedarbox.errors import CedarboxError, LedgerError
+from cedarbox.settings import load_settings
 
 
 @pytest.fixture
@@ -158,3 +160,13 @@ def test_rotate(directory: Path) -> None:
     assert "hands over" in run(app, ["audit", "rotate", str(directory), "--reason", "again"]).stdout
     with pytest.raises(CedarboxError, match="the reason is empty"):
         run(app, ["audit", "rotate", str(directory), "--reason", " "], catch_exceptions=False)
+
+
+def test_the_size_of_a_segment_is_a_setting(tmp_path: Path) -> None:
+    audit = load_settings(audit={"directory": tmp_path / "ledger", "segment_mib": 2}).audit
+    assert audit.segment_bytes == 2 * 1024 * 1024
+    with pytest.raises(CedarboxError, match="segment_mib"):
+        load_settings(audit={"segment_mib": 0})
+    guarded = Guarded(tmp_path)
+    assert guarded.client.ledger._writer._segment_bytes == 64 * 1024 * 1024
+    guarded.client.close()

@@ -31,8 +31,9 @@ def busy(directory: Path, effects: int) -> None:
     def work(name: int) -> None:
         number = 0
         while True:
-            record = ledger.append(Entry(event="decision", attrs={"by": f"{os.getpid()}.{name}.{number}"}))
-            os.write(effects, f"{ledger.stream} {record.seq} {record.hash} {os.getpid()}.{name}.{number}\n".encode())
+            by = f"{ledger.stream}.{name}.{number}"  # process ids come round again
+            record = ledger.append(Entry(event="decision", attrs={"by": by}))
+            os.write(effects, f"{ledger.stream} {record.seq} {record.hash} {by}\n".encode())
             number += 1
 
     threads = [threading.Thread(target=work, args=(name,), daemon=True) for name in range(THREADS)]
