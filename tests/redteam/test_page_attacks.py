@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import socket
 from collections.abc import Iterator, Mapping
 from html.parser import HTMLParser
@@ -19,7 +20,7 @@ from opentelemetry.proto.logs.v1.logs_pb2 import LogRecord, ResourceLogs, ScopeL
 from opentelemetry.proto.trace.v1.trace_pb2 import ResourceSpans, ScopeSpans, Span, Status
 from tests.unit.bundles import PERMIT_ALL, write_bundle
 
-from cedarbox.audit import Entry
+from cedarbox.audit import Entry, Ledger
 from cedarbox.audit.record import GENESIS, format_time, seal
 from cedarbox.collector import EmbeddedCollector
 from cedarbox.collector.page import PageOptions
@@ -445,3 +446,38 @@ def test_the_text_of_policies_that_did_not_decide(directory: Path, site: Site) -
     assert "The texts of the policies are not at hand" in site.text(f"/records/{STREAM}/1")
     write_bundle(directory / "bundle", '@id("all") forbid (principal, action, resource);')
     assert "forbid (principal" not in site.text(f"/records/{STREAM}/0")
+
+
+def test_a_ledger_that_was_put_back_to_an_older_copy(directory: Path, site: Site) -> None:
+    """Whoever has the host puts back a whole copy of the ledger, from before a denial; alone it verifies.
+
+    Notes that are no notes, or of another ledger, were sent to the collector too. The checkpoints that it received of
+    this one are compared with the ledger: the page names the index as truncated.
+    """
+    place, key = directory / "ledger", directory / "ledger.key"
+    with Ledger.open(place, signing_key=key) as ledger:
+        ledger.append(Entry(event="decision", decision="allow"))
+    shutil.copytree(place, directory / "older")
+    with Ledger.open(place, signing_key=key) as ledger:
+        ledger.append(Entry(event="decision", decision="deny"))
+    site.log("no note", "index/checkpoint/1", "cedarbox.checkpoint")
+    notes = re.split(r"(?<=\n)\n(?=cedarbox)", (place / "index.checkpoints").read_text())
+    for number, note in enumerate(notes):
+        site.log(note.rstrip("\n") + "\n", f"index/checkpoint/{number}", "cedarbox.checkpoint")
+        site.log(
+            re.sub("ledger/[0-9a-f]+", "ledger/" + "0" * 16, note), f"x/checkpoint/{number}", "cedarbox.checkpoint"
+        )
+    assert "verdict good" in _verified(site)
+    shutil.rmtree(place)
+    (directory / "older").rename(place)
+    page = _verified(site)
+    assert "verdict bad" in page
+    assert ">truncated</span>" in page
+
+
+def _verified(site: Site) -> str:
+    token = re.findall(r'name="token" value="([^"]+)"', site.text("/ledger"))[0]
+    assert site.client.post("/ledger/verify", data={"token": token}).status_code == 303
+    while "Look again" in (page := site.text("/ledger")):
+        pass
+    return page

@@ -284,7 +284,7 @@ def _details(span: SpanRow, record: Seen | None) -> Sequence[str]:
         said.append(resource)
     elif isinstance(turn := attributes.get("cedarbox.turn"), int):
         said.append(f"{turn}")
-    elif isinstance(model := attributes.get("gen_ai.request.model"), str):
+    elif isinstance(model := attributes.get("gen_ai.request.model"), str) and model not in span.name:
         said.append(model)
     if attributes.get("cedarbox.policy.decision") == "deny" and span.message:
         said.append(span.message)
