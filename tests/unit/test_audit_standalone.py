@@ -152,6 +152,19 @@ def test_inclusion_proofs_against_another_implementation() -> None:
                     standalone.path_root(leaves[index], index, size, wrong)
 
 
+def test_a_tree_grows_alike_leaf_by_leaf_and_all_at_once() -> None:
+    leaves = [sha256(b"%d" % number).digest() for number in range(700)]
+    single = Tree()
+    for begin, end in ((0, 5), (5, 5), (5, 64), (64, 300), (300, 301), (301, 640), (640, 700)):
+        whole, parts = Tree(), single.copy()
+        parts.extend(leaves[begin:end])
+        whole.extend(leaves[:end])
+        for leaf in leaves[begin:end]:
+            single.append(leaf)
+        assert single.root() == parts.root() == whole.root()
+        assert single.size == parts.size == whole.size == end
+
+
 def test_every_record_that_is_signed_for_can_be_proved_and_no_other(
     shop: Workshop, monkeypatch: pytest.MonkeyPatch
 ) -> None:

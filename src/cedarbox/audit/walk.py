@@ -212,7 +212,9 @@ class StreamWalk:
 
     def _take(self, lines: list[bytes]) -> bool:
         """Take lines of one segment; False at the first that is not the next record."""
-        scan, append, size = self._scan, self._tree.append, self.size
+        scan, size = self._scan, self.size
+        leaves: list[bytes] = []
+        append = leaves.append
         before, last = self.hash.encode(), self._time
         stop, end, ended = self._next_stop(), self._end_size, self.closed or self._sealed
         for line in lines:
@@ -224,7 +226,7 @@ class StreamWalk:
             if prev != before or stated != digits or seq != b"%d" % size:
                 self.size, self.hash, self._time = size, before.decode(), last
                 return self._break()
-            if time < last or ended or size in (end, 0) or event in _FRAME:
+            if time < last or ended or size == end or not size or event in _FRAME:
                 self.size, self.hash, self._time = size, before.decode(), last
                 if not self._fits(event, time, line):
                     return False
@@ -234,9 +236,12 @@ class StreamWalk:
             before, last = digits, time
             if size == stop:
                 self.size, self.hash = size, before.decode()
+                self._tree.extend(leaves)
+                leaves.clear()
                 if not self._compare():
                     return False
                 stop = self._next_stop()
+        self._tree.extend(leaves)
         self.size, self.hash, self._time = size, before.decode(), last
         return True
 
