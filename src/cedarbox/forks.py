@@ -131,7 +131,7 @@ async def _made(
     async with client.gate.noted("snapshot fork", session=None, event="snapshot.forked") as operation:
         session = await client.create(snapshot=place, manifest=manifest, options=options)
         operation.session = str(session.state.session_id)
-        operation.facts.update(told_of(session.state.snapshot))
+        operation.tell(told_of(session.state.snapshot))
         operation.set("snapshot.of", str(state.session_id))
         operation.set("snapshot.from", state.snapshot.id)
         return session
@@ -148,5 +148,5 @@ async def _deleted(client: BaseSandboxClient[Any], sessions: list[SandboxSession
         removed = remove_snapshot(place)
         if removed and isinstance(client, GuardedClient):
             async with client.gate.noted("snapshot delete", session=None, event="snapshot.deleted") as operation:
-                operation.facts.update(told_of(place))
+                operation.tell(told_of(place))
     await asyncio.gather(*(gone(session) for session in sessions), return_exceptions=True)

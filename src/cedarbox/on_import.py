@@ -17,10 +17,12 @@ from typing import TYPE_CHECKING, Any, Final
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-__all__ = ["watch"]
+__all__ = ["settle", "watch"]
 
 _SDK: Final = "agents"
 _SEALER: Final = "cedarbox.telemetry.tracing"
+_PARTS: Final = (_SEALER, "cedarbox.telemetry.bridge", "cedarbox.telemetry.describe")
+"""The modules of the seal that load the SDK themselves, when they are the first to do so."""
 
 
 def watch() -> None:
@@ -35,13 +37,25 @@ def watch() -> None:
         sys.meta_path.insert(0, _Sealer())
 
 
+def settle() -> None:
+    """Seal what could not be sealed while a module of the seal was loading the SDK; called at the end of each."""
+    if _Sealer.owed:
+        _Sealer.owed = False
+        _seal()
+
+
 def _seal() -> None:
-    # That module seals when it is loaded. It may be the one that is loading the SDK right now; then it still will.
-    import_module(_SEALER)
+    # A module that has no __all__ yet is still busy with its imports, and cannot be imported from.
+    if any(name in sys.modules and not hasattr(sys.modules[name], "__all__") for name in _PARTS):
+        _Sealer.owed = True
+    else:
+        import_module(_SEALER).seal()
 
 
 class _Sealer(MetaPathFinder):
     """Finds the SDK as the others would, and has it sealed once it is loaded."""
+
+    owed = False
 
     def find_spec(
         self, fullname: str, path: Sequence[str] | None, target: ModuleType | None = None

@@ -471,7 +471,7 @@ async def test_a_manifest_changed_after_it_was_decided(tmp_path: Path) -> None:
 
 
 async def test_a_decision_that_is_cancelled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A task is cancelled while its decision is being recorded. The command never runs; the decision has no outcome."""
+    """A task is cancelled while its decision is being recorded. The command never runs, and the outcome says so."""
     guarded = Guarded(tmp_path / "guard")
     async with session_of(guarded) as session:
         record, reached = guarded.client.ledger.record, asyncio.Event()
@@ -489,8 +489,9 @@ async def test_a_decision_that_is_cancelled(tmp_path: Path, monkeypatch: pytest.
             await task
         monkeypatch.undo()
     assert not (tmp_path / "marker").exists()
-    found = [r.entry.event for r in guarded.records() if r.entry.action == "exec"]
-    assert found == ["decision"]
+    decided, outcome = (r.entry for r in guarded.records() if r.entry.action == "exec")
+    assert (decided.event, decided.decision) == ("decision", "allow")
+    assert (outcome.event, outcome.outcome, outcome.attrs["begun"]) == ("outcome", "cancelled", False)
 
 
 async def test_a_sandbox_that_outlives_its_time(tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ COMMANDS: Final = {
     "init": "Write a policy bundle with its tests, and a cedarbox.toml that uses it.",
     "approve": "List, grant and reject the calls that wait for an approval.",
     "audit": "Check the ledger, show it, prove its records and hand them out.",
-    "collector": "Receive spans and records by OTLP, and show them.",
+    "collector": "Receive spans, records and metrics by OTLP, and show them.",
     "egress": "Show what leaves the sandboxes of this host.",
     "image": "Import, list and pin the images that sandboxes boot.",
     "policy": "Sign, verify, test and explain policy bundles.",

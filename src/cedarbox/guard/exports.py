@@ -46,7 +46,7 @@ async def export_snapshot(
     await gate.ask(Question("snapshot export", asked, str(path)), session=session)
     await keeper.check(snapshot, session=session)
     async with gate.noted("snapshot export", session=session, event="snapshot.exported") as operation:
-        operation.facts.update(told_of(snapshot))
+        operation.tell(told_of(snapshot))
         try:
             content = await snapshot.restore(dependencies=dependencies)
         except SnapshotError as error:
@@ -68,7 +68,7 @@ async def delete_snapshot(gate: Gate, state: SandboxSessionState) -> None:
     """See :meth:`cedarbox.guard.client.GuardedClient.delete_snapshot`."""
     snapshot, session = state.snapshot, str(state.session_id)
     async with gate.noted("snapshot delete", session=session, event="snapshot.deleted") as operation:
-        operation.facts.update(told_of(snapshot))
+        operation.tell(told_of(snapshot))
         if not await asyncio.to_thread(remove_snapshot, snapshot):
             raise SnapshotError(
                 f"the snapshot {snapshot.id} cannot be removed here", hint="ask the service that has it"

@@ -128,7 +128,7 @@ class Keeper:
     async def _refused(self, snapshot: Any, facts: Mapping[str, JsonValue], *, session: str | None) -> None:
         async with self._gate.noted("snapshot restore", session=session, event="snapshot.refused") as operation:
             operation.outcome = "refused"
-            operation.facts.update(told_of(snapshot))
+            operation.tell(told_of(snapshot))
             operation.facts.update(facts)
 
 

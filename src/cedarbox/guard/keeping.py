@@ -190,10 +190,8 @@ class KeepingSession(FilesSession):
 
     async def _note_snapshot(self, verb: str, event: str, facts: _Facts) -> None:
         async with self._gate.noted(verb, session=self.session_id, event=event) as operation:
-            found = {f"snapshot.{name}": value for name, value in facts.items()}
-            for name, value in {**found, **told_of(self.state.snapshot)}.items():
-                if isinstance(value, str | int):
-                    operation.set(name, value)
+            operation.tell({f"snapshot.{name}": value for name, value in facts.items()})
+            operation.tell(told_of(self.state.snapshot))
 
 
 def _damage_in(error: BaseException | None) -> SnapshotError | None:

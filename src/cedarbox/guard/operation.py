@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Final
@@ -32,6 +32,14 @@ class Operation:
         self.facts[name] = value
         if name in attributes.FACTS:
             self.span.set(attributes.FACTS[name], value)
+
+    def tell(self, facts: Mapping[str, JsonValue]) -> None:
+        """Add several facts; a list or nothing at all goes into the record only."""
+        for name, value in facts.items():
+            if isinstance(value, str | int):
+                self.set(name, value)
+            else:
+                self.facts[name] = value
 
     def failed(self, error: BaseException) -> None:
         """Note how the act ended when it did not succeed."""

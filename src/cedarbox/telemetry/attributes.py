@@ -53,10 +53,15 @@ __all__ = [
     "CEDARBOX_SANDBOX_LIFETIME_S",
     "CEDARBOX_SDK_SPAN",
     "CEDARBOX_SDK_TRACE_ID",
+    "CEDARBOX_SNAPSHOT_BUNDLE",
     "CEDARBOX_SNAPSHOT_BYTES",
     "CEDARBOX_SNAPSHOT_FROM",
     "CEDARBOX_SNAPSHOT_ID",
+    "CEDARBOX_SNAPSHOT_IMAGE_DIGEST",
+    "CEDARBOX_SNAPSHOT_KIND",
+    "CEDARBOX_SNAPSHOT_NAME",
     "CEDARBOX_SNAPSHOT_OF",
+    "CEDARBOX_SNAPSHOT_PARENT",
     "CEDARBOX_SNAPSHOT_SAVED",
     "CEDARBOX_SNAPSHOT_SHA256",
     "CEDARBOX_SNAPSHOT_TYPE",
@@ -143,6 +148,11 @@ CEDARBOX_RUN_ID: Final = "cedarbox.run.id"
 CEDARBOX_SANDBOX_LIFETIME_S: Final = "cedarbox.sandbox.lifetime_s"
 CEDARBOX_SDK_SPAN: Final = "cedarbox.sdk.span"
 CEDARBOX_SDK_TRACE_ID: Final = "cedarbox.sdk.trace_id"
+CEDARBOX_SNAPSHOT_BUNDLE: Final = "cedarbox.snapshot.bundle"
+CEDARBOX_SNAPSHOT_IMAGE_DIGEST: Final = "cedarbox.snapshot.image_digest"
+CEDARBOX_SNAPSHOT_KIND: Final = "cedarbox.snapshot.kind"
+CEDARBOX_SNAPSHOT_NAME: Final = "cedarbox.snapshot.name"
+CEDARBOX_SNAPSHOT_PARENT: Final = "cedarbox.snapshot.parent"
 CEDARBOX_SNAPSHOT_BYTES: Final = "cedarbox.snapshot.bytes"
 CEDARBOX_SNAPSHOT_FROM: Final = "cedarbox.snapshot.from"
 CEDARBOX_SNAPSHOT_ID: Final = "cedarbox.snapshot.id"
@@ -261,6 +271,19 @@ ATTRIBUTES: Final[Mapping[str, Attribute]] = MappingProxyType(
         CEDARBOX_SANDBOX_LIFETIME_S: Attribute("int", "sandbox lifetime", "seconds after which the sandbox is ended"),
         CEDARBOX_SDK_SPAN: Attribute("string", "mirrored spans", "kind of the Agents SDK span that this span mirrors"),
         CEDARBOX_SDK_TRACE_ID: Attribute("string", "runs", "trace id that the Agents SDK uses for the run"),
+        CEDARBOX_SNAPSHOT_BUNDLE: Attribute(
+            "string", "snapshots", "digest of the policy bundle under which the snapshot was made"
+        ),
+        CEDARBOX_SNAPSHOT_IMAGE_DIGEST: Attribute(
+            "string", "snapshots", "digest of the image of the sandbox that was saved"
+        ),
+        CEDARBOX_SNAPSHOT_KIND: Attribute("string", "snapshots", "tar: an archive of the workspace; native: the disk"),
+        CEDARBOX_SNAPSHOT_NAME: Attribute(
+            "string", "snapshots", "name of one save; a snapshot that is saved again has a new one"
+        ),
+        CEDARBOX_SNAPSHOT_PARENT: Attribute(
+            "string", "snapshots", "name of the save that the sandbox had started from"
+        ),
         CEDARBOX_SNAPSHOT_BYTES: Attribute("int", "snapshots", "size of the snapshot"),
         CEDARBOX_SNAPSHOT_FROM: Attribute("string", "forks", "id of the snapshot that is forked"),
         CEDARBOX_SNAPSHOT_ID: Attribute("string", "snapshots", "id of the snapshot"),
@@ -351,6 +374,11 @@ FACTS: Final[Mapping[str, str]] = MappingProxyType(
         "recursive": CEDARBOX_FILE_RECURSIVE,
         "sha256": CEDARBOX_SNAPSHOT_SHA256,
         "size_bytes": CEDARBOX_SNAPSHOT_BYTES,
+        "snapshot.bundle": CEDARBOX_SNAPSHOT_BUNDLE,
+        "snapshot.image_digest": CEDARBOX_SNAPSHOT_IMAGE_DIGEST,
+        "snapshot.kind": CEDARBOX_SNAPSHOT_KIND,
+        "snapshot.name": CEDARBOX_SNAPSHOT_NAME,
+        "snapshot.parent": CEDARBOX_SNAPSHOT_PARENT,
         "snapshot.bytes": CEDARBOX_SNAPSHOT_BYTES,
         "snapshot.size_bytes": CEDARBOX_SNAPSHOT_BYTES,
         "snapshot.native.sha256": CEDARBOX_SNAPSHOT_SHA256,

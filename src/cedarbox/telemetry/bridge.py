@@ -18,6 +18,7 @@ from agents.tracing.processor_interface import TracingProcessor
 from opentelemetry import trace as otel_trace
 from opentelemetry.trace import NonRecordingSpan, SpanContext, SpanKind, Status, StatusCode, TraceFlags
 
+from cedarbox.on_import import settle
 from cedarbox.telemetry import attributes as names
 from cedarbox.telemetry.describe import Description, describe, error_type
 from cedarbox.telemetry.redaction import clip
@@ -247,3 +248,6 @@ def _trace_id(sdk_id: str) -> int:
 
 def _context(trace_id: int, span_id: int) -> SpanContext:
     return SpanContext(trace_id, span_id, is_remote=False, trace_flags=TraceFlags(TraceFlags.SAMPLED))
+
+
+settle()

@@ -23,6 +23,7 @@ from agents.tracing.span_data import (
 )
 from opentelemetry.trace import SpanKind
 
+from cedarbox.on_import import settle
 from cedarbox.telemetry import attributes as names
 from cedarbox.telemetry.redaction import clip, digest
 
@@ -201,3 +202,6 @@ def _usage(usage: object) -> dict[str, Scalar]:
         if isinstance(details, Mapping) and isinstance(details.get(key), int):
             found[name] = details[key]
     return found
+
+
+settle()

@@ -1,7 +1,7 @@
 """The seal on the tracing of the Agents SDK: nothing it traces can leave towards a vendor.
 
 By default the SDK (openai-agents 0.24) posts every trace, with prompts and results, to a fixed vendor address as soon
-as a key is in the environment. Importing this module closes that for the life of the process (`seal`):
+as a key is in the environment. `seal` closes that for the life of the process:
 
 1. The global trace provider is a `SealedTraceProvider`, so the vendor exporter is never built for it.
 2. It takes no other processor. A processor sees prompts, arguments and results, and nothing tells one that keeps them
@@ -26,6 +26,7 @@ from agents.tracing.processors import BackendSpanExporter, BatchTraceProcessor
 from agents.tracing.provider import DefaultTraceProvider, SynchronousMultiTracingProcessor
 
 from cedarbox.errors import SealError
+from cedarbox.on_import import settle
 from cedarbox.telemetry.bridge import Bridge
 
 if TYPE_CHECKING:
@@ -262,4 +263,4 @@ def _doors() -> tuple[tuple[FunctionType, FunctionType], ...]:
     return tuple(doors)
 
 
-seal()
+settle()
