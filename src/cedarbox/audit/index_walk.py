@@ -123,7 +123,7 @@ class IndexWalk:
     def _walk(self) -> bool:
         """Take the records; False at the first bad one."""
         for piece in pieces(lambda number: None if number else self.path):
-            for line in piece.lines:
+            for line in piece.lines():
                 if not self._take(line + b"\n"):
                     return False
             if len(piece.rest) > MAX_LINE_BYTES:

@@ -21,15 +21,19 @@ class Piece:
 
     Args:
         segment: Number of the segment; 0 for the index, which has one file only.
-        lines: Whole lines without their line feeds.
+        data: Whole lines with their line feeds.
         rest: Bytes after the last line feed of the segment; only in its last piece.
         last: Whether this is all that the segment has.
     """
 
     segment: int
-    lines: list[bytes]
+    data: bytes
     rest: bytes = b""
     last: bool = False
+
+    def lines(self) -> list[bytes]:
+        """Give the lines without their line feeds."""
+        return self.data.split(b"\n")[:-1]
 
 
 def pieces(paths: Callable[[int], Path | None], seen: Callable[[int], object] | None = None) -> Iterator[Piece]:
@@ -62,7 +66,7 @@ def pieces(paths: Callable[[int], Path | None], seen: Callable[[int], object] | 
                     following = None
             if following is not None and len(rest) <= MAX_LINE_BYTES:
                 rest = yield from _read(file, number, rest, seen)
-            yield Piece(number, [], rest, last=True)
+            yield Piece(number, b"", rest, last=True)
         number, file = number + 1, following
 
 
@@ -70,7 +74,7 @@ def whole_lines(paths: Callable[[int], Path | None]) -> Iterator[bytes]:
     """Give the lines of a stream, each with its line feed. What cannot be read ends them."""
     try:
         for piece in pieces(paths):
-            yield from (line + b"\n" for line in piece.lines)
+            yield from (line + b"\n" for line in piece.lines())
             if piece.last and len(piece.rest) > MAX_LINE_BYTES:
                 return
     except OSError:
@@ -83,9 +87,12 @@ def _read(
     while chunk := file.read(_CHUNK):
         if seen is not None:
             seen(len(chunk))
-        *lines, rest = (rest + chunk).split(b"\n")
-        if lines:
-            yield Piece(number, lines)
+        end = chunk.rfind(b"\n") + 1
+        if end:
+            yield Piece(number, rest + chunk[:end])
+            rest = chunk[end:]
+        else:
+            rest += chunk
         if len(rest) > MAX_LINE_BYTES:
             break
     return rest

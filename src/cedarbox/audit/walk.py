@@ -180,9 +180,9 @@ class StreamWalk:
         """Take the records; False at the first bad one."""
         for piece in pieces(self.path_of, self._seen):
             self.segments = piece.segment + 1
-            if piece.segment and piece.lines and self._begin_segment(piece) is False:
+            if piece.segment and piece.data and self._begin_segment(piece) is False:
                 return False
-            if piece.lines and not self._take(piece.lines):
+            if piece.data and not self._take(piece.data):
                 return False
             if piece.last:
                 if len(piece.rest) > MAX_LINE_BYTES:
@@ -195,7 +195,7 @@ class StreamWalk:
         if not self._sealed:
             if self.segment == piece.segment:
                 return True
-            if self._follows(piece.lines[0]):
+            if self._follows(piece.lines()[0]):
                 message = f"segment {piece.segment - 1} does not end with segment.sealed"
                 return self._find("spliced", self.size, message, at=True)
             return True  # the chain says what is missing
@@ -210,37 +210,36 @@ class StreamWalk:
             return False
         return seq == b"%d" % self.size and prev == self.hash.encode()
 
-    def _take(self, lines: list[bytes]) -> bool:
+    def _take(self, data: bytes) -> bool:
         """Take lines of one segment; False at the first that is not the next record."""
-        scan, size = self._scan, self.size
+        begin = size = self.size
         leaves: list[bytes] = []
         append = leaves.append
         before, last = self.hash.encode(), self._time
         stop, end, ended = self._next_stop(), self._end_size, self.closed or self._sealed
-        for line in lines:
-            try:
-                event, seq, prev, stated, digits, digest, time = scan(line)
-            except LedgerError as error:
-                self.size, self.hash, self._time = size, before.decode(), last
-                return self._find("edited", size, error.message, at=True)
-            if prev != before or stated != digits or seq != b"%d" % size:
-                self.size, self.hash, self._time = size, before.decode(), last
-                return self._break()
-            if time < last or ended or size == end or not size or event in _FRAME:
-                self.size, self.hash, self._time = size, before.decode(), last
-                if not self._fits(event, time, line):
-                    return False
-                ended = self.closed or self._sealed
-            append(digest)
-            size += 1
-            before, last = digits, time
-            if size == stop:
-                self.size, self.hash = size, before.decode()
-                self._tree.extend(leaves)
-                leaves.clear()
-                if not self._compare():
-                    return False
-                stop = self._next_stop()
+        try:
+            for event, seq, prev, stated, digits, digest, time in self._scan.many(data):
+                if prev != before or stated != digits or seq != b"%d" % size:
+                    self.size, self.hash, self._time = size, before.decode(), last
+                    return self._break()
+                if time < last or ended or size == end or not size or event in _FRAME:
+                    self.size, self.hash, self._time = size, before.decode(), last
+                    if not self._fits(event, time, data.split(b"\n")[size - begin]):
+                        return False
+                    ended = self.closed or self._sealed
+                append(digest)
+                size += 1
+                before, last = digits, time
+                if size == stop:
+                    self.size, self.hash = size, before.decode()
+                    self._tree.extend(leaves)
+                    leaves.clear()
+                    if not self._compare():
+                        return False
+                    stop = self._next_stop()
+        except LedgerError as error:
+            self.size, self.hash, self._time = size, before.decode(), last
+            return self._find("edited", size, error.message, at=True)
         self._tree.extend(leaves)
         self.size, self.hash, self._time = size, before.decode(), last
         return True
