@@ -55,9 +55,7 @@ def main() -> int:
     verified = _alone(ledger, environment) or verified
     result = "passed" if code == 0 and verified == 0 else "FAILED"
     say(f"demo {result}: demonstration exit code {code}, audit exit code {verified}; records in .cedarbox/demo")
-    say(
-        "look at it: cd .cedarbox/demo && ../../.venv/bin/cedarbox collector serve --directory collector --ledger ledger"
-    )
+    say("look at it: cd .cedarbox/demo; ../../.venv/bin/cedarbox collector serve --directory collector --ledger ledger")
     return code or verified
 
 
