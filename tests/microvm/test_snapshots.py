@@ -14,14 +14,14 @@ from agents.sandbox.snapshot import LocalSnapshotSpec
 from tests.microvm.boxes import leftovers, options, state_of, stream
 from tests.unit.bundles import PERMIT_ALL, engine
 
-from cedarbox import Ledger, fork
+from cedarbox import Ledger, fork, verify_ledger
 from cedarbox.audit import read_records
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxSessionState, overlays
 from cedarbox.boxlite.disks import backing_chain, disk_of
 from cedarbox.boxlite.ending import remove
 from cedarbox.boxlite.overlays import MAX_FILES
 from cedarbox.boxlite.snapshots import SnapshotInfo, SnapshotReference
-from cedarbox.errors import ImageError, SnapshotError
+from cedarbox.errors import ImageError, PolicyDenied, SnapshotError
 from cedarbox.guard import Gate, GuardedClient
 from cedarbox.telemetry.spans import Telemetry
 
@@ -228,6 +228,18 @@ async def test_forks_see_their_parent_and_not_each_other_and_are_on_the_record(
         backend=client.backend_id,
     )
     guarded = GuardedClient(client, gate)
+    same_policies = '@id("same-policies") forbid (principal, action == Sandbox::Action::"adopt", resource);'
+    strict = Gate(
+        engine=engine(tmp_path / "strict", f"{PERMIT_ALL} {same_policies}"),
+        ledger=ledger,
+        telemetry=gate.telemetry,
+        principal="agent",
+        backend=client.backend_id,
+    )
+    # It was saved under no policies at all, so whether it may be restored under these is asked.
+    with pytest.raises(PolicyDenied, match="adopt"):
+        await fork(GuardedClient(client, strict), client.deserialize_session_state(dict(saved.state)), 1)
+    assert leftovers(home) == before
     sessions = await fork(guarded, client.deserialize_session_state(dict(saved.state)), 3)
     try:
         assert len({state_of(session).box_id for session in sessions} | {saved.box_id}) == 4
@@ -247,12 +259,17 @@ async def test_forks_see_their_parent_and_not_each_other_and_are_on_the_record(
             await session.shutdown()
             await guarded.delete(session)
         ledger.close()
+    assert verify_ledger(tmp_path / "ledger").ok
     entries = [record.entry for _, record in read_records(tmp_path / "ledger")]
+    assert len([entry for entry in entries if entry.event == "snapshot.refused"]) == 1
     restored = [entry.attrs for entry in entries if entry.event == "snapshot.restored"]
     assert [attrs["snapshot.native.sha256"] for attrs in restored] == [saved.info.sha256] * 3
     assert len([entry for entry in entries if entry.event == "snapshot.forked"]) == 3
     (created,) = (entry.attrs for entry in entries if entry.event == "snapshot.created")
     assert created["snapshot.native.id"] == mine.id
+    assert created["snapshot.bundle"] == gate.engine.bundle.digest
+    assert created["snapshot.image_digest"] == mine.image_digest
+    assert created["snapshot.parent"] == saved.info.id
     assert client.snapshots is not None
     await client.snapshots.remove(mine)
     assert leftovers(home) == before
