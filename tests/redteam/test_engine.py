@@ -383,7 +383,7 @@ async def test_pattern_that_backtracks(tmp_path: Path) -> None:
 async def test_cancelled_while_the_decision_is_recorded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The task is cancelled after the engine said Allow and before that is on disk.
 
-    The act does not happen. What the ledger shows is at most the decision, and no outcome.
+    The act does not happen, and the ledger says so: an outcome ``cancelled`` that was not begun.
     """
     guarded = Guarded(tmp_path)
     gate, reached, acted = guarded.client.gate, asyncio.Event(), False
@@ -407,7 +407,8 @@ async def test_cancelled_while_the_decision_is_recorded(tmp_path: Path, monkeypa
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not acted
-    assert guarded.records("outcome") == []
+    (outcome,) = guarded.records("outcome")
+    assert (outcome.entry.outcome, outcome.entry.attrs["begun"]) == ("cancelled", False)
 
 
 def test_many_threads_decide_at_once(tmp_path: Path) -> None:

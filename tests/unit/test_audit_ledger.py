@@ -281,15 +281,18 @@ def test_a_forked_child_is_refused_and_holds_no_lock(directory: Path) -> None:
     def work() -> None:
         ledger = Ledger.open(directory)
         read, write = os.pipe()
+        ready, tell = os.pipe()
 
         def in_child() -> None:
             os.close(write)
             with pytest.raises(LedgerError, match="forked child"):
                 ledger.append(Entry(event="outcome"))
             ledger.close()
+            os.write(tell, b"1")
             os.read(read, 1)  # until the test ends
 
         child(in_child)
+        os.read(ready, 1)
         ledger.append(Entry(event="outcome"))
 
     die(work)
