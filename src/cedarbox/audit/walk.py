@@ -25,13 +25,12 @@ from cedarbox.audit.lines import Piece, pieces, whole_lines
 from cedarbox.audit.merkle import Tree
 from cedarbox.audit.notes import Note, notes_in, public_key_from, read_note
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
-from cedarbox.audit.scan import Scanner
+from cedarbox.audit.scan import Run, Scanner
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
 __all__ = ["StreamWalk"]
 
-_FRAME: Final = frozenset({b"ledger.opened", b"ledger.closed", b"segment.sealed"})
 _NEVER: Final = -1
 
 
@@ -212,37 +211,47 @@ class StreamWalk:
 
     def _take(self, data: bytes) -> bool:
         """Take lines of one segment; False at the first that is not the next record."""
-        begin = size = self.size
-        leaves: list[bytes] = []
-        append = leaves.append
-        before, last = self.hash.encode(), self._time
-        stop, end, ended = self._next_stop(), self._end_size, self.closed or self._sealed
-        try:
-            for event, seq, prev, stated, digits, digest, time in self._scan.many(data):
-                if prev != before or stated != digits or seq != b"%d" % size:
-                    self.size, self.hash, self._time = size, before.decode(), last
-                    return self._break()
-                if time < last or ended or size == end or not size or event in _FRAME:
-                    self.size, self.hash, self._time = size, before.decode(), last
-                    if not self._fits(event, time, data.split(b"\n")[size - begin]):
-                        return False
-                    ended = self.closed or self._sealed
-                append(digest)
-                size += 1
-                before, last = digits, time
-                if size == stop:
-                    self.size, self.hash = size, before.decode()
-                    self._tree.extend(leaves)
-                    leaves.clear()
-                    if not self._compare():
-                        return False
-                    stop = self._next_stop()
-        except LedgerError as error:
-            self.size, self.hash, self._time = size, before.decode(), last
-            return self._find("edited", size, error.message, at=True)
-        self._tree.extend(leaves)
-        self.size, self.hash, self._time = size, before.decode(), last
+        place = 0
+        while place < len(data):
+            if self.size and not self.closed and not self._sealed:
+                run = self._scan.run(data[place:], self.hash.encode(), self.size, self._time)
+                if run is None or self.size <= self._end_size < self.size + len(run.leaves):
+                    return all(map(self._take_one, data[place:].split(b"\n")[:-1]))
+                if not self._take_run(run):
+                    return False
+                place += run.length
+            if place < len(data):
+                end = data.index(b"\n", place)
+                if not self._take_one(data[place:end]):
+                    return False
+                place = end + 1
         return True
+
+    def _take_run(self, run: Run) -> bool:
+        begin, end, done = self.size, self.size + len(run.leaves), 0
+        while self.size < end:
+            stop = self._next_stop()
+            self.size = stop if self.size < stop < end else end
+            self._tree.extend(run.leaves[done : self.size - begin])
+            done = self.size - begin
+            self.hash = run.hashes[done - 1].decode()
+            if self.size == stop and not self._compare():
+                return False
+        self._time = run.time
+        return True
+
+    def _take_one(self, line: bytes) -> bool:
+        try:
+            event, seq, prev, stated, digits, digest, time = self._scan(line)
+        except LedgerError as error:
+            return self._find("edited", self.size, error.message, at=True)
+        if prev != self.hash.encode() or stated != digits or seq != b"%d" % self.size:
+            return self._break()
+        if not self._fits(event, time, line):
+            return False
+        self._tree.append(digest)
+        self.size, self.hash, self._time = self.size + 1, digits.decode(), time
+        return self.size != self._next_stop() or self._compare()
 
     def _next_stop(self) -> int:
         stops = [self._note.size] if self._note is not None else []
