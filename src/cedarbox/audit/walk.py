@@ -23,7 +23,7 @@ from cedarbox.audit.files import checkpoints_path, segment_path
 from cedarbox.audit.index import FORMAT
 from cedarbox.audit.lines import Piece, pieces, whole_lines
 from cedarbox.audit.merkle import Tree
-from cedarbox.audit.notes import Note, notes_in, public_key_from, read_note
+from cedarbox.audit.notes import Note, NoteCursor, public_key_from
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
 from cedarbox.audit.scan import Run, Scanner
 from cedarbox.errors import LedgerError
@@ -111,11 +111,7 @@ class StreamWalk:
         self._sealed = False
         self._begin = 0
         self._pending: _Mismatch | None = None
-        self._note: Note | None = None
-        self._note_number, self._last_note = 0, 0
-        self._bad_note: str | None = None
-        self._torn_notes = False
-        self._note_source: Iterator[tuple[bytes, bool]] = iter(())
+        self._cursor = NoteCursor(origin_of(ledger, stream))
         self._end_size = facts.end.size if facts is not None and facts.end and facts.end.state == "ended" else _NEVER
 
     def path_of(self, segment: int) -> Path:
@@ -131,11 +127,10 @@ class StreamWalk:
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(open_regular(checkpoints_path(self.directory, self.stream)))
-                self._note_source = notes_in(file, os.fstat(file.fileno()).st_size)
+                self._cursor.read(file, os.fstat(file.fileno()).st_size)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):
-                    self._bad_note = f"the file with the notes cannot be read: {error.strerror}"
-            self._advance()
+                    self._cursor.bad = f"the file with the notes cannot be read: {error.strerror}"
             try:
                 whole = self._walk()
             except FileNotFoundError:
@@ -151,29 +146,6 @@ class StreamWalk:
             self._judge_end()
         elif self._pending is not None and not self.findings:
             self._settle()
-
-    def _advance(self) -> None:
-        """Go to the next note. Notes that are bad in form end them."""
-        self._note = None
-        for data, whole in self._note_source:
-            if not whole:
-                self._torn_notes = True
-                return
-            self._note_number += 1
-            try:
-                note = read_note(data)
-            except LedgerError as error:
-                self._bad_note = self._bad_note or f"note {self._note_number}: {error.message}"
-                return
-            if note.origin != origin_of(self.ledger, self.stream):
-                self._bad_note = self._bad_note or f"note {self._note_number} is of another tree"
-                return
-            if note.size <= self._last_note:
-                self._bad_note = self._bad_note or f"note {self._note_number} is out of order"
-                return
-            self._last_note = note.size
-            self._note = note
-            return
 
     def _walk(self) -> bool:
         """Take the records; False at the first bad one."""
@@ -254,7 +226,7 @@ class StreamWalk:
         return self.size != self._next_stop() or self._compare()
 
     def _next_stop(self) -> int:
-        stops = [self._note.size] if self._note is not None else []
+        stops = [self._cursor.note.size] if self._cursor.note is not None else []
         if self._claimed < len(self._claims):
             stops.append(self._claims[self._claimed].size)
         return min(stops, default=_NEVER)
@@ -310,12 +282,11 @@ class StreamWalk:
         """Compare the tree with the note and the claims for this size. False to stop here."""
         root = self._tree.root()
         signed = False
-        while self._note is not None and self._note.size == self.size:
-            note = self._note
+        while (note := self._cursor.note) is not None and note.size == self.size:
             if not self._compare_note(note, root):
                 return False
             signed = signed or (note.root == root and self.signed == self.size)
-            self._advance()
+            self._cursor.advance()
         while self._claimed < len(self._claims) and self._claims[self._claimed].size == self.size:
             claim = self._claims[self._claimed]
             self._claimed += 1
@@ -384,9 +355,9 @@ class StreamWalk:
         """Give the sizes and roots that notes and claims have after the last good record."""
         for claim in self._claims[self._claimed :]:
             yield claim.size, claim.root
-        while self._note is not None:
-            yield self._note.size, self._note.root
-            self._advance()
+        while (note := self._cursor.note) is not None:
+            yield note.size, note.root
+            self._cursor.advance()
 
     def _torn(self, piece: Piece) -> bool:
         rest = len(piece.rest)
@@ -405,7 +376,7 @@ class StreamWalk:
         if self._pending is not None:
             self._settle()
             return
-        note, claim = self._note, self._claims[self._claimed] if self._claimed < len(self._claims) else None
+        note, claim = self._cursor.note, self._claims[self._claimed] if self._claimed < len(self._claims) else None
         listed = self._last_segment >= self.segments
         if listed or (self._sealed and (note is not None or claim is not None)):
             self._find("deleted", self.size, f"segment {self.segments} is gone")
@@ -417,8 +388,8 @@ class StreamWalk:
             what = "a signed note" if good else "a note that nobody signed"
             message = f"{what} has {note.size} records, the stream has {self.size}"
             self._find("truncated" if good else "checkpoint", self.size, message)
-        elif self._bad_note is not None:
-            self._find("checkpoint", self._vouched(), self._bad_note)
+        elif self._cursor.bad is not None:
+            self._find("checkpoint", self._vouched(), self._cursor.bad)
         elif self.facts is not None:
             self._judge_state(self.facts)
 
@@ -432,7 +403,7 @@ class StreamWalk:
                 self._find(
                     "unsealed", self.signed, f"the stream is closed, but its last note has {self.signed} records"
                 )
-            elif self._torn_notes:
+            elif self._cursor.torn:
                 self._find("checkpoint", self.size, "bytes that are no note stand after the last note")
         elif end is not None and end.state == "ended" and self.signed < self.size - end.unsigned:
             self._find("checkpoint", self.signed, f"the notes after {self.signed} records are gone")
