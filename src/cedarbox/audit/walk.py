@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cedarbox.audit.checkpoint import origin_of
 from cedarbox.audit.claims import Claim, Facts, Finding
 from cedarbox.audit.diagnose import changed_with_its_hash, name_break
+from cedarbox.audit.ends import judge_state
 from cedarbox.audit.files import checkpoints_path, segment_path
 from cedarbox.audit.index import FORMAT
 from cedarbox.audit.lines import Piece, pieces, whole_lines
@@ -391,34 +392,11 @@ class StreamWalk:
         elif self._cursor.bad is not None:
             self._find("checkpoint", self._vouched(), self._cursor.bad)
         elif self.facts is not None:
-            self._judge_state(self.facts)
-
-    def _judge_state(self, facts: Facts) -> None:
-        end = facts.end
-        if self.size > 1 and not self.signed:
-            # Record 0 is signed before there is a second one.
-            self._find("checkpoint", 0, "the file with the notes is gone or holds none")
-        elif end is not None and end.closed:
-            if self.signed < self.size or not self.closed:
-                self._find(
-                    "unsealed", self.signed, f"the stream is closed, but its last note has {self.signed} records"
-                )
-            elif self._cursor.torn:
-                self._find("checkpoint", self.size, "bytes that are no note stand after the last note")
-        elif end is not None and end.state == "ended" and self.signed < self.size - end.unsigned:
-            self._find("checkpoint", self.signed, f"the notes after {self.signed} records are gone")
-        elif end is not None and end.state == "ended":
-            message = (
-                f"its writer died; the index vouches for its {self.size} records, of which {self.signed} are signed"
+            wrong, known = judge_state(
+                self.stream, self.facts, self.size, self.signed, closed=self.closed, torn=self._cursor.torn
             )
-            self.notes.append(Finding("recovered", self.stream, self.signed, None, message))
-        elif end is not None:
-            message = f"the index says since its recovery that the stream is {end.state}"
-            self._find("deleted" if end.state == "missing" else "unreadable", None, message)
-        else:
-            unsigned = self.size - self.signed
-            message = f"the stream is open, or its writer died; {unsigned} records come after its last note"
-            self.notes.append(Finding("open" if self.size else "empty", self.stream, self.size, None, message))
+            self.findings += wrong
+            self.notes += known
 
     def _find(self, kind: str, seq: int | None, message: str, *, at: bool = False) -> bool:
         """Add a finding; ``at`` when it stands in the line that is next. Always gives False."""
