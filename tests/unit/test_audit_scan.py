@@ -220,6 +220,47 @@ def test_a_run_ends_before_the_frame_and_follows_what_was_before() -> None:
     assert Scanner().run(b"", before, 1, time) is None
 
 
+BAD: tuple[tuple[bytes, bytes], ...] = (
+    (b'"argc":4,', b'"argc":4,"argc":4,'),
+    (b'"argc":4,', b'"argc":4.0,'),
+    (b'"argc":4,', b'"argc":04,'),
+    (b'"argc":4,', b'"argc":-0,'),
+    (b'"argc":4,', b'"argc":%d,' % 2**53),
+    (b'"argc":4,"argv":', b'"argv":4,"argc":'),
+    (b"sandbox", b"sand\x1fbox"),
+    (b"sandbox", b"sand\x00box"),
+    (b"sandbox", b"sand\nbox"),
+    (b"sandbox", b"sand\xffbox"),
+    (b"sandbox", b"sand\xed\xa0\x80box"),
+    (b"sandbox", b"sand\\u0041box"),
+    (b"sandbox", b"sand\\u001Fbox"),
+    (b"sandbox", b"sand\\/box"),
+    (b'"decision"', b'"decisions"'),
+    (b'"allow"', b'"maybe"'),
+    (b"2026-09-21T", b"2026-13-21T"),
+    (b"2026-09-21T", b"2026-09-31T"),
+    (b"2026-09-21T", b"2026-09-21 "),
+    (b"0a0a", b"0A0a"),
+    (b',"tool":', b', "tool":'),
+)
+
+
+@pytest.mark.parametrize(("good", "bad"), BAD)
+def test_a_bad_line_whose_hash_is_good_is_not_taken(learned: Scanner, good: bytes, bad: bytes) -> None:
+    attrs: dict[str, Any] = {"argc": 4, "argv": [], "user": "sandbox"}
+    entry = Entry(event="decision", decision="allow", trace_id="0a" * 16, attrs=attrs)
+    line = chain([entry])[0]
+    assert line.count(good) >= 1
+    changed = rehash(line.replace(good, bad, 1))
+    for scanner in (Scanner(), learned):
+        assert scanner.run(line, GENESIS.encode(), 0, b"") is not None
+        assert scanner.run(changed, GENESIS.encode(), 0, b"") is None
+        with pytest.raises(LedgerError):
+            scanner(changed[:-1])
+    with pytest.raises(LedgerError):
+        parse_line(changed)
+
+
 def test_shapes_that_nobody_counts_are_checked_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(scan, "_MOST_SHAPES", 2)
     monkeypatch.setattr(scan, "_MOST_LEARNED", 1)
