@@ -218,6 +218,8 @@ def test_a_run_ends_before_the_frame_and_follows_what_was_before() -> None:
     assert Scanner().run(rest, before, 1, time[:-2] + b"9Z") is None
     assert Scanner().run(rest + b'{"', before, 1, time) is None
     assert Scanner().run(b"", before, 1, time) is None
+    assert b'"tool":"t' in rest
+    assert Scanner().run(rest.replace(b'"tool":"t', b'"tool":"u'), before, 1, time) is None
 
 
 BAD: tuple[tuple[bytes, bytes], ...] = (
