@@ -12,7 +12,7 @@ from cedarbox.files import open_regular
 
 __all__ = ["Piece", "pieces", "whole_lines"]
 
-_CHUNK: Final = 1024 * 1024
+_CHUNK: Final = 256 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,9 +44,9 @@ def pieces(paths: Callable[[int], Path | None], seen: Callable[[int], object] | 
         seen: Told how many bytes were read.
 
     Yields:
-        Pieces of about a megabyte. Of a line that is too long for a record, a part comes as ``rest``. The segment
-        after the last one is looked for only once the end of the last one was seen, and then the last one is read
-        again: a writer fills a segment before it makes the next.
+        Pieces of about a quarter of a megabyte. Of a line that is too long for a record, a part comes as ``rest``.
+        The segment after the last one is looked for only once the end of the last one was seen, and then the last one
+        is read again: a writer fills a segment before it makes the next.
 
     Raises:
         OSError: A file cannot be read, or the first one is missing.

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from hashlib import sha256
-from typing import Final, Self
+from typing import Self
 
 __all__ = ["Tree", "inclusion_path", "root_from_path"]
-
-_BLOCK: Final = 64
 
 
 class Tree:
@@ -34,23 +32,19 @@ class Tree:
         self.size += 1
 
     def extend(self, leaves: Sequence[bytes]) -> None:
-        """Add leaves; blocks of 64 are hashed level by level, which is faster than leaf by leaf."""
-        place, count = 0, len(leaves)
-        while place < count:
-            if self.size % _BLOCK or count - place < _BLOCK:
-                self.append(leaves[place])
-                place += 1
-                continue
-            level = leaves[place : place + _BLOCK]
-            while len(level) > 1:
-                level = [sha256(b"\x01" + a + b).digest() for a, b in zip(level[::2], level[1::2], strict=True)]
-            node, size = level[0], self.size // _BLOCK
-            while size & 1:
-                node = sha256(b"\x01" + self._roots.pop() + node).digest()
-                size >>= 1
-            self._roots.append(node)
-            self.size += _BLOCK
-            place += _BLOCK
+        """Add leaves; they are hashed level by level, which is faster than leaf by leaf."""
+        level, size, ends = list(leaves), self.size, list[bytes]()
+        self.size += len(level)
+        while level:
+            if size & 1:
+                level.insert(0, self._roots.pop())
+            if len(level) & 1:
+                ends.append(level.pop())
+            level = [
+                sha256(b"\x01" + left + right).digest() for left, right in zip(level[::2], level[1::2], strict=True)
+            ]
+            size >>= 1
+        self._roots += reversed(ends)
 
     def root(self) -> bytes:
         """Give the tree head for the current size; SHA-256 of nothing when empty."""

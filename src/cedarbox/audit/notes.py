@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cedarbox.audit.checkpoint import key_id
 from cedarbox.errors import LedgerError
 
-__all__ = ["Note", "notes_in", "public_key_from", "read_note"]
+__all__ = ["Note", "NoteCursor", "notes_in", "public_key_from", "read_note"]
 
 _DASH: Final = "\N{EM DASH} "
 _CHUNK: Final = 64 * 1024
@@ -57,6 +57,54 @@ class Note:
                     return "false"
                 return "good"
         return "other"
+
+
+class NoteCursor:
+    """Goes through the notes of one tree.
+
+    Args:
+        origin: The tree that they must be about.
+
+    Attributes:
+        note: The note where it stands; None before the first one and after the last one that is good in form.
+        bad: What is wrong with the first one that is not, or with the file.
+        torn: Whether bytes that are no whole note come after the last one.
+    """
+
+    def __init__(self, origin: str) -> None:
+        self.note: Note | None = None
+        self.bad: str | None = None
+        self.torn = False
+        self._origin, self._number, self._size = origin, 0, 0
+        self._source: Iterator[tuple[bytes, bool]] = iter(())
+
+    def read(self, file: BinaryIO, limit: int) -> None:
+        """Go to the first note of a file, of which ``limit`` bytes are looked at."""
+        self._source = notes_in(file, limit)
+        self.advance()
+
+    def advance(self) -> None:
+        """Go to the next note. Notes that are bad in form, of another tree or out of order end them."""
+        self.note = None
+        data, whole = next(self._source, (b"", True))
+        self.torn = self.torn or not whole
+        if not data or not whole:
+            return
+        self._number += 1
+        try:
+            note = read_note(data)
+        except LedgerError as error:
+            self._end(f"note {self._number}: {error.message}")
+            return
+        if note.origin != self._origin:
+            self._end(f"note {self._number} is of another tree")
+        elif note.size <= self._size:
+            self._end(f"note {self._number} is out of order")
+        else:
+            self.note, self._size = note, note.size
+
+    def _end(self, bad: str) -> None:
+        self.bad, self._source = bad, iter(())
 
 
 def public_key_from(text: object) -> Ed25519PublicKey | None:

@@ -19,19 +19,19 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cedarbox.audit.checkpoint import origin_of
 from cedarbox.audit.claims import Claim, Facts, Finding
 from cedarbox.audit.diagnose import changed_with_its_hash, name_break
+from cedarbox.audit.ends import judge_state
 from cedarbox.audit.files import checkpoints_path, segment_path
 from cedarbox.audit.index import FORMAT
 from cedarbox.audit.lines import Piece, pieces, whole_lines
 from cedarbox.audit.merkle import Tree
-from cedarbox.audit.notes import Note, notes_in, public_key_from, read_note
+from cedarbox.audit.notes import Note, NoteCursor, public_key_from
 from cedarbox.audit.record import GENESIS, MAX_LINE_BYTES, parse_line
-from cedarbox.audit.scan import Scanner
+from cedarbox.audit.scan import Run, Scanner
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
 __all__ = ["StreamWalk"]
 
-_FRAME: Final = frozenset({b"ledger.opened", b"ledger.closed", b"segment.sealed"})
 _NEVER: Final = -1
 
 
@@ -112,11 +112,7 @@ class StreamWalk:
         self._sealed = False
         self._begin = 0
         self._pending: _Mismatch | None = None
-        self._note: Note | None = None
-        self._note_number, self._last_note = 0, 0
-        self._bad_note: str | None = None
-        self._torn_notes = False
-        self._note_source: Iterator[tuple[bytes, bool]] = iter(())
+        self._cursor = NoteCursor(origin_of(ledger, stream))
         self._end_size = facts.end.size if facts is not None and facts.end and facts.end.state == "ended" else _NEVER
 
     def path_of(self, segment: int) -> Path:
@@ -132,11 +128,10 @@ class StreamWalk:
         with ExitStack() as stack:
             try:
                 file = stack.enter_context(open_regular(checkpoints_path(self.directory, self.stream)))
-                self._note_source = notes_in(file, os.fstat(file.fileno()).st_size)
+                self._cursor.read(file, os.fstat(file.fileno()).st_size)
             except OSError as error:
                 if not isinstance(error, FileNotFoundError):
-                    self._bad_note = f"the file with the notes cannot be read: {error.strerror}"
-            self._advance()
+                    self._cursor.bad = f"the file with the notes cannot be read: {error.strerror}"
             try:
                 whole = self._walk()
             except FileNotFoundError:
@@ -152,29 +147,6 @@ class StreamWalk:
             self._judge_end()
         elif self._pending is not None and not self.findings:
             self._settle()
-
-    def _advance(self) -> None:
-        """Go to the next note. Notes that are bad in form end them."""
-        self._note = None
-        for data, whole in self._note_source:
-            if not whole:
-                self._torn_notes = True
-                return
-            self._note_number += 1
-            try:
-                note = read_note(data)
-            except LedgerError as error:
-                self._bad_note = self._bad_note or f"note {self._note_number}: {error.message}"
-                return
-            if note.origin != origin_of(self.ledger, self.stream):
-                self._bad_note = self._bad_note or f"note {self._note_number} is of another tree"
-                return
-            if note.size <= self._last_note:
-                self._bad_note = self._bad_note or f"note {self._note_number} is out of order"
-                return
-            self._last_note = note.size
-            self._note = note
-            return
 
     def _walk(self) -> bool:
         """Take the records; False at the first bad one."""
@@ -212,40 +184,50 @@ class StreamWalk:
 
     def _take(self, data: bytes) -> bool:
         """Take lines of one segment; False at the first that is not the next record."""
-        begin = size = self.size
-        leaves: list[bytes] = []
-        append = leaves.append
-        before, last = self.hash.encode(), self._time
-        stop, end, ended = self._next_stop(), self._end_size, self.closed or self._sealed
-        try:
-            for event, seq, prev, stated, digits, digest, time in self._scan.many(data):
-                if prev != before or stated != digits or seq != b"%d" % size:
-                    self.size, self.hash, self._time = size, before.decode(), last
-                    return self._break()
-                if time < last or ended or size == end or not size or event in _FRAME:
-                    self.size, self.hash, self._time = size, before.decode(), last
-                    if not self._fits(event, time, data.split(b"\n")[size - begin]):
-                        return False
-                    ended = self.closed or self._sealed
-                append(digest)
-                size += 1
-                before, last = digits, time
-                if size == stop:
-                    self.size, self.hash = size, before.decode()
-                    self._tree.extend(leaves)
-                    leaves.clear()
-                    if not self._compare():
-                        return False
-                    stop = self._next_stop()
-        except LedgerError as error:
-            self.size, self.hash, self._time = size, before.decode(), last
-            return self._find("edited", size, error.message, at=True)
-        self._tree.extend(leaves)
-        self.size, self.hash, self._time = size, before.decode(), last
+        place = 0
+        while place < len(data):
+            if self.size and not self.closed and not self._sealed:
+                run = self._scan.run(data[place:], self.hash.encode(), self.size, self._time)
+                if run is None or self.size <= self._end_size < self.size + len(run.leaves):
+                    return all(map(self._take_one, data[place:].split(b"\n")[:-1]))
+                if not self._take_run(run):
+                    return False
+                place += run.length
+            if place < len(data):
+                end = data.index(b"\n", place)
+                if not self._take_one(data[place:end]):
+                    return False
+                place = end + 1
         return True
 
+    def _take_run(self, run: Run) -> bool:
+        begin, end, done = self.size, self.size + len(run.leaves), 0
+        while self.size < end:
+            stop = self._next_stop()
+            self.size = stop if self.size < stop < end else end
+            self._tree.extend(run.leaves[done : self.size - begin])
+            done = self.size - begin
+            self.hash = run.hashes[done - 1].decode()
+            if self.size == stop and not self._compare():
+                return False
+        self._time = run.time
+        return True
+
+    def _take_one(self, line: bytes) -> bool:
+        try:
+            event, seq, prev, stated, digits, digest, time = self._scan(line)
+        except LedgerError as error:
+            return self._find("edited", self.size, error.message, at=True)
+        if prev != self.hash.encode() or stated != digits or seq != b"%d" % self.size:
+            return self._break()
+        if not self._fits(event, time, line):
+            return False
+        self._tree.append(digest)
+        self.size, self.hash, self._time = self.size + 1, digits.decode(), time
+        return self.size != self._next_stop() or self._compare()
+
     def _next_stop(self) -> int:
-        stops = [self._note.size] if self._note is not None else []
+        stops = [self._cursor.note.size] if self._cursor.note is not None else []
         if self._claimed < len(self._claims):
             stops.append(self._claims[self._claimed].size)
         return min(stops, default=_NEVER)
@@ -301,12 +283,11 @@ class StreamWalk:
         """Compare the tree with the note and the claims for this size. False to stop here."""
         root = self._tree.root()
         signed = False
-        while self._note is not None and self._note.size == self.size:
-            note = self._note
+        while (note := self._cursor.note) is not None and note.size == self.size:
             if not self._compare_note(note, root):
                 return False
             signed = signed or (note.root == root and self.signed == self.size)
-            self._advance()
+            self._cursor.advance()
         while self._claimed < len(self._claims) and self._claims[self._claimed].size == self.size:
             claim = self._claims[self._claimed]
             self._claimed += 1
@@ -375,9 +356,9 @@ class StreamWalk:
         """Give the sizes and roots that notes and claims have after the last good record."""
         for claim in self._claims[self._claimed :]:
             yield claim.size, claim.root
-        while self._note is not None:
-            yield self._note.size, self._note.root
-            self._advance()
+        while (note := self._cursor.note) is not None:
+            yield note.size, note.root
+            self._cursor.advance()
 
     def _torn(self, piece: Piece) -> bool:
         rest = len(piece.rest)
@@ -396,7 +377,7 @@ class StreamWalk:
         if self._pending is not None:
             self._settle()
             return
-        note, claim = self._note, self._claims[self._claimed] if self._claimed < len(self._claims) else None
+        note, claim = self._cursor.note, self._claims[self._claimed] if self._claimed < len(self._claims) else None
         listed = self._last_segment >= self.segments
         if listed or (self._sealed and (note is not None or claim is not None)):
             self._find("deleted", self.size, f"segment {self.segments} is gone")
@@ -408,37 +389,14 @@ class StreamWalk:
             what = "a signed note" if good else "a note that nobody signed"
             message = f"{what} has {note.size} records, the stream has {self.size}"
             self._find("truncated" if good else "checkpoint", self.size, message)
-        elif self._bad_note is not None:
-            self._find("checkpoint", self._vouched(), self._bad_note)
+        elif self._cursor.bad is not None:
+            self._find("checkpoint", self._vouched(), self._cursor.bad)
         elif self.facts is not None:
-            self._judge_state(self.facts)
-
-    def _judge_state(self, facts: Facts) -> None:
-        end = facts.end
-        if self.size > 1 and not self.signed:
-            # Record 0 is signed before there is a second one.
-            self._find("checkpoint", 0, "the file with the notes is gone or holds none")
-        elif end is not None and end.closed:
-            if self.signed < self.size or not self.closed:
-                self._find(
-                    "unsealed", self.signed, f"the stream is closed, but its last note has {self.signed} records"
-                )
-            elif self._torn_notes:
-                self._find("checkpoint", self.size, "bytes that are no note stand after the last note")
-        elif end is not None and end.state == "ended" and self.signed < self.size - end.unsigned:
-            self._find("checkpoint", self.signed, f"the notes after {self.signed} records are gone")
-        elif end is not None and end.state == "ended":
-            message = (
-                f"its writer died; the index vouches for its {self.size} records, of which {self.signed} are signed"
+            wrong, known = judge_state(
+                self.stream, self.facts, self.size, self.signed, closed=self.closed, torn=self._cursor.torn
             )
-            self.notes.append(Finding("recovered", self.stream, self.signed, None, message))
-        elif end is not None:
-            message = f"the index says since its recovery that the stream is {end.state}"
-            self._find("deleted" if end.state == "missing" else "unreadable", None, message)
-        else:
-            unsigned = self.size - self.signed
-            message = f"the stream is open, or its writer died; {unsigned} records come after its last note"
-            self.notes.append(Finding("open" if self.size else "empty", self.stream, self.size, None, message))
+            self.findings += wrong
+            self.notes += known
 
     def _find(self, kind: str, seq: int | None, message: str, *, at: bool = False) -> bool:
         """Add a finding; ``at`` when it stands in the line that is next. Always gives False."""
