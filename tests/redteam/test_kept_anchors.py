@@ -215,10 +215,25 @@ def test_record_an_anchor_that_never_was(scene: AnchoredLedger) -> None:
     """
     entry = next(r.entry for _, r in read_records(scene.directory) if r.entry.attrs.get("kind") == "rfc3161")
     origin = str(entry.attrs["origin"])
-    changes = ({"origin": origin[:-1]}, {"token_sha256": b64encode(bytes(8)).decode()}, {"kind": "witness"})
+    other = origin.replace(f"/{scene.verify().ledger}/", f"/{'0' * 16}/")
+    changes = (
+        {"origin": origin[:-1]},
+        {"origin": other},
+        {"token_sha256": b64encode(bytes(8)).decode()},
+        {"kind": "witness"},
+    )
     false = [
         scene.ledger.append(type(entry)(event=entry.event, outcome=entry.outcome, attrs={**entry.attrs, **change})).seq
         for change in changes
     ]
     scene.ledger.checkpoint()
     assert missing(scene) == false
+
+
+def test_put_another_witness_in_the_place_of_one(scene: AnchoredLedger) -> None:
+    """The name of the witness below a note is replaced by another one; the note stays as it is.
+
+    The ledger says who signed: `anchor` names the record.
+    """
+    scene.cosigned.write_bytes(scene.cosigned.read_bytes().replace(b"witness.corp.example", b"nobody.corp.example"))
+    assert missing(scene) == records_about(scene, "witness", scene.stream)
