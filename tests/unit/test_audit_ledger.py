@@ -19,6 +19,7 @@ from pathlib import Path
 import pytest
 from tests.unit.ledgers import check, child, heads, records_of
 
+from cedarbox.audit.checkpoint import read_note, whole_notes
 from cedarbox.audit.clock import Clock
 from cedarbox.audit.ledger import CHECKPOINT_RECORDS, Ledger
 from cedarbox.audit.read import read_records
@@ -329,6 +330,28 @@ def test_a_step_of_the_clock_is_recorded(directory: Path) -> None:
     assert [item.time for item in written] == sorted(item.time for item in written)
     assert abs(int(str(written[2].entry.attrs["offset_ns"])) - 3_600_000_000_000) < 1_000_000
     assert verify_ledger(directory).ok
+
+
+@pytest.mark.parametrize("by_s", [-3600, 3600])
+def test_a_step_of_the_clock_while_a_stream_opens_comes_after_its_first_record(directory: Path, by_s: int) -> None:
+    ticks = iter(range(10**18, 10**19, 1000))
+    step = [0]
+    clock = Clock(lambda: next(ticks) + step[0], lambda: next(ticks))
+    step[0] = by_s * 1_000_000_000
+    with Ledger.open(directory, clock=clock) as ledger:
+        ledger.append(Entry(event="outcome"))
+    opened, stepped, *rest = records_of(ledger.path)
+    assert [item.entry.event for item in (opened, stepped, *rest)] == [
+        *("ledger.opened", "clock.stepped", "outcome", "ledger.closed")
+    ]
+    assert opened.time == stepped.time <= rest[0].time
+    assert abs(int(str(stepped.entry.attrs["by_ns"])) - step[0]) < 1_000_000
+    report = verify_ledger(directory)
+    assert (report.findings, report.notes) == ((), ())
+    assert {1, 2} <= {
+        read_note(note).size for note in whole_notes((directory / f"{ledger.stream}.checkpoints").read_bytes())[0]
+    }
+    assert check(directory)
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o660])

@@ -14,7 +14,9 @@ class Finding:
     Args:
         kind: ``edited``, ``deleted``, ``reordered``, ``truncated``, ``spliced``, ``forked``, ``replayed``,
             ``resigned``, ``rewritten``, ``torn``, ``unsealed``, ``time``, ``key``, ``checkpoint``, ``foreign`` or
-            ``unreadable``; of notes ``open``, ``recovered``, ``unsigned``, ``torn``, ``empty`` or ``key``.
+            ``unreadable``; ``anchor``: what the record says that an anchor gave is gone, or cannot be used;
+            ``stamp``: a time stamp that does not hold; of notes ``open``, ``recovered``, ``unsigned``, ``torn``,
+            ``empty``, ``key`` or ``stamp``.
         stream: Id of the stream, or ``index``.
         seq: Sequence number of the first bad record, when it can be told.
         line: Its line in its file, from 1, when it can be told.

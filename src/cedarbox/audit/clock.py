@@ -4,6 +4,7 @@ The times of a stream come from the wall clock of the host. The clock that runs 
 step of the wall clock from time that passed. When the wall clock steps by more than a second, the ledger writes a
 ``clock.stepped`` record. After a step back the times go on from the last one: ``offset_ns`` of the last
 ``clock.stepped`` record of the stream is what was added, so ``time - offset_ns`` is what the wall clock said.
+The first record of a stream is always ``ledger.opened``: a step before it is recorded right after it.
 Below a second the time stands still until the wall clock has caught up, without a record.
 """
 

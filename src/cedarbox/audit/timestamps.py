@@ -35,8 +35,8 @@ from rfc3161_client import (
 )
 
 from cedarbox.audit.anchoring import Anchored, AnchorError
-from cedarbox.audit.checkpoint import read_note, whole_notes
-from cedarbox.audit.files import checkpoints_path
+from cedarbox.audit.checkpoint import origin_of, read_note, whole_notes
+from cedarbox.audit.files import INDEX, checkpoints_path, is_stream_id
 from cedarbox.audit.record import format_time
 from cedarbox.audit.target import read_pem, tls_context
 from cedarbox.errors import ConfigurationError, LedgerError
@@ -72,8 +72,8 @@ class Problem:
     """Something that is wrong with a time stamp.
 
     Args:
-        kind: ``unreadable``; ``stamp``: it does not hold; ``forked``: the ledger has another checkpoint of that size;
-            ``truncated``: the ledger has no checkpoint of that size.
+        kind: ``unreadable``; ``foreign``: the file is of no stream; ``stamp``: it does not hold; ``forked``: the ledger
+            has another checkpoint of that size; ``truncated``: the ledger has no checkpoint of that size.
         stream: Id of the stream, or ``index``.
         line: Line in the file of stamps, from 1; None for the file.
         message: What is wrong, in one line.
@@ -166,7 +166,7 @@ class TimestampAnchor:
         return content
 
 
-def check(ledger: Path, anchors: Path, *, ca_file: Path) -> Stamps:
+def check(ledger: Path, anchors: Path, *, ca_file: Path, ledger_id: str | None = None) -> Stamps:
     """Check the time stamps of a ledger, without a network.
 
     That a checkpoint is signed and fits the records is for `cedarbox.audit.verify_ledger` to say; `Stamp.note` can be
@@ -176,6 +176,7 @@ def check(ledger: Path, anchors: Path, *, ca_file: Path) -> Stamps:
         ledger: The ledger directory.
         anchors: The directory with the files of stamps; `cedarbox.audit.anchoring.anchors_of` gives the usual one.
         ca_file: PEM file of the authorities that may vouch for the server.
+        ledger_id: Id of the ledger that the checkpoints must be of; None for any.
 
     Raises:
         ConfigurationError: The file of authorities cannot be used.
@@ -189,6 +190,9 @@ def check(ledger: Path, anchors: Path, *, ca_file: Path) -> Stamps:
     stamps: list[Stamp] = []
     problems: list[Problem] = []
     for path in paths:
+        if path.stem != INDEX and not is_stream_id(path.stem):
+            problems.append(Problem("foreign", ascii(path.stem).strip("'"), None, "the time stamps are of no stream"))
+            continue
         try:
             lines = _read(path).split(b"\n")
             notes = _notes(checkpoints_path(ledger, path.stem))
@@ -199,7 +203,7 @@ def check(ledger: Path, anchors: Path, *, ca_file: Path) -> Stamps:
             if not line and number == len(lines):
                 continue
             try:
-                stamp = _stamp(path.stem, line, authorities)
+                stamp = _stamp(path.stem, line, authorities, ledger_id)
             except LedgerError as error:
                 problems.append(Problem("stamp", path.stem, number, error.message))
                 continue
@@ -217,7 +221,7 @@ def _compare(stamp: Stamp, line: int, notes: dict[int, set[bytes]]) -> list[Prob
     return []
 
 
-def _stamp(stream: str, line: bytes, authorities: Sequence[x509.Certificate]) -> Stamp:
+def _stamp(stream: str, line: bytes, authorities: Sequence[x509.Certificate], ledger: str | None) -> Stamp:
     try:
         fields: Any = orjson.loads(line)
         if not isinstance(fields, dict) or fields.keys() != _KEYS:
@@ -233,6 +237,8 @@ def _stamp(stream: str, line: bytes, authorities: Sequence[x509.Certificate]) ->
         raise LedgerError("what it says of itself is not what was stamped")
     if head.origin.rsplit("/", 1)[-1] != stream:
         raise LedgerError("the checkpoint is of another stream")
+    if ledger is not None and head.origin != origin_of(ledger, stream):
+        raise LedgerError("the checkpoint is of another ledger")
     return Stamp(stream, head.size, expected[3], note)
 
 

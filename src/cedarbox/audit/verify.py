@@ -15,7 +15,8 @@ so whatever a thief of today's key did to the past. What cannot, without an anch
   the death of its writer until the next one opens the ledger.
 
 For those, keep notes elsewhere and give them as ``anchors``: of a tree that is smaller than an anchor, the verifier
-says ``truncated``; of one that has another root, ``forked``.
+says ``truncated``; of one that has another root, ``forked``. So do the notes that witnesses signed and those with a
+time stamp that holds, in a directory that is kept elsewhere (`cedarbox.audit.kept`).
 
 Memory is bounded by the index, about a kilobyte for each stream, and two megabytes for the stream at hand; a line may
 have up to 16 MiB.
@@ -24,12 +25,11 @@ have up to 16 MiB.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Literal
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
@@ -41,6 +41,7 @@ from cedarbox.audit.files import (
     INDEX,
     STREAM,
     checkpoints_path,
+    index_path,
     is_segment,
     is_stream_id,
     segment_of,
@@ -48,68 +49,15 @@ from cedarbox.audit.files import (
     stream_of,
 )
 from cedarbox.audit.index_walk import IndexWalk, ledger_in
+from cedarbox.audit.kept import Kept, Said, anchored_in, read_kept
 from cedarbox.audit.keys import PUBLIC_NAME, find_public_key, load_public_key
 from cedarbox.audit.lines import whole_lines
+from cedarbox.audit.report import Head, Report, Stamped
 from cedarbox.audit.walk import StreamWalk
 from cedarbox.ed25519 import raw_key
-from cedarbox.errors import LedgerError
+from cedarbox.errors import ConfigurationError, LedgerError
 
-__all__ = ["Finding", "Head", "Report", "verify_ledger"]
-
-
-@dataclass(frozen=True, slots=True)
-class Head:
-    """The last good record of a stream.
-
-    Args:
-        stream: Id of the stream.
-        seq: Sequence number of the record.
-        hash: Hash of the record.
-        signed: Number of records under the last good note.
-        closed: Whether the stream ends with ``ledger.closed``.
-    """
-
-    stream: str
-    seq: int
-    hash: str
-    signed: int
-    closed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Report:
-    """What a verification came to.
-
-    Args:
-        ok: True when there are no findings.
-        streams: Number of streams.
-        records: Number of good records in them; those of the index are not counted.
-        checkpoints: Number of good notes of the streams.
-        findings: What is wrong: of the index first, then by stream.
-        notes: What is worth knowing and not wrong, such as a stream that is open or whose writer died.
-        heads: The last good record of each stream.
-        public_key: The file of the public key.
-        key_source: ``given`` by the caller, or found ``beside`` the ledger, where whoever changed the ledger could
-            have changed it too.
-        ledger: Id of the ledger; empty when it cannot be told.
-        index_records: Number of good records in the index.
-        index_checkpoints: Number of good notes of the index, which is the number of keys that signed it.
-        anchors: Number of notes that were given as anchors and are of this ledger.
-    """
-
-    ok: bool
-    streams: int
-    records: int
-    checkpoints: int
-    findings: tuple[Finding, ...]
-    notes: tuple[Finding, ...]
-    heads: tuple[Head, ...]
-    public_key: str
-    key_source: Literal["given", "beside"]
-    ledger: str = ""
-    index_records: int = 0
-    index_checkpoints: int = 0
-    anchors: int = 0
+__all__ = ["Finding", "Head", "Report", "Stamped", "verify_ledger"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,6 +70,7 @@ class _Task:
     facts: Facts | None
     anchors: tuple[Claim, ...]
     last_segment: int
+    anchored: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,6 +88,7 @@ class _Walked:
     index_seq: int
     findings: tuple[Finding, ...]
     notes: tuple[Finding, ...]
+    anchored: tuple[Said, ...]
 
 
 @dataclass(slots=True)
@@ -155,6 +105,8 @@ def verify_ledger(
     *,
     public_key: Path | str | None = None,
     anchors: Sequence[Path | str] = (),
+    kept: Path | str | None = None,
+    timestamp_ca: Path | str | None = None,
     jobs: int = 1,
     progress: Callable[[int], object] | None = None,
 ) -> Report:
@@ -165,6 +117,9 @@ def verify_ledger(
         public_key: The public key that you trust (PEM): the first one of the ledger, or a later one that it handed
             over to. Default: the one beside the directory, else inside.
         anchors: Files of notes of this ledger that were kept elsewhere.
+        kept: The directory with what anchors gave, kept elsewhere; None for none. Whatever the ledger says to be in it
+            must be there.
+        timestamp_ca: Authorities (PEM) that may vouch for the time-stamp server; None to check no time stamp.
         jobs: How many processes share the streams.
         progress: Told how many bytes of the streams were read since it was told last.
 
@@ -173,21 +128,27 @@ def verify_ledger(
 
     Raises:
         LedgerError: There is no ledger, it is of an older format, or there is no usable public key or anchor.
+        ConfigurationError: ``timestamp_ca`` cannot be used, or is given without ``kept``.
     """
+    if timestamp_ca is not None and kept is None:
+        raise ConfigurationError("there are authorities but no time stamps", hint="give the directory of the anchors")
     place = Path(directory)
     listing = _list(place)
     key_path = find_public_key(place) if public_key is None else Path(public_key)
     key = load_public_key(key_path)
     ledger = ledger_in(place) or ledger_id(raw_key(key))
     claims = read_anchors([Path(path) for path in anchors], ledger)
+    given = None if kept is None else read_kept(Path(kept), ledger, place, _path(timestamp_ca))
+    for stream, each in () if given is None else given.claims.items():
+        claims.setdefault(stream, []).extend(each)
     index = _index(place, key, claims)
     listing = _list(place)
-    walks = _walk_all(_tasks(place, index, listing, claims), jobs, progress)
+    walks = _walk_all(_tasks(place, index, listing, claims, anchored=given is not None), jobs, progress)
     unsure = {walk.stream for walk in walks if _newer(walk, index)}
     if unsure:
         # A stream, or a segment, that was begun after the index was read: the index names it before it has records.
         index = _index(place, key, claims)
-        tasks = _tasks(place, index, listing, claims)
+        tasks = _tasks(place, index, listing, claims, anchored=given is not None)
         again = {walk.stream: walk for walk in _walk_all([task for task in tasks if task.stream in unsure], 1, None)}
         # Meanwhile there may be more segments; the index must name those that were there before it was read.
         walks = [replace(again[walk.stream], segment=walk.segment) if walk.stream in again else walk for walk in walks]
@@ -195,6 +156,12 @@ def verify_ledger(
     findings += _missing(place, index, listing, claims, {walk.stream for walk in walks})
     for walk in walks:
         findings += _judged(walk, index)
+    stamped: tuple[Stamped, ...] = ()
+    if given is not None:
+        named = {finding.stream for finding in findings}
+        stamped = given.stamped({INDEX, *(walk.stream for walk in walks if not walk.findings)} - named)
+        findings += _compared(place, given, walks, index, named)
+        index.notes += given.notes()
     return Report(
         not findings,
         len(walks),
@@ -209,7 +176,25 @@ def verify_ledger(
         index.size,
         index.good_notes,
         sum(len(each) for each in claims.values()),
+        0 if given is None else given.cosigned,
+        0 if given is None else len(given.stamps),
+        stamped,
     )
+
+
+def _path(path: Path | str | None) -> Path | None:
+    return None if path is None else Path(path)
+
+
+def _compared(
+    place: Path, kept: Kept, walks: Sequence[_Walked], index: IndexWalk, named: set[str]
+) -> Iterator[Finding]:
+    """Give what is wrong with the anchors, and what they say against a stream for which nothing was found."""
+    yield from (finding for finding in kept.disputed if finding.stream not in named)
+    yield from kept.findings
+    said = list(anchored_in(lambda number: None if number else index_path(place), INDEX, index.size))
+    yield from kept.missing([*said, *(each for walk in walks for each in walk.anchored)])
+    yield from kept.empty()
 
 
 def _index(place: Path, key: Ed25519PublicKey, claims: Mapping[str, list[Claim]]) -> IndexWalk:
@@ -258,9 +243,11 @@ def _stranger(name: str, message: str) -> Finding:
     return Finding("foreign", ascii(name.rpartition(".")[0]).strip("'"), None, None, message)
 
 
-def _tasks(place: Path, index: IndexWalk, listing: _Listing, claims: Mapping[str, list[Claim]]) -> list[_Task]:
+def _tasks(
+    place: Path, index: IndexWalk, listing: _Listing, claims: Mapping[str, list[Claim]], *, anchored: bool
+) -> list[_Task]:
     return [
-        _Task(place, stream, index.ledger, index.streams.get(stream), tuple(claims.get(stream, ())), last)
+        _Task(place, stream, index.ledger, index.streams.get(stream), tuple(claims.get(stream, ())), last, anchored)
         for stream, last in sorted(listing.segments.items())
     ]
 
@@ -310,6 +297,7 @@ def _walk(task: _Task, progress: Callable[[int], object] | None = None) -> _Walk
         walk.index_seq,
         tuple(walk.findings),
         tuple(walk.notes),
+        tuple(anchored_in(walk.path_of, task.stream, walk.size)) if task.anchored else (),
     )
 
 

@@ -88,6 +88,9 @@ class StreamWriter:
     def begin(self, opened: Record) -> None:
         """Write the first record, which names the record of the index about this stream, and sign it.
 
+        The wall clock may have stepped since the clock was made. That is recorded after it, under a note of its own:
+        a stream begins with ``ledger.opened``, and that is signed before anything follows.
+
         Raises:
             LedgerError: The disk failed.
         """
@@ -100,8 +103,12 @@ class StreamWriter:
             "public_key": shown_key(self._key.public_key()),
             "index": {"seq": opened.seq, "hash": opened.hash},
         }
-        self.append([Entry(event="ledger.opened", attrs=attrs)])
+        now, step = self._clock.now()
+        self._write_records([(Entry(event="ledger.opened", attrs=attrs), now)])
         self.checkpoint()
+        if step is not None:
+            self._write_records([(step.entry(), now)])
+            self.checkpoint()
 
     def append(self, entries: Sequence[Entry]) -> list[Record | LedgerError]:
         """Write entries and wait until they are on the disk.
@@ -115,31 +122,16 @@ class StreamWriter:
         Raises:
             LedgerError: The disk failed. None of the entries is in the stream, and nothing may be appended any more.
         """
-        results: list[Record | LedgerError] = []
-        lines: list[bytes] = []
-        digests: list[bytes] = []
-        seq, prev = self._tree.size, self._prev
+        timed: list[tuple[Entry, int]] = []
+        wanted: list[int] = []
         for entry in entries:
             now, step = self._clock.now()
-            wanted = [entry] if step is None else [step.entry(), entry]
-            for item in wanted:
-                try:
-                    record, line, digest = seal(item, seq, format_time(now), prev)
-                    _check_length(line, MAX_ENTRY_BYTES if seq else MAX_LINE_BYTES)
-                except LedgerError as error:
-                    results.append(error)
-                    continue
-                if item is entry:
-                    results.append(record)
-                lines.append(line)
-                digests.append(digest)
-                seq, prev = seq + 1, record.hash
-        if lines:
-            self._write(self._file, b"".join(lines))
-        for digest in digests:
-            self._tree.append(digest)
-        self._prev = prev
-        return results
+            if step is not None:
+                timed.append((step.entry(), now))
+            wanted.append(len(timed))
+            timed.append((entry, now))
+        results = self._write_records(timed)
+        return [results[place] for place in wanted]
 
     def checkpoint(self) -> None:
         """Sign the tree head of all records and wait until that is on the disk. Nothing to do when it is signed.
@@ -194,6 +186,30 @@ class StreamWriter:
         """Close the files and give up the locks."""
         while self._files:
             self._files.pop().close()
+
+    def _write_records(self, entries: Sequence[tuple[Entry, int]]) -> list[Record | LedgerError]:
+        """Write entries with their times, as `append` does."""
+        results: list[Record | LedgerError] = []
+        lines: list[bytes] = []
+        digests: list[bytes] = []
+        seq, prev = self._tree.size, self._prev
+        for entry, now in entries:
+            try:
+                record, line, digest = seal(entry, seq, format_time(now), prev)
+                _check_length(line, MAX_ENTRY_BYTES if seq else MAX_LINE_BYTES)
+            except LedgerError as error:
+                results.append(error)
+                continue
+            results.append(record)
+            lines.append(line)
+            digests.append(digest)
+            seq, prev = seq + 1, record.hash
+        if lines:
+            self._write(self._file, b"".join(lines))
+        for digest in digests:
+            self._tree.append(digest)
+        self._prev = prev
+        return results
 
     def _tell_index(self, entry: Entry) -> None:
         with self._index.locked() as index:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import Annotated
@@ -35,16 +37,43 @@ def verify(
         list[Path] | None,
         typer.Option(readable=False, help="Notes that were kept elsewhere; repeatable."),
     ] = None,
+    anchors: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="Directory with the time stamps and cosigned notes of the ledger (NAME.anchors), from a place that"
+            " whoever has the ledger cannot write to. None by default: the one beside the ledger is in the same hands.",
+        ),
+    ] = None,
+    timestamp_ca: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Authorities (PEM) of the time-stamp server; checks the time stamps."),
+    ] = None,
     jobs: Annotated[int, typer.Option(min=1, help="Processes that share the streams.")] = 1,
     as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
     """Check every record, the chains, and the signatures from the first key on. The ledger may be in use.
 
+    Notes that were kept elsewhere show that nothing was cut off or written again. With --anchors, whatever the ledger
+    says that an anchor gave must be in that directory: copy the ledger first, then the directory.
+
     Exit code 0: nothing found. 1: something was changed, and the first such place is named. 2: no ledger there.
 
-    Example: cedarbox audit verify .cedarbox/ledger --public-key auditor/ledger.pub --anchor auditor/index.checkpoints
+    Example: cedarbox audit verify .cedarbox/ledger --public-key auditor/ledger.pub --anchors auditor/ledger.anchors
+    --timestamp-ca auditor/stamps.pem
     """
-    report = _verified(directory, public_key, anchor or [], jobs)
+    if timestamp_ca is not None and anchors is None:
+        raise ConfigurationError("--timestamp-ca is given without --anchors", hint="give --anchors DIRECTORY")
+    check = partial(
+        verify_ledger,
+        directory,
+        public_key=public_key,
+        anchors=anchor or [],
+        kept=anchors,
+        timestamp_ca=timestamp_ca,
+        jobs=jobs,
+    )
+    report = _verified(directory, check)
     console = Console(highlight=False, markup=False, soft_wrap=True)
     if as_json:
         console.print(orjson.dumps(dataclasses.asdict(report)).decode())
@@ -96,21 +125,15 @@ def _put(data: bytes, output: Path | None) -> None:
     typer.echo(f"{output}: written")
 
 
-def _verified(directory: Path, public_key: Path | None, anchors: list[Path], jobs: int) -> Report:
+def _verified(directory: Path, check: Callable[..., Report]) -> Report:
     console = Console(stderr=True)
     if not console.is_terminal or not directory.is_dir():
-        return verify_ledger(directory, public_key=public_key, anchors=anchors, jobs=jobs)
+        return check()
     columns = (BarColumn(), DownloadColumn(), TransferSpeedColumn(), TimeRemainingColumn())
     total = sum(path.lstat().st_size for path in stream_files(directory))
     with Progress(TextColumn("verifying"), *columns, console=console, transient=True) as progress:
         task = progress.add_task("verify", total=total)
-        return verify_ledger(
-            directory,
-            public_key=public_key,
-            anchors=anchors,
-            jobs=jobs,
-            progress=lambda count: progress.advance(task, count),
-        )
+        return check(progress=lambda count: progress.advance(task, count))
 
 
 def _show(report: Report, console: Console) -> None:
@@ -122,8 +145,14 @@ def _show(report: Report, console: Console) -> None:
         console.print(f"note: stream {note.stream}: {note.message}")
     if report.key_source == "beside":
         console.print("note: the key was found beside the ledger; give --public-key from a place you trust")
+    for tree in report.stamped:
+        text = f"stamped: stream {tree.stream}: records up to {tree.oldest_size - 1} existed at {tree.oldest_time}"
+        if tree.stamps > 1:
+            text += f", records up to {tree.newest_size - 1} at {tree.newest_time}"
+        console.print(f"{text}, says the time-stamp server")
     counts = (
         f"{report.records} records, {report.streams} streams, {report.checkpoints} signed checkpoints, "
         f"{report.index_checkpoints} keys handed over, {report.anchors} anchors"
+        f" ({report.cosigned} cosigned notes, {report.stamps} time stamps)"
     )
     console.print(f"{'the ledger verifies' if report.ok else 'THE LEDGER DOES NOT VERIFY'}: {counts}")
