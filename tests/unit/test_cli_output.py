@@ -14,8 +14,9 @@ from typer.testing import CliRunner
 from cedarbox.audit import Entry, Ledger
 from cedarbox.cli import app
 from cedarbox.collector.store import FILE_NAME
-from cedarbox.errors import CedarboxError, LedgerError
+from cedarbox.errors import CedarboxError, ConfigurationError, LedgerError
 from cedarbox.files import write_file, write_new
+from cedarbox.settings import load_settings
 
 
 @pytest.fixture
@@ -145,3 +146,10 @@ def test_a_path_that_names_no_file_is_an_error_of_the_output() -> None:
             write_file(path, b"", 0o600)
         with pytest.raises(OSError, match="Invalid argument"):
             write_new(path, b"", 0o600)
+
+
+def test_a_table_in_the_environment_that_is_no_json_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("CEDARBOX_OTLP__HEADERS", "authorization=secret")
+    with pytest.raises(ConfigurationError, match="CEDARBOX_OTLP__HEADERS: the value is not JSON") as caught:
+        load_settings()
+    assert "secret" not in str(caught.value)
