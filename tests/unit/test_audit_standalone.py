@@ -256,7 +256,7 @@ def test_the_verifier_runs_without_anything_but_python(tmp_path: Path) -> None:
     assert run(script, "ledger", directory, "--public-key", script).returncode == 2
     for arguments in (["ledger", directory], ["proof", proof]):
         with Path("/dev/full").open("w", encoding="utf-8") as full:
-            command = [sys.executable, "-I", "-S", script, *arguments, "--public-key", trusted]
+            command = [sys.executable, "-I", "-S", *map(str, [script, *arguments]), "--public-key", str(trusted)]
             lost = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
         assert (lost.returncode, lost.stderr) == (2, b"")
     (directory / "\x1b[31m\u202e.jsonl").write_bytes(b"x\n")
