@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from cedarbox.text import printable
+
 __all__ = [
     "BundleError",
     "CanonicalizationError",
@@ -32,10 +34,14 @@ class CedarboxError(Exception):
     """
 
     def __init__(self, message: str, *, hint: str = "") -> None:
-        # Text of a guest or a model may hold unpaired surrogates, which no stream could print.
-        self.message = " ".join(message.encode("utf-8", "backslashreplace").decode().split())
-        self.hint = " ".join(hint.split())
+        self.message, self.hint = _one_line(message), _one_line(hint)
         super().__init__(f"{self.message}; {self.hint}" if self.hint else self.message)
+
+
+def _one_line(text: str) -> str:
+    # Text of a guest, of a model or the name of a file may hold unpaired surrogates, which no stream could print, and
+    # control characters, which would drive the terminal of whoever reads it.
+    return printable(" ".join(text.encode("utf-8", "backslashreplace").decode().split()))
 
 
 class ConfigurationError(CedarboxError):

@@ -5,6 +5,7 @@ What every part of cedarbox that keeps something on this host's disk stands on; 
 
 from __future__ import annotations
 
+import errno
 import os
 import secrets
 import stat
@@ -60,7 +61,7 @@ def replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
     Raises:
         OSError: It cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft = _draft(path)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
@@ -71,6 +72,17 @@ def replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
     finally:
         draft.unlink(missing_ok=True)
     sync_directory(path.parent)
+
+
+def _draft(path: Path) -> Path:
+    """Give a name beside a file for what is not whole yet.
+
+    Raises:
+        OSError: The path cannot name a file.
+    """
+    if not path.name or "\0" in str(path):
+        raise OSError(errno.EINVAL, os.strerror(errno.EINVAL), str(path))
+    return path.with_name(f".{path.name}.{secrets.token_hex(4)}")
 
 
 def write_file(path: Path, data: bytes, mode: int) -> None:
@@ -88,7 +100,7 @@ def write_new(path: Path, data: bytes, mode: int) -> bool:
     Raises:
         OSError: It cannot be written.
     """
-    draft = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
+    draft = _draft(path)
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         write_all(descriptor, data)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import os
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
-from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict
+from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from cedarbox.audit.pace import Pace
 from cedarbox.audit.target import Target
@@ -409,10 +411,27 @@ def load_settings(path: Path | None = None, **overrides: Mapping[str, Any]) -> S
         environment = EnvSettingsSource(Settings)()
         merged = _merge(_merge(data, environment), overrides)
         return Settings(**merged)
+    except SettingsError:
+        # pydantic-settings names the section only.
+        raise ConfigurationError(
+            f"{_not_json()}: the value is not JSON", hint='a table is written like {"name": "value"}, a list like ["a"]'
+        ) from None
     except ValidationError as error:
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"{chosen} or CEDARBOX_*: {key}: {first['msg']}") from None
+
+
+def _not_json() -> str:
+    """Name the variables of the environment that may be meant: each value that a table or a list could be."""
+    names = []
+    for name, value in sorted(os.environ.items()):
+        if name.upper().startswith("CEDARBOX_"):
+            try:
+                json.loads(value)
+            except ValueError:
+                names.append(name)
+    return " or ".join(names) or "CEDARBOX_*"
 
 
 def _merge(base: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:

@@ -174,7 +174,7 @@ def test_bad_input_is_one_line(ledger: Path, arguments: list[str], said: str) ->
     with pytest.raises((ConfigurationError, LedgerError), match=said) as caught:
         run("show", ledger, *arguments)
     assert "\n" not in str(caught.value)
-    with pytest.raises(LedgerError, match="is no ledger"):
+    with pytest.raises(LedgerError, match="the ledger cannot be read: No such file"):
         run("show", ledger / "nowhere")
 
 

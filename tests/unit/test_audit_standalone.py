@@ -254,6 +254,15 @@ def test_the_verifier_runs_without_anything_but_python(tmp_path: Path) -> None:
         done = run(script, *wrong)
         assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert run(script, "ledger", directory, "--public-key", script).returncode == 2
+    for arguments in (["ledger", directory], ["proof", proof]):
+        with Path("/dev/full").open("w", encoding="utf-8") as full:
+            command = [sys.executable, "-I", "-S", *map(str, [script, *arguments]), "--public-key", str(trusted)]
+            lost = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, check=False)
+        assert (lost.returncode, lost.stderr) == (2, b"")
+    (directory / "\x1b[31m\u202e.jsonl").write_bytes(b"x\n")
+    hostile = run(script, "ledger", directory, "--public-key", trusted)
+    assert hostile.returncode == 1
+    assert hostile.stdout.removesuffix("\n").isprintable()
 
 
 def test_the_tool_of_openssl_verifies_a_note_of_the_index(shop: Workshop, tmp_path: Path) -> None:

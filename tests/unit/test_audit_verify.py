@@ -164,7 +164,7 @@ def test_what_is_no_ledger_is_an_error_and_not_good(tmp_path: Path) -> None:
     with pytest.raises(LedgerError, match="cannot be read"):
         verify_ledger(place)
     place.mkdir()
-    with pytest.raises(LedgerError, match="no ledger in this directory"):
+    with pytest.raises(LedgerError, match="there is no ledger in it"):
         verify_ledger(place)
     (place / "20261123T000931123456Z-5f0c2a9e.jsonl").write_bytes(b"")
     with pytest.raises(LedgerError, match="format 1"):

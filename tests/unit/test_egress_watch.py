@@ -68,7 +68,7 @@ def test_no_ledger_is_one_line(tmp_path: Path) -> None:
     program = [sys.executable, "-m", "cedarbox", "egress", "watch", str(tmp_path / "none")]
     done = subprocess.run(program, capture_output=True, text=True, check=False)
     assert done.returncode == 2
-    assert "is no ledger" in done.stderr
+    assert "none: the ledger cannot be read: No such file or directory" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -12,33 +12,31 @@ from itertools import groupby
 from pathlib import Path
 from typing import Final
 
-from cedarbox.audit.files import stream_files, stream_of
+from cedarbox.audit.files import INDEX, check_ledger, index_path, stream_files, stream_of
 from cedarbox.audit.query import Query
 from cedarbox.audit.record import MAX_LINE_BYTES, Record
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
-__all__ = ["INDEX", "browse", "record_files"]
-
-INDEX: Final = "index"
-"""The name of the stream that binds the others."""
+__all__ = ["browse", "record_files"]
 
 _CHUNK: Final = 64 * 1024
 _NAMED: Final = 5
 
 
-def record_files(directory: Path) -> dict[str, list[Path]]:
+def record_files(directory: Path, *, yet: bool = True) -> dict[str, list[Path]]:
     """Return the files with records by stream, each stream's in the order in which they were written.
 
+    Args:
+        directory: The ledger.
+        yet: As in `cedarbox.audit.files.check_ledger`.
+
     Raises:
-        LedgerError: There is no such directory, or it cannot be read.
+        LedgerError: There is no ledger.
     """
-    if not directory.is_dir():
-        raise LedgerError(
-            f"{directory} is no ledger", hint="name the directory that audit.directory of the settings has"
-        )
+    check_ledger(directory, yet=yet)
     found = {stream: list(paths) for stream, paths in groupby(stream_files(directory), key=stream_of)}
-    index = directory / f"{INDEX}.jsonl"
+    index = index_path(directory)
     return found | ({INDEX: [index]} if index.exists() else {})
 
 

@@ -34,6 +34,7 @@ __all__ = [
     "STREAM",
     "Appended",
     "Lock",
+    "check_ledger",
     "checkpoints_path",
     "in_use",
     "index_path",
@@ -63,6 +64,8 @@ LOCK: Final = ".lock"
 _STREAM_ID: Final = re.compile(r"[0-9]{8}T[0-9]{12}Z-[0-9a-f]{8}").fullmatch
 _SEGMENT: Final = re.compile(r"([0-9]{8}T[0-9]{12}Z-[0-9a-f]{8})\.([0-9]{6})\.jsonl").fullmatch
 _CHUNK: Final = 64 * 1024
+# What is there before the first record, or was left by one that was never written.
+_FIRST_NAMES: Final = frozenset({LOCK, "ledger.pub"})
 _FIRST_WAIT_SECONDS: Final = 0.001
 _LAST_WAIT_SECONDS: Final = 0.05
 
@@ -106,6 +109,34 @@ def segment_of(path: Path) -> int:
 def stream_of(path: Path) -> str:
     """Give the id of the stream that a file of a ledger belongs to: its name up to the first dot."""
     return path.name.split(".", 1)[0]
+
+
+def check_ledger(directory: Path, *, yet: bool = True) -> list[str]:
+    """Refuse a directory that is no ledger of this format.
+
+    Args:
+        directory: What should be one.
+        yet: It must hold something of a ledger by now. Otherwise an empty one will do, whose ledger may come.
+
+    Returns:
+        The names in it, sorted.
+
+    Raises:
+        LedgerError: It cannot be read, is of format 1, or holds nothing of a ledger.
+    """
+    try:
+        names = sorted(path.name for path in directory.iterdir())
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else "its path has a NUL"
+        message = f"{directory}: the ledger cannot be read: {reason}"
+        raise LedgerError(message, hint="name the directory of a ledger") from None
+    old = [name for name in names if name.endswith(STREAM) and is_stream_id(name.removesuffix(STREAM))]
+    if old and f"{INDEX}{STREAM}" not in names:
+        message = f"{directory}: the ledger is of format 1, which had no index ({old[0]})"
+        raise LedgerError(message, hint="read it with the version of cedarbox that wrote it")
+    if not any(name.endswith((STREAM, CHECKPOINTS)) for name in names) and (yet or not set(names) <= _FIRST_NAMES):
+        raise LedgerError(f"{directory}: there is no ledger in it", hint="name the directory of a ledger")
+    return names
 
 
 def stream_files(directory: Path) -> list[Path]:

@@ -29,13 +29,13 @@ def follow(
     Nothing is verified but the form and the hash of each line: ``verify_ledger`` does that.
 
     Args:
-        directory: Directory of the ledger; its streams may come later, the directory may not.
+        directory: Directory of the ledger; its streams may come later, even the first; the directory may not.
         every_s: Seconds between two looks.
         past: Begin with what is there already instead of with what comes.
         going_on: Asked between two looks; ends when it says False.
 
     Raises:
-        LedgerError: There is no such directory, or a line is no record.
+        LedgerError: There is no such directory, it holds something other than a ledger, or a line is no record.
     """
     for _, record in follow_streams(directory, every_s=every_s, past=past, going_on=going_on):
         yield record
@@ -63,7 +63,7 @@ def follow_streams(
         unreadable: Told each line that is no record, which is left out; None raises.
 
     Raises:
-        LedgerError: There is no such directory, or a line is no record.
+        LedgerError: There is no such directory, it holds something other than a ledger, or a line is no record.
     """
 
     def refuse(error: LedgerError) -> None:
@@ -74,7 +74,7 @@ def follow_streams(
     if last:
         yield from deque(_look(directory, query, places, told), maxlen=last)
     elif not past:
-        places |= {path: _size(path) for paths in record_files(directory).values() for path in paths}
+        places |= {path: _size(path) for paths in record_files(directory, yet=False).values() for path in paths}
     while going_on():
         yield from _look(directory, query, places, told)
         time.sleep(every_s)
@@ -85,7 +85,7 @@ def _look(
 ) -> Iterator[tuple[str, Record]]:
     looks = [
         _records(stream, path, places, unreadable)
-        for stream, paths in record_files(directory).items()
+        for stream, paths in record_files(directory, yet=False).items()
         if query.of_stream(stream)
         for path in paths
     ]

@@ -13,6 +13,7 @@ from itertools import islice
 from pathlib import Path
 
 from cedarbox.audit.claims import Facts
+from cedarbox.audit.files import INDEX, check_ledger
 from cedarbox.audit.index_walk import IndexWalk
 from cedarbox.audit.keys import find_public_key, load_public_key
 from cedarbox.audit.merkle import inclusion_path
@@ -36,7 +37,7 @@ def prove_record(
     Args:
         directory: The ledger.
         seq: Sequence number of the record.
-        stream: Its stream; it may be left out when the ledger has one only.
+        stream: Its stream, or the part of its id behind the dash; it may be left out when the ledger has one only.
         public_key: The public key that you trust (PEM). Default: the one beside the directory, else inside.
 
     Returns:
@@ -46,6 +47,7 @@ def prove_record(
         LedgerError: There is no such record, nothing signed covers it yet, or the ledger does not verify up to there.
     """
     place = Path(directory)
+    check_ledger(place)
     key = load_public_key(find_public_key(place) if public_key is None else Path(public_key))
     index = IndexWalk(place, key)
     index.run()
@@ -84,9 +86,14 @@ def _name(index: IndexWalk, stream: str | None) -> str:
     if stream is None and len(streams) != 1:
         hint = "give --stream, one of those that `cedarbox audit verify --json` lists"
         raise LedgerError(f"the ledger has {len(streams)} streams, and each has a record of every number", hint=hint)
-    name = streams[0] if stream is None else stream
-    if name not in index.streams:
-        raise LedgerError(f"the ledger has no stream {name}", hint="its name is that of its files up to the first dot")
+    if stream == INDEX:
+        message = "a record of the index has no proof of its own"
+        raise LedgerError(message, hint="hand out index.jsonl and index.checkpoints, which verify as a whole")
+    found = streams if stream is None else [name for name in streams if stream in (name, name.rpartition("-")[2])]
+    if len(found) != 1:
+        what = "several streams" if found else "no stream"
+        raise LedgerError(f"the ledger has {what} {stream}", hint="its name is that of its files up to the first dot")
+    (name,) = found
     return name
 
 

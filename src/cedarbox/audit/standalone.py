@@ -540,7 +540,9 @@ def _anchors(paths: List[str], ledger: str) -> Dict[str, List[Tuple[int, bytes]]
                 if before == "cedarbox.local/ledger/" + ledger:
                     found.setdefault(name, []).append((size, root))
         except Bad as error:
-            raise Unusable("%s: it is no anchor: %s" % (path, error)) from None
+            # Of a file that cannot be read the error names the path itself.
+            name = "" if str(error).startswith(path + ":") else path + ": it is no anchor: "
+            raise Unusable("%s%s" % (name, error)) from None
         if rest or not found:
             raise Unusable("%s: no note in it is of the ledger %s" % (path, ledger))
     return found
@@ -675,7 +677,11 @@ def _texts(proof: Dict[str, Any], name: str) -> List[str]:
 
 def main(arguments: Optional[List[str]] = None) -> int:
     """Run from the command line."""
-    parser = argparse.ArgumentParser(description=(__doc__ or "").split("\n\n")[0])
+    parser = argparse.ArgumentParser(
+        description=(__doc__ or "").split("\n\n")[0],
+        epilog="Exit code 0: it verifies. 1: it does not. 2: something cannot be read, or the verdict not be written. "
+        "Example: python3 -I -S %(prog)s ledger copy/of/ledger --public-key ledger.pub",
+    )
     parser.add_argument("what", choices=["ledger", "proof"], help="what is verified")
     parser.add_argument("path", help="directory of the ledger, or file of the proof")
     parser.add_argument("--public-key", required=True, help="first public key of the ledger (PEM or base64)")
@@ -688,13 +694,23 @@ def main(arguments: Optional[List[str]] = None) -> int:
         else:
             told = check_proof(_load_proof(options.path), key)
     except Unusable as error:
-        sys.stderr.write("error: %s\n" % error)
-        return 2
+        return _say(sys.stderr, "error: %s" % error, 2)
     except Bad as error:
-        sys.stdout.write("DOES NOT VERIFY: %s\n" % error)
-        return 1
-    sys.stdout.write(told + "\n")
-    return 0
+        return _say(sys.stdout, "DOES NOT VERIFY: %s" % error, 1)
+    return _say(sys.stdout, told, 0)
+
+
+def _say(stream: Any, line: str, code: int) -> int:
+    # Names of files and records hold what others chose: it must not drive the terminal of the auditor.
+    safe = "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in line)
+    try:
+        stream.write(safe.encode("ascii", "backslashreplace").decode() + "\n")
+        stream.flush()
+    except OSError:
+        # Nobody has the verdict; what is left of it would fail again at the end of the process.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+        return 2
+    return code
 
 
 def _load_proof(path: str) -> Any:

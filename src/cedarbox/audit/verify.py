@@ -40,6 +40,7 @@ from cedarbox.audit.files import (
     CHECKPOINTS,
     INDEX,
     STREAM,
+    check_ledger,
     checkpoints_path,
     index_path,
     is_segment,
@@ -210,15 +211,7 @@ def _list(place: Path) -> _Listing:
         LedgerError: There is none, or one of an older format.
     """
     listing = _Listing()
-    try:
-        names = sorted(path.name for path in place.iterdir())
-    except OSError as error:
-        message = f"{place}: the ledger cannot be read: {error.strerror}"
-        raise LedgerError(message, hint="give the directory of a ledger") from None
-    old = [name for name in names if name.endswith(STREAM) and is_stream_id(name.removesuffix(STREAM))]
-    if old and f"{INDEX}{STREAM}" not in names:
-        message = f"{place}: the ledger is of format 1, which had no index ({old[0]})"
-        raise LedgerError(message, hint="verify it with the version of cedarbox that wrote it")
+    names = check_ledger(place)
     for name in names:
         stem, dot, suffix = name.rpartition(".")
         if f"{dot}{suffix}" == STREAM and stem != INDEX:
@@ -233,9 +226,6 @@ def _list(place: Path) -> _Listing:
             else:
                 listing.strangers.append(_stranger(name, "the notes are of no stream of a ledger"))
     listing.lonely = [stream for stream in listing.lonely if stream not in listing.segments]
-    known = f"{INDEX}{STREAM}" in names or f"{INDEX}{CHECKPOINTS}" in names
-    if not (known or listing.segments or listing.lonely or listing.strangers):
-        raise LedgerError(f"{place}: there is no ledger in this directory", hint="give the directory of a ledger")
     return listing
 
 

@@ -6,8 +6,10 @@ decided.
 
 from __future__ import annotations
 
+import os
 import sys
 from importlib import import_module
+from io import RawIOBase, TextIOWrapper
 from typing import Any, Final
 
 import typer
@@ -75,11 +77,48 @@ def _root() -> None:
 
 
 def main() -> None:
-    """Run the command line; an error of ours is one line on stderr and exit code 2."""
+    """Run the command line; an error of ours, or of the output, is one line on stderr and exit code 2."""
+    code: Any = 0
+    if isinstance(sys.stdout, TextIOWrapper) and isinstance(sys.stdout.buffer, RawIOBase):
+        # PYTHONUNBUFFERED, as containers set it: write(2) may take a part only, and nobody would write the rest.
+        sys.stdout = open(sys.stdout.fileno(), "w", 1, encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
+    for stream in (sys.stdout, sys.stderr):
+        # A character that the locale does not have is written out, as one that would drive the terminal is.
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
     try:
         app()
+    except SystemExit as end:
+        code = end.code
     except CedarboxError as error:
-        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"cedarbox: {error}")
-        sys.exit(2)
+        code = _failed(str(error))
     except KeyboardInterrupt:
-        sys.exit(130)
+        code = 130
+    except OSError as error:
+        code = _unwritten(error)
+        _mute()
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except OSError as error:
+        code = code if isinstance(error, BrokenPipeError) else _unwritten(error)
+        _mute()
+    sys.exit(code)
+
+
+def _mute() -> None:
+    # What is left of the output would fail again at the very end, with a message of Python's.
+    os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
+
+
+def _unwritten(error: OSError) -> int:
+    """Tell of an error that a command did not put in words of its own: most of all of an output on a full disk."""
+    if isinstance(error, BrokenPipeError):
+        return 1
+    what = "the output" if error.filename is None else str(error.filename)
+    return _failed(str(CedarboxError(f"{what}: {error.strerror or error}", hint="what was written is not whole")))
+
+
+def _failed(message: str) -> int:
+    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"cedarbox: {message}")
+    return 2

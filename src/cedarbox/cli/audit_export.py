@@ -86,7 +86,8 @@ def export(
                 _write(lines, file)
         except OSError as error:
             raise ConfigurationError(
-                f"{output}: it cannot be written: {error.strerror}", hint="check the directory and its mode"
+                f"{output!r}: it cannot be written: {error.strerror}",
+                hint="check the directory and its mode",
             ) from None
     unreadable.exit()
 

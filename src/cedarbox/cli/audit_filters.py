@@ -34,7 +34,7 @@ def _filters(
     resource: Annotated[_Text, typer.Option(help="Pattern of the resource, such as '*.corp.example'.")] = None,
     tool: Annotated[_Text, typer.Option(help="Name of a tool.")] = None,
     policy: Annotated[_Text, typer.Option(help="Id of a policy that determined the decision.")] = None,
-    since: Annotated[_Text, typer.Option(help="Not before: 2026-11-23T09:30:00Z, 2026-11-23, or 2h ago.")] = None,
+    since: Annotated[_Text, typer.Option(help="Not before: 2026-11-23T09:30:00Z, 2026-11-23, or 2h (ago).")] = None,
     until: Annotated[_Text, typer.Option(help="Before: as --since.")] = None,
     stream: Annotated[_Text, typer.Option(help="Id of a stream, or its part behind the dash; or index.")] = None,
     trace: Annotated[_Text, typer.Option(help="Trace id.")] = None,

@@ -10,8 +10,8 @@ from rich.text import Text
 from rich.tree import Tree
 
 from cedarbox.audit.lineage import Edge, Lineage, Node, Row
-from cedarbox.cli.audit_lines import printable
 from cedarbox.errors import ConfigurationError
+from cedarbox.text import printable
 
 __all__ = ["draw_lineage"]
 

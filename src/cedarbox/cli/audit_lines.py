@@ -14,8 +14,9 @@ import orjson
 from rich.text import Text
 
 from cedarbox.audit import Record
+from cedarbox.text import printable
 
-__all__ = ["STYLES", "Told", "details", "plain_line", "printable", "styled", "tell"]
+__all__ = ["STYLES", "Told", "details", "plain_line", "styled", "tell"]
 
 STYLES: Final = {"DENY": "bold red", "CUT": "bold red", "REFUSED": "bold red", "REJECTED": "bold red"} | {
     "error": "yellow", "allow": "green", "granted": "green"
@@ -105,13 +106,6 @@ def details(stream: str, record: Record) -> Iterator[tuple[str, str]]:
             yield name, "-" if value is None else printable(str(value))
     yield "prev", record.prev
     yield "hash", record.hash
-
-
-def printable(text: str) -> str:
-    """Write out what is not printable: control characters, and those that turn the direction of writing."""
-    if text.isprintable():
-        return text
-    return "".join(char if char.isprintable() else char.encode("unicode_escape").decode() for char in text)
 
 
 def styled(text: str) -> Text:

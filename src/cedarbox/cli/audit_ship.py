@@ -11,6 +11,7 @@ from typing import Annotated
 import orjson
 import typer
 
+from cedarbox.audit.files import check_ledger
 from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT, CheckpointSource
 from cedarbox.audit.place import Place
 from cedarbox.audit.shipper import LedgerSource, Shipper, Source, Status
@@ -49,8 +50,7 @@ def ship(
     place, target = settings.audit.directory, settings.otlp.target()
     if target is None:
         raise ConfigurationError("no collector is set", hint="set otlp.endpoint")
-    if not place.is_dir():
-        raise ConfigurationError(f"{place} is no ledger", hint="name the directory that audit.directory has")
+    check_ledger(place)
     spans = settings.otlp.spans or place.parent / "spans"
     sources: list[Source] = [
         LedgerSource(place),

@@ -15,14 +15,16 @@ from rich.table import Table
 from rich.text import Text
 
 from cedarbox.audit import Record
-from cedarbox.audit.browse import INDEX, browse
+from cedarbox.audit.browse import browse
+from cedarbox.audit.files import INDEX
 from cedarbox.audit.follow import follow_streams
 from cedarbox.audit.lineage import EVENTS, lineage_of
 from cedarbox.audit.query import Query
 from cedarbox.cli.audit_filters import Unreadable, check_counts, filtered, ledger_directory
 from cedarbox.cli.audit_lineage import draw_lineage
-from cedarbox.cli.audit_lines import details, plain_line, printable, styled, tell
+from cedarbox.cli.audit_lines import details, plain_line, styled, tell
 from cedarbox.errors import ConfigurationError
+from cedarbox.text import printable
 
 __all__ = ["show", "tail"]
 
@@ -131,6 +133,8 @@ def _targets(given: list[str], *, lineage: bool) -> tuple[Path, str]:
     if lineage and len(given) == 2 and not places:
         # Neither is a directory: the first was meant to be one.
         places, names = given[:1], given[1:]
+    if lineage and len(given) == 1 and not places and not ledger_directory(None).is_dir():
+        places, names = given, []
     if len(places) > 1 or len(names) > 1:
         raise ConfigurationError(
             f"{' '.join(given)} is more than a directory and {'a snapshot' if lineage else 'the number of a record'}",

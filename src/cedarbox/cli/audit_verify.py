@@ -86,7 +86,9 @@ def prove(
     seq: Annotated[int, typer.Argument(min=0, help="Sequence number of the record.")],
     directory: Directory = Path(".cedarbox/ledger"),
     *,
-    stream: Annotated[str | None, typer.Option(help="Its stream; needed when the ledger has several.")] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="Its stream, or the part behind the dash; needed with several.")
+    ] = None,
     public_key: PublicKey = None,
     output: Annotated[Path | None, typer.Option(help="Write the proof to this new file, not to the terminal.")] = None,
 ) -> None:
@@ -114,12 +116,12 @@ def verifier(
 
 def _put(data: bytes, output: Path | None) -> None:
     if output is None:
-        typer.echo(data.decode(), nl=False)
+        typer.echo(data, nl=False)
         return
     try:
         made = write_new(output, data, 0o644)
-    except (OSError, ValueError) as error:
-        raise ConfigurationError(f"{output}: it cannot be written: {error}", hint="check the path") from None
+    except OSError as error:
+        raise ConfigurationError(f"{output}: it cannot be written: {error.strerror}", hint="check the path") from None
     if not made:
         raise ConfigurationError(f"{output}: it is there already", hint="choose another path")
     typer.echo(f"{output}: written")

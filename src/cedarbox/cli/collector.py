@@ -53,7 +53,7 @@ def serve(
     ] = None,
     policies: Annotated[
         list[Path] | None,
-        typer.Option(readable=False, help="Policy bundle whose texts the page shows; can be repeated."),
+        typer.Option(readable=False, metavar="<path>", help="Policy bundle whose texts the page shows; repeatable."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="Print where it listens as one JSON object.")] = False,
 ) -> None:
@@ -134,7 +134,11 @@ def show(
     console = Console(highlight=False)
     with _opened(directory) as store:
         if logs:
-            show_logs(store.logs(trace_id=trace), console, json=as_json)
+            rows = store.logs(trace_id=trace)
+            if trace is not None and not rows:
+                hint = "cedarbox collector show lists the runs"
+                raise ConfigurationError(f"no record of trace {trace} is in {store.path}", hint=hint)
+            show_logs(rows, console, json=as_json)
         elif trace is None:
             show_runs(store, console, json=as_json)
         else:

@@ -6,6 +6,7 @@ fault of the sender, and a call that waits for its message holds no more than a 
 
 from __future__ import annotations
 
+import socket
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -25,6 +26,8 @@ __all__ = ["DEFAULT_GRPC_PORT", "GrpcReceiver"]
 
 DEFAULT_GRPC_PORT: Final = 4317
 """The port of OTLP/gRPC (OTLP specification, "OTLP/gRPC Default Port")."""
+
+_TAKEN: Final = "another collector may be running; stop it, choose another port, or switch gRPC off"
 
 _REFUSALS: Final = 8
 """Threads beyond those, which answer that the collector is busy."""
@@ -75,6 +78,7 @@ class GrpcReceiver:
             HostError: It is in use.
         """
         host = f"[{address}]" if ":" in address else address
+        _check_free(address, port)
         return self._bind(f"{host}:{port}", f"{address} port {port}")
 
     def listen_unix(self, path: Path) -> None:
@@ -102,7 +106,7 @@ class GrpcReceiver:
         if port == 0:
             raise HostError(
                 f"cannot listen on {shown} for gRPC",
-                hint="another collector may be running; stop it, choose another port, or switch gRPC off",
+                hint=_TAKEN,
             )
         return port
 
@@ -135,6 +139,16 @@ class GrpcReceiver:
             return body
         finally:
             timer.cancel()
+
+
+def _check_free(address: str, port: int) -> None:
+    # gRPC would tell of it on stderr in its own words, and its error does not say why.
+    with socket.socket(socket.AF_INET6 if ":" in address else socket.AF_INET, socket.SOCK_STREAM) as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind((address, port))
+        except OSError as error:
+            raise HostError(f"cannot listen on {address} port {port} for gRPC: {error.strerror}", hint=_TAKEN) from None
 
 
 def _refuse(context: grpc.ServicerContext, error: CedarboxError) -> NoReturn:

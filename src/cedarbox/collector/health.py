@@ -9,6 +9,7 @@ from rich.console import Console
 
 from cedarbox.collector.queries import Queries
 from cedarbox.collector.views import Counts, Dropped, StreamState
+from cedarbox.text import printable
 
 __all__ = ["Health", "health_of", "show_health"]
 
@@ -45,9 +46,9 @@ def show_health(health: Health, console: Console, *, json: bool = False) -> None
         console.file.write(orjson.dumps(asdict(health)).decode() + "\n")
         return
     lines = [f"{name}\t{value}" for name, value in asdict(health.counts).items()]
-    lines += [f"stream {_safe(_name(state))}\t{state.records} records" for state in health.streams]
+    lines += [f"stream {printable(_name(state))}\t{state.records} records" for state in health.streams]
     lines += [f"dropped {item.what}\t{item.rows} by {item.reason}" for item in health.dropped]
-    lines += [f"ALARM\t{_safe(alarm)}" for alarm in health.alarms]
+    lines += [f"ALARM\t{printable(alarm)}" for alarm in health.alarms]
     console.file.write("".join(f"{line}\n" for line in lines))
 
 
@@ -64,7 +65,3 @@ def _alarms(state: StreamState) -> list[str]:
 
 def _name(state: StreamState) -> str:
     return f"{state.ledger}/{state.stream}" if state.ledger else state.stream
-
-
-def _safe(text: str) -> str:
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)

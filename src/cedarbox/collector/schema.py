@@ -137,6 +137,11 @@ def _prepare(db: sqlite3.Connection, path: Path) -> None:
             f"{path}: made by another version of cedarbox (layout {version}, this one writes {VERSION})",
             hint="move the file away, or name another directory; the ledger keeps the records all the same",
         )
+    if version == 0 and db.execute("SELECT name FROM sqlite_master LIMIT 1").fetchone() is not None:
+        raise HostError(
+            f"{path}: another program made this file",
+            hint="name another directory; it is left as it is",
+        )
     if version == 0:
         # It has to be said before the first table, and before the write-ahead log.
         db.execute(f"PRAGMA auto_vacuum = {_INCREMENTAL}")

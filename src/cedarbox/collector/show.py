@@ -19,6 +19,7 @@ from rich.tree import Tree
 
 from cedarbox.collector.store import LogRow, Run, SpanRow, Store
 from cedarbox.errors import ConfigurationError
+from cedarbox.text import printable
 
 __all__ = ["as_json", "render_logs", "render_runs", "render_trace", "show_logs", "show_runs", "show_trace"]
 
@@ -182,7 +183,7 @@ def _ledger_fields(row: LogRow) -> Mapping[str, Any]:
 
 def _safe(value: object) -> str:
     text = value if isinstance(value, str) else orjson.dumps(value, default=str).decode()
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return printable(text)
 
 
 def _time(nanoseconds: int) -> str:
