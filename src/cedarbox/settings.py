@@ -424,9 +424,9 @@ def load_settings(path: Path | None = None, **overrides: Mapping[str, Any]) -> S
 
 def _not_json() -> str:
     """Name the variables of the environment that may be meant: each value that a table or a list could be."""
-    names = []
+    names, sections = [], {f"CEDARBOX_{section.upper()}" for section in Settings.model_fields}
     for name, value in sorted(os.environ.items()):
-        if name.upper().startswith("CEDARBOX_"):
+        if name.upper().partition("__")[0] in sections:
             try:
                 json.loads(value)
             except ValueError:

@@ -407,6 +407,7 @@ async def test_cancelled_while_the_decision_is_recorded(tmp_path: Path, monkeypa
     with pytest.raises(asyncio.CancelledError):
         await task
     assert not acted
+    gate.ledger.checkpoint()  # waits until what was noted is on disk
     (outcome,) = guarded.records("outcome")
     assert (outcome.entry.outcome, outcome.entry.attrs["begun"]) == ("cancelled", False)
 

@@ -235,6 +235,7 @@ def test_a_dead_writer_whose_child_lives_on(site: Site) -> None:
     The next opening records the stream as recovered.
     """
     read, write = os.pipe()
+    ready, tell = os.pipe()
 
     def parent() -> None:
         ledger = Ledger.open(site.ledger)
@@ -242,15 +243,17 @@ def test_a_dead_writer_whose_child_lives_on(site: Site) -> None:
 
         def left_behind() -> None:
             os.close(write)
+            os.write(tell, b"1")
             os.read(read, 1)
 
         child(left_behind)
+        os.read(ready, 1)
         os.kill(os.getpid(), 9)
 
     os.waitpid(child(parent), 0)
     site.write()
     recovered = [r for r in records_of(site.ledger / "index.jsonl") if r.entry.event == "stream.recovered"]
     assert [record.entry.attrs["size"] for record in recovered] == [2]
-    os.close(write)
-    os.close(read)
+    for descriptor in (write, read, ready, tell):
+        os.close(descriptor)
     assert site.kinds() == set()

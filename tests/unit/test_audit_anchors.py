@@ -34,7 +34,7 @@ from cedarbox.audit.timestamps import TimestampAnchor, check
 from cedarbox.audit.witness import WitnessAnchor
 from cedarbox.cli import app
 from cedarbox.collector import EmbeddedCollector
-from cedarbox.errors import ConfigurationError
+from cedarbox.errors import ConfigurationError, LedgerError
 from cedarbox.settings import load_settings
 
 
@@ -287,7 +287,7 @@ def test_shipping_says_what_is_missing(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.chdir(tmp_path)
     for arguments in (("ship", "nothing"), ("anchors", "--from", "nothing", "--output", "x")):
         result = run("audit", *arguments)
-        assert isinstance(result.exception, ConfigurationError)
+        assert isinstance(result.exception, (ConfigurationError, LedgerError))
     assert not (tmp_path / "x").exists()
 
 
