@@ -26,15 +26,9 @@ def said(program: str) -> str:
     [
         "import cedarbox; import agents",
         "import agents; import cedarbox",
-        "import cedarbox; from agents.tracing import get_current_span",
-        "import cedarbox; import cedarbox.hardened",
         "import cedarbox.telemetry.tracing",
         "import cedarbox.telemetry.bridge",
         "import cedarbox.telemetry.describe",
-        "import cedarbox.telemetry.spans",
-        "import cedarbox.collector.page.app",
-        "import cedarbox; import importlib.util; importlib.util.find_spec('agents'); import agents",
-        "import cedarbox, sys; del sys.modules['cedarbox']; import cedarbox; import agents",
         "import cedarbox, threading as t; a = t.Thread(target=__import__, args=('agents',)); a.start(); import agents",
     ],
 )
