@@ -91,6 +91,7 @@ async def plain(client: BoxLiteSandboxClient, oci_layout: Path, given: Path) -> 
         await client.delete(session)
 
 
+@pytest.mark.long
 async def test_without_egress_nothing_gets_out(plain: Any, world: Listeners, verdicts: Verdicts) -> None:
     found, happened = await attacked(await plain(egress_mode="none"), world)
     verdicts["none"] = found

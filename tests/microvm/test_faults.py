@@ -95,8 +95,17 @@ async def revived(session: SandboxSession) -> None:
     assert (await session.exec("cat kept")).stdout == b"kept\n"
 
 
-@pytest.mark.parametrize("when", ["before", "after"])
-@pytest.mark.parametrize("call", ["create", "start", "exec"])
+@pytest.mark.parametrize(
+    ("call", "when"),
+    [
+        ("create", "before"),
+        ("create", "after"),
+        ("start", "before"),
+        ("start", "after"),
+        pytest.param("exec", "before", marks=pytest.mark.long),
+        ("exec", "after"),
+    ],
+)
 async def test_a_start_that_fails_at_any_step_leaves_nothing(
     spoiled: BoxLiteSandboxClient, saboteur: Saboteur, home: Path, oci_layout: Path, call: str, when: str
 ) -> None:
@@ -146,7 +155,9 @@ async def test_a_snapshot_that_fails_at_any_step_leaves_the_session_and_nothing_
     assert {path.name for path in (home / "boxes").iterdir()} == boxes
 
 
-@pytest.mark.parametrize("seconds", [pytest.param(0, marks=pytest.mark.long), 0.05, 0.3])
+@pytest.mark.parametrize(
+    "seconds", [pytest.param(0, marks=pytest.mark.long), 0.05, pytest.param(0.3, marks=pytest.mark.long)]
+)
 async def test_a_snapshot_that_is_cancelled_at_any_moment_leaves_the_session_and_nothing_else(
     session: SandboxSession, spoiled: BoxLiteSandboxClient, home: Path, seconds: float
 ) -> None:
@@ -162,6 +173,7 @@ async def test_a_snapshot_that_is_cancelled_at_any_moment_leaves_the_session_and
     assert {path.name for path in (home / "boxes").iterdir()} == boxes
 
 
+@pytest.mark.long
 async def test_a_deletion_that_fails_can_be_repeated(
     spoiled: BoxLiteSandboxClient, saboteur: Saboteur, home: Path, oci_layout: Path
 ) -> None:
@@ -198,6 +210,7 @@ async def test_a_guest_that_is_killed_from_outside_is_noticed_named_and_revived(
     await revived(session)
 
 
+@pytest.mark.long
 async def test_a_guest_whose_main_process_ends_is_noticed_named_and_revived(session: SandboxSession) -> None:
     with pytest.raises(ExecTransportError, match=r"its main process ended \(exit code 0\)"):
         await session.exec("kill -TERM 1; sleep 60")

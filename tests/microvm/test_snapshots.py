@@ -159,6 +159,7 @@ async def test_however_often_it_was_forked_a_snapshot_boots(
     assert all(path.stat().st_size <= 256 * 1024 for path in left)
 
 
+@pytest.mark.long
 async def test_a_chain_of_snapshots_is_removed_from_its_end(
     client: BoxLiteSandboxClient, home: Path, saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -195,6 +196,7 @@ async def test_a_chain_of_snapshots_is_removed_from_its_end(
     assert second.box_id not in str(leftovers(home))
 
 
+@pytest.mark.long
 async def test_a_reference_that_cannot_be_kept_leaves_no_snapshot(
     client: BoxLiteSandboxClient, home: Path, oci_layout: Path, tmp_path: Path, saved: Saved
 ) -> None:
@@ -240,9 +242,9 @@ async def test_forks_see_their_parent_and_not_each_other_and_are_on_the_record(
     with pytest.raises(PolicyDenied, match="adopt"):
         await fork(GuardedClient(client, strict), client.deserialize_session_state(dict(saved.state)), 1)
     assert leftovers(home) == before
-    sessions = await fork(guarded, client.deserialize_session_state(dict(saved.state)), 3)
+    sessions = await fork(guarded, client.deserialize_session_state(dict(saved.state)), 2)
     try:
-        assert len({state_of(session).box_id for session in sessions} | {saved.box_id}) == 4
+        assert len({state_of(session).box_id for session in sessions} | {saved.box_id}) == 3
         seen = [(await session.exec("cat before count")).stdout for session in sessions]
         assert len(set(seen)) == 1
         assert seen[0].startswith(b"before\n")
@@ -263,8 +265,8 @@ async def test_forks_see_their_parent_and_not_each_other_and_are_on_the_record(
     entries = [record.entry for _, record in read_records(tmp_path / "ledger")]
     assert len([entry for entry in entries if entry.event == "snapshot.refused"]) == 1
     restored = [entry.attrs for entry in entries if entry.event == "snapshot.restored"]
-    assert [attrs["snapshot.native.sha256"] for attrs in restored] == [saved.info.sha256] * 3
-    assert len([entry for entry in entries if entry.event == "snapshot.forked"]) == 3
+    assert [attrs["snapshot.native.sha256"] for attrs in restored] == [saved.info.sha256] * 2
+    assert len([entry for entry in entries if entry.event == "snapshot.forked"]) == 2
     (created,) = (entry.attrs for entry in entries if entry.event == "snapshot.created")
     assert created["snapshot.native.id"] == mine.id
     assert created["snapshot.bundle"] == gate.engine.bundle.digest

@@ -40,7 +40,6 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_conformance.py",
         "test_examples.py",
         "test_egress_matrix.py",
-        "test_live.py",
     ),
     (
         "test_snapshots.py",
@@ -48,6 +47,7 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_mounts.py",
         "test_demo.py",
         "test_egress_clients.py",
+        "test_live.py",
     ),
 )
 """The modules of each lane."""
