@@ -32,7 +32,7 @@ def store(tmp_path: Path) -> Iterator[Store]:
 
 
 def seqs(store: Store, **fields: object) -> list[int | None]:
-    return [row.seq for row in store.queries.decisions(RecordFilter(**fields)).rows]  # type: ignore[arg-type]
+    return [row.seq for row in store.queries.records(RecordFilter(family="decision", **fields)).rows]  # type: ignore[arg-type]
 
 
 def test_decisions_are_found_by_every_filter(store: Store) -> None:
@@ -163,7 +163,7 @@ def test_missing_sequence_numbers_are_named(store: Store) -> None:
     )
     (state,) = store.queries.streams()
     assert (state.checkpoint, state.gaps) == (12, ((0, 1), (5, 5), (9, 11)))
-    (checkpoint,) = store.queries.checkpoints().rows
+    (checkpoint,) = store.queries.records(RecordFilter(family="checkpoint")).rows
     assert (checkpoint.body, checkpoint.stream, checkpoint.seq) == ("note", STREAM, 12)
     assert checkpoint.attributes["other"] == "kept"
     store.add_logs(ledger_request(lines))

@@ -58,7 +58,7 @@ def test_age_takes_all_but_checkpoints(tmp_path: Path) -> None:
         }
         assert store.queries.runs().rows == []
         assert store.queries.series() == []
-        assert store.queries.decisions(RecordFilter(policy="permit-tools")).rows == []
+        assert store.queries.records(RecordFilter(family="decision", policy="permit-tools")).rows == []
         # What arrived is remembered beyond it: dropped is not missing.
         (state,) = store.queries.streams()
         assert (state.records, state.gaps, state.checkpoint) == (300, (), 300)
@@ -78,7 +78,7 @@ def test_size_takes_evidence_last_and_the_latest_checkpoint_never(tmp_path: Path
             assert records == 300 or (points, spans, plain) == (0, 0, 0)
             assert checkpoints == 3 or records == 0
         assert seen[-1] == (0, 0, 0, 0, 1)
-        (kept,) = store.queries.checkpoints().rows
+        (kept,) = store.queries.records(RecordFilter(family="checkpoint")).rows
         assert kept.seq == 300
         assert {item.what for item in store.queries.dropped()} == {
             "points",

@@ -6,6 +6,7 @@ import ipaddress
 import os
 import re
 import ssl
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -54,9 +55,10 @@ class RefusedError(CedarboxError):
         self.rejected = rejected
 
 
-class Transport:
+class Transport(ABC):
     """A connection to a collector. One thread uses it."""
 
+    @abstractmethod
     def send(self, path: str, body: bytes) -> None:
         """Send one request and return when all of it was acknowledged.
 
@@ -68,8 +70,8 @@ class Transport:
             AwayError: Nothing is known to have been taken; later it may be.
             RefusedError: The collector does not take it.
         """
-        raise NotImplementedError
 
+    @abstractmethod
     def close(self) -> None:
         """Close the connection."""
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -126,30 +127,6 @@ class Queries:
         found = [_log_row(row) for row in rows[:limit]]
         return Page(found, f"{found[-1].time_ns}.{found[-1].id}" if len(rows) > limit else None)
 
-    def decisions(
-        self, where: RecordFilter | None = None, *, limit: int = 100, cursor: str | None = None
-    ) -> Page[LogRow]:
-        """Give decisions that meet a filter, newest first; see `records`."""
-        return self.records(_replace(where, family="decision"), limit=limit, cursor=cursor)
-
-    def snapshots(
-        self, where: RecordFilter | None = None, *, limit: int = 1000, cursor: str | None = None
-    ) -> Page[LogRow]:
-        """Give what was recorded of snapshots (``snapshot.*``), newest first; see `records`."""
-        return self.records(_replace(where, family="snapshot"), limit=limit, cursor=cursor)
-
-    def approvals(
-        self, where: RecordFilter | None = None, *, limit: int = 100, cursor: str | None = None
-    ) -> Page[LogRow]:
-        """Give what was recorded of approvals (``approval.*``), newest first; see `records`."""
-        return self.records(_replace(where, family="approval"), limit=limit, cursor=cursor)
-
-    def checkpoints(
-        self, where: RecordFilter | None = None, *, limit: int = 100, cursor: str | None = None
-    ) -> Page[LogRow]:
-        """Give checkpoints, newest first; the body of each is the signed note. See `records`."""
-        return self.records(_replace(where, family="checkpoint"), limit=limit, cursor=cursor)
-
     def record(self, record_id: str, *, ledger: str | None = None) -> list[LogRow]:
         """Give the record with an id (``<stream>/<seq>``), oldest arrival first: more than one when they conflict."""
         tests, values = ["l.record_id = ?"], [record_id]
@@ -181,7 +158,7 @@ class Queries:
             limit: Rows of the page.
             cursor: `Page.next` of the page before, of the same filter.
         """
-        tests, values = _tests(_replace(where, family="egress"))
+        tests, values = _tests(replace(where or RecordFilter(), family="egress"))
         tests.append("l.decision_seq IS NOT NULL")
         tests.append(
             """(l.kind = 'egress.opened' OR NOT EXISTS (SELECT 1 FROM logs o WHERE o.stream = l.stream
@@ -356,12 +333,6 @@ def _tests(where: RecordFilter) -> tuple[list[str], list[object]]:
     if where.conflicts:
         test("l.conflict = 1")
     return tests, values
-
-
-def _replace(where: RecordFilter | None, *, family: str) -> RecordFilter:
-    given = where or RecordFilter()
-    values = {name: getattr(given, name) for name in RecordFilter.__dataclass_fields__}
-    return RecordFilter(**{**values, "family": family})
 
 
 def _like(text: str) -> str:

@@ -15,17 +15,18 @@ import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager, suppress
 from datetime import UTC, datetime
-from typing import Any, Literal
+from typing import Literal
 
-from cedarbox.audit import Entry, JsonValue, Ledger, Record
+from cedarbox.audit import JsonValue, Ledger, Record
 from cedarbox.errors import CanonicalizationError, LedgerError, PolicyDenied
 from cedarbox.guard.approval_store import ApprovalStore
 from cedarbox.guard.approvals import Unapproved
 from cedarbox.guard.entries import OPERATION, Recording, recordable, shown, why
 from cedarbox.guard.holds import Cut, Hold, Holds
-from cedarbox.guard.identity import called_by, current_caller, current_run
-from cedarbox.guard.operation import NOWHERE, Captures, Home, Operation, link_snapshots, timed
+from cedarbox.guard.identity import current_caller
+from cedarbox.guard.operation import NOWHERE, Captures, Operation, link_snapshots, timed
 from cedarbox.guard.question import Impossible, Question, answer
+from cedarbox.guard.recorder import Recorder
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base
@@ -35,7 +36,7 @@ from cedarbox.telemetry.spans import OperationSpan, SpanKind, Telemetry
 __all__ = ["Gate", "Operation"]
 
 
-class Gate:
+class Gate(Recorder):
     """Names, decides, records, lets act, records again.
 
     Args:
@@ -51,8 +52,6 @@ class Gate:
 
     Attributes:
         captures: What was decided about content, by bundle, run or session, and kind.
-        records: How many records the stream has, as far as this gate knows.
-        homes: Where sessions were made, by id: what is done to one outside of any run belongs there.
     """
 
     def __init__(
@@ -67,11 +66,9 @@ class Gate:
         approvals: ApprovalStore | None = None,
         capture: int = 0,
     ) -> None:
-        self.engine, self.ledger, self.telemetry = engine, ledger, telemetry
-        self.principal, self.backend, self.mode = principal, backend, mode
-        self.approvals, self.holds, self.capture = approvals, Holds(), capture
-        self.captures = Captures()
-        self.records, self.homes = 0, dict[str, Home]()
+        super().__init__(engine=engine, ledger=ledger, telemetry=telemetry, principal=principal, backend=backend)
+        self.mode, self.approvals, self.holds = mode, approvals, Holds()
+        self.capture, self.captures = capture, Captures()
 
     def base(self) -> Base:
         """Return what every request carries, for the caller in whose context this runs."""
@@ -256,17 +253,6 @@ class Gate:
             link_snapshots(self.telemetry, event, operation)
             self._told(span, await self.ledger.record(self._noted(event, verb, operation)))
 
-    def _told(self, span: OperationSpan, record: Record) -> None:
-        self.records = max(self.records, record.seq + 1)
-        span.set(attributes.CEDARBOX_OUTCOME_SEQ, record.seq)
-
-    def _decided(self, span: OperationSpan, action: str, verdict: str, record: Record, begun: float) -> None:
-        self.records = max(self.records, record.seq + 1)
-        span.set(attributes.CEDARBOX_POLICY_DECISION, verdict)
-        span.set(attributes.CEDARBOX_RECORD_SEQ, record.seq)
-        span.set(attributes.AUDIT_RECORD_ID, f"{self.ledger.stream}/{record.seq}")
-        self.telemetry.metrics.decided(action, verdict, time.perf_counter() - begun)
-
     async def _admit(
         self, question: Question, span: OperationSpan, session: str | None
     ) -> tuple[Action, Decision, Record]:
@@ -402,46 +388,3 @@ class Gate:
         denial = PolicyDenied(denied.verb, recordable(denied.resource), reason=reason, policies=policies, seq=seq)
         denial.__cause__ = unrecorded
         return denial
-
-    def _outcome(self, action: Action, decision: Decision, operation: Operation, recording: Recording) -> Entry:
-        of = operation.decision.seq if operation.decision is not None else None
-        return self.entry(
-            recording.outcome,
-            operation.span,
-            operation.session,
-            action=action.name,
-            resource=shown(action),
-            policies=decision.policies,
-            bundle=decision.bundle,
-            outcome=operation.outcome,
-            attrs={"decision_seq": of, **operation.facts},
-        )
-
-    def _noted(self, event: str, verb: str, operation: Operation) -> Entry:
-        facts = dict(operation.facts)
-        return self.entry(event, operation.span, operation.session, action=verb, outcome=operation.outcome, attrs=facts)
-
-    def entry(self, event: str, span: OperationSpan, session: str | None, **fields: Any) -> Entry:
-        """Return what is recorded of something: who, in which run, under which policies, and ``fields``."""
-        caller, run, home = current_caller(), current_run(), self.homes.get(session or "", NOWHERE)
-        fields["bundle"] = fields.get("bundle") or self.engine.bundle.digest
-        return Entry(
-            event=event,
-            session=session,
-            run=run.id if run is not None else home.run,
-            trace_id=span.trace_id,
-            span_id=span.span_id,
-            principal=self.principal,
-            tool=recordable(caller.tool),
-            call_id=recordable(caller.call_id),
-            **{name: recordable(value) for name, value in fields.items()},
-        )
-
-    def about(self, verb: str, session: str | None) -> dict[str, str]:
-        """Return the attributes of the span of an operation."""
-        known = {attributes.SANDBOX_OPERATION: verb, attributes.SANDBOX_BACKEND: self.backend}
-        home = self.homes.get(session or "", NOWHERE)
-        if home.run is not None:
-            # Where the run is known by itself, that is what the span says.
-            known[attributes.CEDARBOX_RUN_ID] = home.run
-        return known | called_by(current_caller()) | ({attributes.SANDBOX_SESSION_ID: session} if session else {})

@@ -74,7 +74,7 @@ class State:
         queries = store.queries
 
         def notes() -> list[str]:
-            return [row.body for row in queries.checkpoints(limit=_MAX_ANCHORS).rows]
+            return [row.body for row in queries.records(RecordFilter(family="checkpoint"), limit=_MAX_ANCHORS).rows]
 
         verifier = Verifier(options.ledger, options.public_key, notes)
         return cls(queries, Asking(store.path), PolicyTexts(options.policies), verifier)

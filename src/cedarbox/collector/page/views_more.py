@@ -112,7 +112,7 @@ def sandbox(request: Request, state: State) -> Response:
 
 def snapshots(request: Request, state: State) -> Response:
     """Show which snapshot came from which."""
-    page = state.queries.snapshots(limit=_SNAPSHOTS)
+    page = state.queries.records(RecordFilter(family="snapshot"), limit=_SNAPSHOTS)
     found = all_seen(page.rows)
     for action in ACTIONS:
         found += state.records(RecordFilter(family="decision", decision="deny", action=action), 100)[0]
@@ -135,7 +135,7 @@ def egress(request: Request, state: State) -> Response:
 
 def approvals(request: Request, state: State) -> Response:
     """List what was recorded of approvals."""
-    page = state.queries.approvals(limit=ROWS, cursor=cursor_of(request))
+    page = state.queries.records(RecordFilter(family="approval"), limit=ROWS, cursor=cursor_of(request))
     pages = paged(request, "/approvals", page.next, {})
     return rendered(request, "approvals.html", found=all_seen(page.rows), page=pages)
 
