@@ -14,7 +14,7 @@ from tests.unit.shipping import Authority
 from tests.unit.stamping import StampServer
 
 from cedarbox.audit import Ledger, read_records
-from cedarbox.audit.checkpoint import whole_notes
+from cedarbox.audit.notes import whole_notes
 from cedarbox.audit.timestamps import TimestampAnchor
 
 

@@ -29,7 +29,7 @@ from cedarbox import PolicySandboxClient
 from cedarbox.audit import Entry, Ledger, Record, read_records
 from cedarbox.audit.anchoring import Anchor, AnchorError, Anchoring, anchors_of
 from cedarbox.audit.checkpoint import key_id
-from cedarbox.audit.checkpoint import whole_notes as cut
+from cedarbox.audit.notes import whole_notes as cut
 from cedarbox.audit.timestamps import TimestampAnchor, check
 from cedarbox.audit.witness import WitnessAnchor
 from cedarbox.cli import app

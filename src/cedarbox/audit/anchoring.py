@@ -27,8 +27,8 @@ from pathlib import Path
 from time import monotonic
 from typing import Final, Protocol
 
-from cedarbox.audit.checkpoint import read_note, whole_notes
 from cedarbox.audit.files import INDEX, checkpoints_path, index_path, segment_files, sync
+from cedarbox.audit.notes import read_note, whole_notes
 from cedarbox.audit.record import Entry, JsonValue
 from cedarbox.errors import CedarboxError, LedgerError
 from cedarbox.files import open_regular, write_all

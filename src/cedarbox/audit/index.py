@@ -20,7 +20,7 @@ from typing import Final, Self
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
-from cedarbox.audit.checkpoint import Checkpoint, ledger_id, open_note, origin_of, read_note, sign_note, whole_notes
+from cedarbox.audit.checkpoint import Checkpoint, ledger_id, origin_of, sign_note
 from cedarbox.audit.clock import after
 from cedarbox.audit.contents import Contents, OpenStream, shown_key
 from cedarbox.audit.files import (
@@ -37,6 +37,7 @@ from cedarbox.audit.files import (
     torn_tail,
 )
 from cedarbox.audit.keys import PUBLIC_NAME, KeyFile, publish_key
+from cedarbox.audit.notes import open_note, read_note, whole_notes
 from cedarbox.audit.record import MAX_LINE_BYTES, Entry, JsonValue, Record, format_time, seal
 from cedarbox.audit.recovery import cut_torn_line, signed_head
 from cedarbox.ed25519 import raw_key

@@ -23,7 +23,6 @@ from typing import TYPE_CHECKING, Any, Final
 import orjson
 
 from cedarbox.audit.checkpoint import origin_of
-from cedarbox.audit.checkpoint import read_note as read_checkpoint
 from cedarbox.audit.claims import Claim, Finding
 from cedarbox.audit.files import INDEX, is_stream_id
 from cedarbox.audit.lines import pieces
@@ -201,7 +200,7 @@ def read_kept(directory: Path, ledger: str, place: Path, ca_file: Path | None) -
             known = disputed if problem.kind in {"truncated", "forked"} else findings
             known.append(Finding(problem.kind, problem.stream, None, problem.line, message))
         for stamp in stamps:
-            note = read_checkpoint(stamp.note)
+            note = read_note(stamp.note)
             by = f"the time stamp of {stamp.time}"
             claims.setdefault(stamp.stream, []).append(Claim(by, note.size, note.root))
     return Kept(

@@ -9,17 +9,17 @@ from __future__ import annotations
 from base64 import b64decode, b64encode
 from collections.abc import Iterator
 from dataclasses import dataclass
+from io import BytesIO
 from typing import BinaryIO, Final, Literal
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
-from cedarbox.audit.checkpoint import key_id
+from cedarbox.audit.checkpoint import DASH, key_id
 from cedarbox.errors import LedgerError
 
-__all__ = ["Note", "NoteCursor", "notes_in", "public_key_from", "read_note"]
+__all__ = ["Note", "NoteCursor", "notes_in", "open_note", "public_key_from", "read_note", "whole_notes"]
 
-_DASH: Final = "\N{EM DASH} "
 _CHUNK: Final = 64 * 1024
 _MAX_NOTE: Final = 64 * 1024  # three lines and the signatures of a few witnesses have less than 2 KiB
 
@@ -143,6 +143,36 @@ def notes_in(file: BinaryIO, limit: int) -> Iterator[tuple[bytes, bool]]:
         yield rest, False
 
 
+def whole_notes(data: bytes) -> tuple[list[bytes], int]:
+    """Give the notes of a file of notes that are whole, and the number of bytes that they take.
+
+    What a writer that died left behind them is not counted.
+    """
+    notes = [note for note, whole in notes_in(BytesIO(data), len(data)) if whole]
+    return notes, sum(len(note) + 1 for note in notes)
+
+
+def open_note(data: bytes, origin: str, key: Ed25519PublicKey) -> Note:
+    """Check the form and the signature of a note.
+
+    Args:
+        data: The note, any bytes.
+        origin: The origin that it must have.
+        key: The key that must have signed it; signatures by other keys are passed over, as C2SP says.
+
+    Raises:
+        LedgerError: It is malformed, of another origin, or not signed with that key.
+    """
+    note = read_note(data)
+    if note.origin != origin:
+        raise LedgerError("the checkpoint is of another stream")
+    state = note.signed_by(key)
+    if state != "good":
+        bad = "its signature is false" if state == "false" else "it is not signed with the key of this ledger"
+        raise LedgerError(f"the checkpoint does not hold: {bad}")
+    return note
+
+
 def read_note(data: bytes) -> Note:
     """Check the form of a note.
 
@@ -176,6 +206,6 @@ def _size(text: str) -> int:
 def _signature(line: str) -> tuple[str, bytes]:
     mark, name, encoded = (*line.split(" "), "", "")[:3]
     blob = b64decode(encoded, validate=True)
-    if f"{mark} " != _DASH or not name or len(blob) < 5 or line != f"{_DASH}{name} {b64encode(blob).decode()}":
+    if f"{mark} " != DASH or not name or len(blob) < 5 or line != f"{DASH}{name} {b64encode(blob).decode()}":
         raise LedgerError("a signature line is malformed")
     return name, blob

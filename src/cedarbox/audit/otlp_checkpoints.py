@@ -15,8 +15,8 @@ from typing import Final
 from opentelemetry.proto.common.v1.common_pb2 import AnyValue, KeyValue
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, LogRecord
 
-from cedarbox.audit.checkpoint import read_note, whole_notes
 from cedarbox.audit.files import CHECKPOINTS, INDEX, is_stream_id, stream_of
+from cedarbox.audit.notes import read_note, whole_notes
 from cedarbox.audit.otlp import malformed, request_of, text_value
 from cedarbox.errors import LedgerError
 

@@ -18,8 +18,9 @@ from typing import Final, Literal
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.chain import Chain
-from cedarbox.audit.checkpoint import Checkpoint, open_note, origin_of, read_note, whole_notes
+from cedarbox.audit.checkpoint import origin_of
 from cedarbox.audit.files import checkpoints_path, segment_files, segment_of, sync, torn_tail
+from cedarbox.audit.notes import Note, open_note, read_note, whole_notes
 from cedarbox.audit.record import MAX_LINE_BYTES, Entry, JsonValue
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
@@ -110,7 +111,7 @@ def examine(directory: Path, ledger: str, stream: str, keys: Sequence[Ed25519Pub
     return Ending(stream, state, chain.size, chain.hash, root, unsigned, torn, digest, message)
 
 
-def signed_head(directory: Path, ledger: str, stream: str, keys: Sequence[Ed25519PublicKey]) -> Checkpoint | None:
+def signed_head(directory: Path, ledger: str, stream: str, keys: Sequence[Ed25519PublicKey]) -> Note | None:
     """Give the last checkpoint of a stream that is being written; None when it has no good one yet.
 
     Args:
@@ -178,7 +179,7 @@ def _notes(
     return roots, size
 
 
-def _signed(note: bytes, origin: str, keys: Sequence[Ed25519PublicKey]) -> Checkpoint:
+def _signed(note: bytes, origin: str, keys: Sequence[Ed25519PublicKey]) -> Note:
     failure = LedgerError("no key is known")
     for key in reversed(keys):
         try:

@@ -35,8 +35,9 @@ from rfc3161_client import (
 )
 
 from cedarbox.audit.anchoring import Anchored, AnchorError
-from cedarbox.audit.checkpoint import origin_of, read_note, whole_notes
+from cedarbox.audit.checkpoint import origin_of
 from cedarbox.audit.files import INDEX, checkpoints_path, is_stream_id
+from cedarbox.audit.notes import read_note, whole_notes
 from cedarbox.audit.record import format_time
 from cedarbox.audit.target import read_pem, tls_context
 from cedarbox.errors import ConfigurationError, LedgerError
