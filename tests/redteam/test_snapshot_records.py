@@ -22,8 +22,8 @@ from tests.unit.bundles import PERMIT_ALL, write_bundle
 from tests.unit.guarded import Guarded
 
 from cedarbox import fork
+from cedarbox.audit.browse import read_records
 from cedarbox.audit.lineage import lineage_of
-from cedarbox.audit.read import read_records
 from cedarbox.errors import PolicyDenied, SnapshotError
 from cedarbox.guard import SealedSnapshotSpec
 from cedarbox.guard.kept import KeptSnapshot, bare, saved_of

@@ -19,10 +19,10 @@ from pathlib import Path
 import pytest
 from tests.unit.ledgers import check, child, heads, records_of
 
+from cedarbox.audit.browse import read_records
 from cedarbox.audit.clock import Clock
 from cedarbox.audit.ledger import CHECKPOINT_RECORDS, Ledger
 from cedarbox.audit.notes import read_note, whole_notes
-from cedarbox.audit.read import read_records
 from cedarbox.audit.record import Entry, Record
 from cedarbox.audit.verify import verify_ledger
 from cedarbox.ed25519 import write_key_pair

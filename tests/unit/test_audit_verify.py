@@ -21,9 +21,9 @@ from tests.unit.ledgers import child
 from typer.testing import CliRunner
 
 from cedarbox.audit import standalone
+from cedarbox.audit.browse import read_records
 from cedarbox.audit.index import Index
 from cedarbox.audit.ledger import Ledger
-from cedarbox.audit.read import read_records
 from cedarbox.audit.record import GENESIS, Entry, format_time, parse_line, seal
 from cedarbox.audit.scan import Scanner
 from cedarbox.audit.verify import verify_ledger

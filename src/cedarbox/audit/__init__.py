@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from cedarbox.audit.browse import read_records
 from cedarbox.audit.ledger import Ledger
-from cedarbox.audit.read import read_records
 from cedarbox.audit.record import EVENTS, Entry, JsonValue, Record
 from cedarbox.audit.verify import Finding, Report, verify_ledger
 

@@ -1,4 +1,4 @@
-"""Reading for people: what can be read is read, and what cannot be is told, one line each.
+"""Reading records: for programs, which stop at the first that is none, and for people, who are told what is left out.
 
 Records come in the order of their times, from all streams and from the index of the ledger, one at a time: a ledger of
 any size takes the memory of a record for each stream. Nothing is verified but the form and the hash of each line.
@@ -7,7 +7,7 @@ any size takes the memory of a record for each stream. Nothing is verified but t
 from __future__ import annotations
 
 import heapq
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from itertools import groupby
 from pathlib import Path
 from typing import Final
@@ -18,7 +18,7 @@ from cedarbox.audit.record import MAX_LINE_BYTES, Record
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular
 
-__all__ = ["browse", "record_files"]
+__all__ = ["browse", "read_records", "record_files"]
 
 _CHUNK: Final = 64 * 1024
 _NAMED: Final = 5
@@ -58,14 +58,43 @@ def browse(directory: Path, query: Query, *, unreadable: Callable[[LedgerError],
         # Of many, the newest are the likely ones.
         known = ", ".join([*(["…"] if len(files) > _NAMED else []), *list(files)[-_NAMED:]])
         raise LedgerError(f"{directory}: there is no stream {query.stream}", hint=f"there are {known or 'none'}")
-    streams = [_wanted(stream, paths, query, unreadable) for stream, paths in wanted.items()]
+    yield from _merged(wanted, query, unreadable)
+
+
+def read_records(directory: Path | str, *, index: bool = False) -> Iterator[tuple[str, Record]]:
+    """Read the records of all streams in the order of their times.
+
+    Args:
+        directory: The ledger.
+        index: Read the index too, as the stream ``index``.
+
+    Yields:
+        The stream and the record. A last line that is still being written is left out.
+
+    Raises:
+        LedgerError: There is no ledger, a file cannot be read, or a line is no record.
+    """
+    files = record_files(Path(directory), yet=False)
+    if not index:
+        files.pop(INDEX, None)
+    yield from _merged(files, Query(), _refuse)
+
+
+def _refuse(error: LedgerError) -> None:
+    raise error
+
+
+def _merged(
+    files: Mapping[str, Sequence[Path]], query: Query, unreadable: Callable[[LedgerError], None]
+) -> Iterator[tuple[str, Record]]:
+    streams = [_wanted(stream, paths, query, unreadable) for stream, paths in files.items()]
     # Two records of one time come in the order of their streams' names.
     for _, stream, _, record in heapq.merge(*streams, key=lambda item: item[:3]):
         yield stream, record
 
 
 def _wanted(
-    stream: str, paths: list[Path], query: Query, unreadable: Callable[[LedgerError], None]
+    stream: str, paths: Sequence[Path], query: Query, unreadable: Callable[[LedgerError], None]
 ) -> Iterator[tuple[str, str, int, Record]]:
     for path in paths:
         for number, line in enumerate(_lines(path, unreadable), 1):
