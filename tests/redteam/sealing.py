@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
-from tempfile import TemporaryDirectory
 from typing import Final
+
+from tests.unit.forked import forked
 
 __all__ = ["MARKS", "Outcome", "Vendor", "playing", "vendor"]
 
@@ -78,40 +75,6 @@ if "cedarbox.telemetry.tracing" in sys.modules:
     sealed = is_sealed()
 print(json.dumps({"watched": watched, "refused": refused, "sealed": sealed}))
 """
-_FORKER: Final = """
-import json, os, sys, tempfile, traceback
-import agents, agents.testing, agents.tracing, agents.realtime, httpx2, opentelemetry.sdk.trace
-# What cedarbox imports, and not cedarbox: each attack would take seconds for it.
-import boxlite, cedarpy, cryptography.x509, httpx, orjson, pydantic_settings, rfc8785, rich.progress, zstandard
-import agents.memory.sqlite_session, agents.sandbox.sandboxes.unix_local, opentelemetry.sdk.metrics.export
-import cryptography.hazmat.primitives.asymmetric.ed25519, cryptography.hazmat.primitives.serialization
-import opentelemetry.proto.collector.logs.v1.logs_service_pb2
-import opentelemetry.proto.collector.metrics.v1.metrics_service_pb2
-import opentelemetry.proto.collector.trace.v1.trace_service_pb2
-assert "cedarbox" not in sys.modules
-# The children share what they compile.
-sys.pycache_prefix, sys.dont_write_bytecode = sys.argv[1], False
-for line in sys.stdin:
-    order = json.loads(line)
-    with tempfile.TemporaryFile("w+") as out:
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                os.dup2(out.fileno(), 1)
-                os.dup2(out.fileno(), 2)
-                os.environ.update(order["environment"])
-                exec(compile(order["script"], "attack", "exec"), {"__name__": "__main__"})
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        print(json.dumps({"status": status, "output": out.read()}), flush=True)
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -176,20 +139,9 @@ def vendor() -> Iterator[Vendor]:
 @contextmanager
 def playing() -> Iterator[Callable[..., Outcome]]:
     """Give what carries an attack out in a process of its own, forked from one that has imported the SDK only."""
-    with (
-        TemporaryDirectory() as compiled,
-        subprocess.Popen(
-            [sys.executable, "-c", _FORKER, compiled],
-            env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
-        ) as process,
-    ):
+    with forked() as carry_out:
 
         def play(attack: str, to: Vendor, **environment: str) -> Outcome:
-            assert process.stdin is not None
-            assert process.stdout is not None
             base = to.url.partition("/v1/")[0]
             given = {
                 "VENDOR": to.url,
@@ -201,10 +153,6 @@ def playing() -> Iterator[Callable[..., Outcome]]:
                 "NO_PROXY": "",
                 **environment,
             }
-            process.stdin.write(json.dumps({"script": _BEFORE + attack + _AFTER, "environment": given}) + "\n")
-            process.stdin.flush()
-            answer = json.loads(process.stdout.readline())
-            assert answer["status"] == 0, answer["output"]
-            return Outcome(**json.loads(answer["output"].splitlines()[-1]))
+            return Outcome(**carry_out(_BEFORE + attack + _AFTER, given))
 
         yield play

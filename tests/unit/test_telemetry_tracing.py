@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
 import pytest
+from tests.unit.forked import forked
 
 _TRAP: Final = """
 import asyncio, json, os, sys
@@ -66,57 +63,14 @@ class _Outcome:
     built: bool
 
 
-_FORKER: Final = """
-import json, os, sys, tempfile, traceback
-import agents, agents.testing, httpx2, opentelemetry.sdk.trace
-for line in sys.stdin:
-    order = json.loads(line)
-    with tempfile.TemporaryFile("w+") as out:
-        child = os.fork()
-        if not child:
-            status = 1
-            try:
-                os.dup2(out.fileno(), 1)
-                os.dup2(out.fileno(), 2)
-                os.environ.update(order["environment"])
-                exec(compile(order["script"], "attack", "exec"), {"__name__": "__main__"})
-                status = 0
-            except BaseException:
-                traceback.print_exc()
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(status)
-        status = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
-        out.seek(0)
-        print(json.dumps({"status": status, "output": out.read()}), flush=True)
-"""
-"""Forks a process for each attack from one that has imported the SDK, and not cedarbox: the import takes seconds."""
-
-
 @pytest.fixture(scope="module")
-def forker() -> Iterator[subprocess.Popen[str]]:
-    with subprocess.Popen(
-        [sys.executable, "-c", _FORKER],
-        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-    ) as process:
-        yield process
+def play() -> Iterator[Callable[..., _Outcome]]:
+    with forked() as carry_out:
 
+        def run(attack: str, **environment: str) -> _Outcome:
+            return _Outcome(**carry_out(_TRAP + attack + _END, environment))
 
-@pytest.fixture
-def play(forker: subprocess.Popen[str]) -> Callable[..., _Outcome]:
-    def run(attack: str, **environment: str) -> _Outcome:
-        assert forker.stdin is not None
-        assert forker.stdout is not None
-        forker.stdin.write(json.dumps({"script": _TRAP + attack + _END, "environment": environment}) + "\n")
-        forker.stdin.flush()
-        answer = json.loads(forker.stdout.readline())
-        assert answer["status"] == 0, answer["output"]
-        return _Outcome(**json.loads(answer["output"].splitlines()[-1]))
-
-    return run
+        yield run
 
 
 def test_without_the_seal_the_trap_sees_the_export(play: Callable[..., _Outcome]) -> None:

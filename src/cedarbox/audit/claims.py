@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
-__all__ = ["Claim", "End", "Facts", "Finding", "Opened", "Seal"]
+__all__ = ["Claim", "End", "Facts", "Finding", "Mismatch", "Opened", "Seal"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,3 +116,19 @@ class Facts:
     claims: list[Claim] = field(default_factory=list)
     seals: dict[int, Seal] = field(default_factory=dict)
     end: End | None = None
+
+
+class Mismatch(NamedTuple):
+    """Where the tree is not the one that it should be.
+
+    Args:
+        seq: First record that may be bad when what stands there is not signed.
+        forked: The same when it is.
+        size: The size at which it was seen.
+        reason: Who says so.
+    """
+
+    seq: int
+    forked: int
+    size: int
+    reason: str

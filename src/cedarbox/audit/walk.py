@@ -12,12 +12,12 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
 from hashlib import sha256
 from pathlib import Path
-from typing import Any, Final, NamedTuple
+from typing import Any, Final
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from cedarbox.audit.checkpoint import origin_of
-from cedarbox.audit.claims import Claim, Facts, Finding
+from cedarbox.audit.claims import Claim, Facts, Finding, Mismatch
 from cedarbox.audit.diagnose import changed_with_its_hash, name_break
 from cedarbox.audit.ends import judge_state
 from cedarbox.audit.files import checkpoints_path, segment_path
@@ -33,22 +33,6 @@ from cedarbox.files import open_regular
 __all__ = ["StreamWalk"]
 
 _NEVER: Final = -1
-
-
-class _Mismatch(NamedTuple):
-    """Where the tree is not the one that it should be.
-
-    Args:
-        seq: First record that may be bad when what stands there is not signed.
-        forked: The same when it is.
-        size: The size at which it was seen.
-        reason: Who says so.
-    """
-
-    seq: int
-    forked: int
-    size: int
-    reason: str
 
 
 class StreamWalk:
@@ -111,7 +95,7 @@ class StreamWalk:
         self._next_key: Ed25519PublicKey | None = None
         self._sealed = False
         self._begin = 0
-        self._pending: _Mismatch | None = None
+        self._pending: Mismatch | None = None
         self._cursor = NoteCursor(origin_of(ledger, stream))
         self._end_size = facts.end.size if facts is not None and facts.end and facts.end.state == "ended" else _NEVER
 
@@ -297,7 +281,7 @@ class StreamWalk:
                     self._agreed = self.size
             elif self._pending is None:
                 reason = f"{claim.by} has another root for {self.size} records"
-                self._pending = _Mismatch(self._vouched(), self._agreed, self.size, reason)
+                self._pending = Mismatch(self._vouched(), self._agreed, self.size, reason)
                 if self.signed == self.size:
                     return self._forked()
         if signed and self._pending is not None and self._pending.size <= self.size:
@@ -328,7 +312,7 @@ class StreamWalk:
             message = f"the record and its hash were changed: record {self.size} names another hash"
             return self._find("edited", self.size - 1, message)
         reason = f"the signed note for {self.size} records has another root"
-        self._pending = _Mismatch(self._vouched(), self._vouched(), self.size, reason)
+        self._pending = Mismatch(self._vouched(), self._vouched(), self.size, reason)
         return True
 
     def _vouched(self) -> int:
