@@ -13,17 +13,15 @@ import os
 import re
 import secrets
 import time
-import weakref
-from collections.abc import Callable
 from contextlib import suppress
 from datetime import UTC, datetime
-from functools import partial
 from hashlib import sha256
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Final, Protocol, Self
+from typing import BinaryIO, Final, Self
 
 from cedarbox.audit.record import MAX_LINE_BYTES
+from cedarbox.children import not_in_children
 from cedarbox.errors import LedgerError
 from cedarbox.files import open_regular, write_all
 
@@ -198,7 +196,7 @@ class Appended:
         self.descriptor = os.open(path, flags, 0o600)
         self._held = False
         self.size = os.fstat(self.descriptor).st_size
-        _close_in_child(self)
+        not_in_children(self)
 
     def __enter__(self) -> Self:
         """Give the file itself."""
@@ -244,8 +242,14 @@ class Appended:
         """Give up the lock and close the file; nothing the second time."""
         if self.descriptor >= 0:
             self.unlock()
-            os.close(self.descriptor)
-            self.descriptor = -1
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close the file without giving up the lock."""
+        # Forgotten before it is closed: the number may be another file's by the time a child is forked.
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
     def unlock(self) -> None:
         """Give up the lock: a forked child may have the descriptor still, and closing it would leave that the lock."""
@@ -265,7 +269,7 @@ class Lock:
     def __init__(self, path: Path, wait_s: float) -> None:
         self._path, self._wait_s = path, wait_s
         self.descriptor = -1
-        _close_in_child(self)
+        not_in_children(self)
 
     def __enter__(self) -> Self:
         """Take the lock.
@@ -279,7 +283,7 @@ class Lock:
         try:
             self._take()
         except BaseException:
-            self._close()
+            self.let_go()
             raise
         return self
 
@@ -287,8 +291,8 @@ class Lock:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         """Give the lock up."""
-        fcntl.flock(self.descriptor, fcntl.LOCK_UN)  # not only closed: see Appended.close
-        self._close()
+        fcntl.flock(self.descriptor, fcntl.LOCK_UN)  # not only closed: see Appended.unlock
+        self.let_go()
 
     def _take(self) -> None:
         # Not one flock that waits: a process that was stopped while it has the lock would hold up all the others.
@@ -305,25 +309,11 @@ class Lock:
             time.sleep(pause)
             pause = min(pause * 2, _LAST_WAIT_SECONDS)
 
-    def _close(self) -> None:
-        os.close(self.descriptor)
-        self.descriptor = -1
-
-
-class _Open(Protocol):
-    descriptor: int
-
-
-def _close_in_child(owner: _Open) -> None:
-    """Close the descriptor in every forked child: a lock of flock(2) lives as long as any copy of it is open."""
-    os.register_at_fork(after_in_child=partial(_close_copy, weakref.ref(owner)))
-
-
-def _close_copy(reference: Callable[[], _Open | None]) -> None:
-    owner = reference()
-    if owner is not None and owner.descriptor >= 0:
-        os.close(owner.descriptor)
-        owner.descriptor = -1
+    def let_go(self) -> None:
+        """Close the file without giving up the lock."""
+        descriptor, self.descriptor = self.descriptor, -1
+        if descriptor >= 0:
+            os.close(descriptor)
 
 
 def sync(descriptor: int) -> None:

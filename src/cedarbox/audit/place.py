@@ -10,15 +10,14 @@ from __future__ import annotations
 import fcntl
 import os
 import threading
-import weakref
 from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 import orjson
 
+from cedarbox.children import not_in_children
 from cedarbox.files import write_file
 
 __all__ = ["Place", "Unit"]
@@ -71,7 +70,6 @@ class Place:
         self._seen: tuple[int, int, int] | None = None
         self._state = _State({})
         self._held: int | None = None
-        self._watched = False
 
     @property
     def held(self) -> tuple[Unit, ...]:
@@ -117,18 +115,20 @@ class Place:
             except OSError:
                 os.close(descriptor)
                 raise
-            if not self._watched:
-                os.register_at_fork(after_in_child=partial(_drop, weakref.ref(self)))
-                self._watched = True
+            not_in_children(self)
             self._held = descriptor
             return True
 
     def release(self) -> None:
         """Give up the lock."""
         with self._lock:
-            if self._held is not None:
-                os.close(self._held)
-                self._held = None
+            self.let_go()
+
+    def let_go(self) -> None:
+        """Close the lock file; in a forked child, where the lock stays the parent's."""
+        descriptor, self._held = self._held, None
+        if descriptor is not None:
+            os.close(descriptor)
 
     def advance(self, key: str, offset: int, *, held: Iterable[Unit] = (), at: str = "") -> None:
         """Remember an acknowledgement durably. An offset never goes back.
@@ -220,14 +220,6 @@ class Place:
         self._path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         write_file(self._path, orjson.dumps(asdict(state), option=orjson.OPT_SORT_KEYS), 0o600)
         self._state, self._seen = state, None
-
-
-def _drop(reference: weakref.ref[Place]) -> None:
-    """Close the lock file in a forked child: it would keep the lock when its parent has died."""
-    place = reference()
-    if place is not None and place._held is not None:
-        os.close(place._held)
-        place._held = None
 
 
 def _merge(known: _State, read: _State) -> _State:
