@@ -17,9 +17,8 @@ from agents.sandbox.snapshot import SnapshotBase, SnapshotSpec
 
 from cedarbox.audit import Entry, JsonValue, Ledger
 from cedarbox.audit.anchoring import Anchoring
-from cedarbox.audit.otlp_checkpoints import CheckpointSource
 from cedarbox.audit.place import Place, Unit
-from cedarbox.audit.shipper import LedgerSource, Shipper, Source
+from cedarbox.audit.shipper import Shipper
 from cedarbox.audit.target import Target
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
 from cedarbox.boxlite.image_lock import LOCK_FILE
@@ -34,6 +33,7 @@ from cedarbox.live import LivePolicies
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.trust import load as load_bundle
 from cedarbox.settings import Settings, load_settings
+from cedarbox.shipping import place_of, sources_of
 from cedarbox.telemetry.attributes import CEDARBOX_LEDGER_STREAM
 from cedarbox.telemetry.spans import Telemetry
 from cedarbox.telemetry.tracing import is_sealed
@@ -139,7 +139,7 @@ class PolicySandboxClient(GuardedClient):
             undo.pop_all()
         self.telemetry.attach()
         self.telemetry.metrics.observe(records=lambda: gate.records)
-        self.shipper = None if target is None else self._ship(target, settings)
+        self.shipper = None if target is None else self._ship(target, settings, spans)
         self.anchoring = Anchoring(directory, self.ledger.stream, anchors, self.ledger.append)
         self.anchoring.start()
         atexit.register(self.close)
@@ -177,18 +177,14 @@ class PolicySandboxClient(GuardedClient):
         anchored = self.anchoring.stop(flush)
         return (self.shipper.stop(flush) if self.shipper is not None else True) and anchored
 
-    def _ship(self, target: Target, settings: Settings) -> Shipper:
+    def _ship(self, target: Target, settings: Settings, spans: Path) -> Shipper:
         """Start to send what is on disk."""
         directory = settings.audit.directory
-        place = directory.parent / "shipped.json"
+        place, spans = place_of(directory), settings.otlp.spans or directory.parent / "spans"
         self.telemetry.prune(Place(place).offset)
-        sources: list[Source] = [
-            LedgerSource(directory),
-            CheckpointSource(directory),
-            self.telemetry.source(),
-            self.telemetry.metrics_source(),
-        ]
-        shipper = Shipper(target, sources, place=place, pace=settings.otlp.pace(), on_left=self._left)
+        shipper = Shipper(
+            target, sources_of(directory, spans), place=place, pace=settings.otlp.pace(), on_left=self._left
+        )
         self.telemetry.metrics.observe(pending=lambda: shipper.pending)
         shipper.start()
         return shipper

@@ -17,6 +17,7 @@ from typer.testing import CliRunner
 
 from cedarbox.cli.collector import app
 from cedarbox.collector import Store
+from cedarbox.errors import CedarboxError
 
 
 def test_serve_says_where_it_listens_and_status_what_it_has(tmp_path: Path) -> None:
@@ -75,3 +76,17 @@ def test_malformed_options_are_named(tmp_path: Path, options: list[str], said: s
 def test_status_of_nothing(tmp_path: Path) -> None:
     result = CliRunner().invoke(app, ["status", "--directory", str(tmp_path)])
     assert "holds nothing" in str(result.exception)
+
+
+def test_what_the_page_is_to_verify_is_looked_at_before_anything_is_served(tmp_path: Path) -> None:
+    (tmp_path / "no.pub").write_text("no key")
+    (tmp_path / "ledger").mkdir()
+    wrong = (
+        ["--ledger", str(tmp_path / "nowhere")],
+        ["--public-key", str(tmp_path / "no.pub")],
+        ["--ledger", str(tmp_path / "ledger"), "--public-key", str(tmp_path / "no.pub")],
+    )
+    for options in wrong:
+        result = CliRunner().invoke(app, ["serve", "--port", "0", "--directory", str(tmp_path / "d"), *options])
+        assert isinstance(result.exception, CedarboxError), options
+        assert not (tmp_path / "d").exists()

@@ -183,6 +183,13 @@ def test_a_store_that_cannot_write_answers_503(collector: EmbeddedCollector, cli
     assert (answer.status_code, answer.json()["code"]) == (503, 14)
 
 
+def test_two_collectors_in_one_directory(tmp_path: Path) -> None:
+    with EmbeddedCollector(tmp_path / "d", port=0), pytest.raises(HostError, match="another collector"):
+        EmbeddedCollector(tmp_path / "d", port=0).start()
+    with EmbeddedCollector(tmp_path / "d", port=0) as again:
+        assert again.store.queries.counts().logs == 0
+
+
 def test_a_port_in_use_is_an_error_with_a_fix(collector: EmbeddedCollector, tmp_path: Path) -> None:
     second = EmbeddedCollector(tmp_path / "second", port=int(collector.url.rpartition(":")[2]))
     with pytest.raises(HostError, match="another collector may be running"):

@@ -13,10 +13,14 @@ from agents.sandbox.snapshot import NoopSnapshotSpec
 from tests.unit.bundles import PERMIT_ALL, write_bundle
 
 from cedarbox import PolicySandboxClient
-from cedarbox.audit import read_records
+from cedarbox.audit import Ledger, read_records
 from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT, CheckpointSource
+from cedarbox.audit.shipper import Shipper
+from cedarbox.audit.target import Target
+from cedarbox.collector import EmbeddedCollector
 from cedarbox.collector.store import Store
 from cedarbox.settings import load_settings
+from cedarbox.shipping import place_of, sources_of
 
 
 def collector(directory: Path, port: int) -> tuple[subprocess.Popen[str], str]:
@@ -81,3 +85,20 @@ async def test_a_killed_collector_loses_nothing_and_stops_nothing(tmp_path: Path
         assert not any(row.conflict for row in rows)
         execs = [span for run in store.runs() for span in store.spans(run.trace_id) if span.name == "exec"]
         assert len(execs) == 3
+
+
+def test_two_ledgers_beside_each_other_arrive_both(tmp_path: Path) -> None:
+    with EmbeddedCollector(tmp_path / "store", port=0) as receiver:
+        target = Target(endpoint=receiver.url)
+        for name, count in (("long", 9), ("short", 1)):
+            directory = tmp_path / name
+            for _ in range(count):
+                Ledger.open(directory).close()
+            sources = sources_of(directory, tmp_path / "spans")
+            shipper = Shipper(target, sources, place=place_of(directory))
+            shipper.start()
+            assert shipper.stop(30)
+        states = receiver.store.queries.streams()
+        # An index has one record of its own, and two of each stream.
+        assert sorted(state.records for state in states if state.stream == "index") == [3, 19]
+        assert not any(state.gaps or state.conflicts for state in states)

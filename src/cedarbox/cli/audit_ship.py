@@ -12,13 +12,13 @@ import orjson
 import typer
 
 from cedarbox.audit.files import check_ledger
-from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT, CheckpointSource
+from cedarbox.audit.otlp_checkpoints import CHECKPOINT_EVENT
 from cedarbox.audit.place import Place
-from cedarbox.audit.shipper import LedgerSource, Shipper, Source, Status
+from cedarbox.audit.shipper import Shipper, Status
 from cedarbox.errors import ConfigurationError, HostError
 from cedarbox.files import write_file
 from cedarbox.settings import load_settings
-from cedarbox.telemetry.spool import SpoolSource
+from cedarbox.shipping import place_of, sources_of
 
 __all__ = ["anchors", "ship"]
 
@@ -52,16 +52,10 @@ def ship(
         raise ConfigurationError("no collector is set", hint="set otlp.endpoint")
     check_ledger(place)
     spans = settings.otlp.spans or place.parent / "spans"
-    sources: list[Source] = [
-        LedgerSource(place),
-        CheckpointSource(place),
-        SpoolSource(spans),
-        SpoolSource(spans, "metrics"),
-    ]
-    kept = place.parent / "shipped.json"
+    kept = place_of(place)
     if again:
         _revive(kept)
-    shipper = Shipper(target, sources, place=kept, pace=settings.otlp.pace())
+    shipper = Shipper(target, sources_of(place, spans), place=kept, pace=settings.otlp.pace())
     shipper.start()
     if once:
         shipper.flush(timeout)

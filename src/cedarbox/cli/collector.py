@@ -9,6 +9,8 @@ import orjson
 import typer
 from rich.console import Console
 
+from cedarbox.audit.files import check_ledger
+from cedarbox.audit.keys import load_public_key
 from cedarbox.collector.grpc import DEFAULT_GRPC_PORT
 from cedarbox.collector.health import health_of, show_health
 from cedarbox.collector.page import PageOptions
@@ -67,6 +69,12 @@ def serve(
 
     Example: cedarbox collector serve --directory .cedarbox/collector --keep 30d --max-size 2GiB
     """
+    if public_key is not None and ledger is None:
+        raise ConfigurationError("--public-key is the key of a ledger", hint="give --ledger too")
+    if ledger is not None:
+        check_ledger(ledger, yet=False)
+    if public_key is not None:
+        load_public_key(public_key)
     retention = Retention(
         parse_age(keep) if keep is not None else None, parse_size(max_size) if max_size is not None else None
     )

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import errno
+import fcntl
 import ipaddress
+import os
 import signal
 import socket
 import threading
@@ -140,6 +142,7 @@ class EmbeddedCollector:
                 listeners.append(stack.enter_context(_listen_unix(self._http_socket)))
                 stack.callback(self._http_socket.unlink, missing_ok=True)
             store = stack.enter_context(Store(self._directory))
+            _alone(self._directory, stack)
             self._port = listeners[0].getsockname()[1]
             pages = self._pages(store, stack)
             budget = Budget(self._limits)
@@ -198,6 +201,18 @@ class EmbeddedCollector:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+
+
+def _alone(directory: Path, stack: ExitStack) -> None:
+    """Let one collector at a time keep its data in a directory: two would drop by two rules what is old."""
+    descriptor = os.open(directory / ".lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    stack.callback(os.close, descriptor)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise HostError(
+            f"{directory}: another collector keeps its data here", hint="stop it, or name another directory"
+        ) from None
 
 
 def serve(collector: EmbeddedCollector, *, announce: Callable[[EmbeddedCollector], None] | None = None) -> None:
