@@ -11,10 +11,12 @@ import signal
 import subprocess
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.ledgers import check, child, heads, records_of
@@ -487,3 +489,25 @@ def test_the_hash_chain_is_written_as_said(directory: Path) -> None:
     assert lines[0]["prev"] == "0" * 64
     assert [line["prev"] for line in lines[1:]] == [line["hash"] for line in lines[:-1]]
     assert [line["seq"] for line in lines] == [0, 1, 2]
+
+
+@pytest.mark.parametrize("bad", [{"directory": ""}, {"directory": "a\0b"}, {"segment_bytes": 0}, {"segment_bytes": -1}])
+def test_what_no_ledger_can_be_opened_with(directory: Path, bad: dict[str, Any]) -> None:
+    with pytest.raises(LedgerError):
+        Ledger.open(**{"directory": directory, **bad})
+    assert not directory.exists()
+
+
+@pytest.mark.parametrize("year", [500, 11_000])
+def test_a_clock_that_jumps_out_of_what_a_record_can_hold(directory: Path, year: int) -> None:
+    wall, steady = [time.time_ns()], [0]
+    ledger = Ledger.open(directory, clock=Clock(lambda: wall[0], lambda: steady[0]))
+    ledger.append(Entry(event="outcome"))
+    wall[0] = (year - 1970) * 31_556_952 * 1_000_000_000
+    for _ in range(2):
+        with pytest.raises(LedgerError, match="set the clock"):
+            ledger.append(Entry(event="outcome"))
+    ledger.close()
+    with Ledger.open(directory) as again:
+        again.append(Entry(event="outcome"))
+    assert verify_ledger(directory).findings == ()

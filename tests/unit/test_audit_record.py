@@ -14,8 +14,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from cedarbox.audit.clock import Clock
+from cedarbox.audit.events import EVENTS
 from cedarbox.audit.merkle import Tree
-from cedarbox.audit.record import EVENTS, GENESIS, Entry, JsonValue, Record, format_time, seal
+from cedarbox.audit.record import GENESIS, Entry, JsonValue, Record, format_time, seal
 from cedarbox.errors import LedgerError
 
 TIME = "2026-11-23T00:09:31.123456789Z"

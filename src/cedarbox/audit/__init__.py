@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from cedarbox.audit.browse import read_records
+from cedarbox.audit.events import EVENTS
 from cedarbox.audit.ledger import Ledger
-from cedarbox.audit.record import EVENTS, Entry, JsonValue, Record
+from cedarbox.audit.record import Entry, JsonValue, Record
 from cedarbox.audit.verify import Finding, Report, verify_ledger
 
 __all__ = [

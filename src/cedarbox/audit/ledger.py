@@ -103,8 +103,12 @@ class Ledger:
             segment_bytes: Size in bytes at which a segment of the stream is sealed and the next one begun.
 
         Raises:
-            LedgerError: The directory or the key cannot be used, or the key does not fit the index.
+            LedgerError: The directory, the key or the size cannot be used, or the key does not fit the index.
         """
+        if directory == "" or "\0" in str(directory):
+            raise LedgerError(f"{str(directory)!r} is no name for a ledger", hint="name a directory")
+        if segment_bytes < 1:
+            raise LedgerError(f"a segment of {segment_bytes} bytes holds no record", hint="give one byte at least")
         place = Path(directory).absolute()
         index = Index(place, None if signing_key is None else Path(signing_key).absolute())
         endings: dict[str, Ending] = {}

@@ -21,10 +21,10 @@ from typing import Any, Final, Literal, TypeAlias
 
 import orjson
 
+from cedarbox.audit.events import EVENTS
 from cedarbox.errors import LedgerError
 
 __all__ = [
-    "EVENTS",
     "GENESIS",
     "MAX_LINE_BYTES",
     "Entry",
@@ -38,49 +38,6 @@ __all__ = [
 
 JsonValue: TypeAlias = "str | int | bool | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
 
-EVENTS: Final = frozenset(
-    {
-        "approval.granted",
-        "approval.rejected",
-        "approval.requested",
-        "clock.stepped",
-        "decision",
-        "egress.closed",
-        "egress.opened",
-        "egress.revoked",
-        "key.created",
-        "key.rotated",
-        "ledger.anchored",
-        "ledger.closed",
-        "ledger.created",
-        "ledger.opened",
-        "ledger.recovered",
-        "operation.revoked",
-        "outcome",
-        "policy.loaded",
-        "policy.rejected",
-        "policy.reloaded",
-        "sandbox.created",
-        "sandbox.deleted",
-        "sandbox.resumed",
-        "sandbox.revoked",
-        "segment.sealed",
-        "shipping.left",
-        "snapshot.created",
-        "snapshot.deleted",
-        "snapshot.exported",
-        "snapshot.forked",
-        "snapshot.refused",
-        "snapshot.restored",
-        "stream.closed",
-        "stream.opened",
-        "stream.recovered",
-        "terminal.revoked",
-        "tracing.sealed",
-    }
-)
-"""The closed set of events."""
-
 GENESIS: Final = "0" * 64
 """``prev`` of the first record of a stream."""
 
@@ -89,6 +46,8 @@ MAX_LINE_BYTES: Final = 16 * 1024 * 1024
 
 _MAX_INTEGER: Final = 2**53 - 1  # RFC 8785 §3.2.2.3: numbers are IEEE 754 doubles
 _MAX_DEPTH: Final = 16
+_FIRST_SECOND: Final = -30_610_224_000  # 1000-01-01T00:00:00Z
+_END_SECOND: Final = 253_402_300_800  # 10000-01-01T00:00:00Z
 _HEX_TRACE: Final = re.compile(r"[0-9a-f]{32}").fullmatch
 _HEX_SPAN: Final = re.compile(r"[0-9a-f]{16}").fullmatch
 _HEX_HASH: Final = re.compile(r"[0-9a-f]{64}").fullmatch
@@ -257,8 +216,15 @@ def format_time(nanoseconds: int) -> str:
 
     Args:
         nanoseconds: Nanoseconds since 1970-01-01T00:00:00Z.
+
+    Raises:
+        LedgerError: The time is not within the years 1000 to 9999, which have four digits.
     """
     seconds, fraction = divmod(nanoseconds, 1_000_000_000)
+    if not _FIRST_SECOND <= seconds < _END_SECOND:
+        raise LedgerError(
+            f"the clock says {seconds} seconds since 1970, which no record can hold", hint="set the clock of the host"
+        )
     return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%dT%H:%M:%S}.{fraction:09d}Z"
 
 

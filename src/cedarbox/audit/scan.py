@@ -18,7 +18,8 @@ from datetime import datetime
 from hashlib import sha256
 from typing import Final, NamedTuple, TypeAlias
 
-from cedarbox.audit.record import EVENTS, MAX_LINE_BYTES, parse_line
+from cedarbox.audit.events import EVENTS
+from cedarbox.audit.record import MAX_LINE_BYTES, parse_line
 
 __all__ = ["FRAME", "Run", "Scanned", "Scanner"]
 

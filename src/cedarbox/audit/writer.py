@@ -120,7 +120,8 @@ class StreamWriter:
             For each entry its record, or why this one entry cannot be written; the others are.
 
         Raises:
-            LedgerError: The disk failed. None of the entries is in the stream, and nothing may be appended any more.
+            LedgerError: The disk failed, or the clock says what no record can hold. None of the entries is in the
+                stream, and nothing may be appended any more.
         """
         timed: list[tuple[Entry, int]] = []
         wanted: list[int] = []
@@ -194,8 +195,9 @@ class StreamWriter:
         digests: list[bytes] = []
         seq, prev = self._tree.size, self._prev
         for entry, now in entries:
+            at = format_time(now)
             try:
-                record, line, digest = seal(entry, seq, format_time(now), prev)
+                record, line, digest = seal(entry, seq, at, prev)
                 _check_length(line, MAX_ENTRY_BYTES if seq else MAX_LINE_BYTES)
             except LedgerError as error:
                 results.append(error)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import orjson
 import typer
@@ -13,6 +13,8 @@ from cedarbox.audit.index import Index
 from cedarbox.errors import ConfigurationError
 
 __all__ = ["rotate"]
+
+_MAX_REASON: Final = 1000  # every opening of the ledger reads it again
 
 
 def rotate(
@@ -42,6 +44,8 @@ def rotate(
     """
     if not reason.strip():
         raise ConfigurationError("the reason is empty", hint="say in a few words why the key is replaced")
+    if len(reason) > _MAX_REASON:
+        raise ConfigurationError(f"the reason has {len(reason)} characters", hint=f"say it in {_MAX_REASON} at most")
     key = None if signing_key is None else signing_key.absolute()
     with Index(directory.absolute(), key, make=False).locked() as index:
         (record,) = index.append([Entry(event="key.rotated", attrs={"reason": reason.strip()})])

@@ -14,7 +14,7 @@ from typing import Any, Final
 
 import orjson
 
-from cedarbox.audit.record import EVENTS
+from cedarbox.audit.events import EVENTS
 from cedarbox.collector.reader import Reader
 from cedarbox.collector.views import (
     Connection,
