@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import io
 import os
+import re
 import resource
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -107,6 +109,51 @@ def test_a_ledger_on_a_disk_that_turned_read_only(disk: Path) -> None:
     assert sorted(path.name for path in disk.iterdir()) == ["ledger", "ledger.key", "ledger.pub"]
     Ledger.open(disk / "ledger").close()
     assert len(check(disk / "ledger").streams) == 2
+
+
+@pytest.fixture
+def thin(disk: Path, tmp_path: Path) -> Iterator[Path]:
+    """A disk that promises more blocks than are below it: what it cannot keep fails at the sync, not at the write."""
+    mkfs = shutil.which("mkfs.ext4", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if mkfs is None:
+        pytest.skip("there is no mkfs.ext4")
+    subprocess.run(["mount", "-o", "remount,size=6m", str(disk)], check=True)
+    place = tmp_path / "thin"
+    place.mkdir()
+    with (disk / "blocks").open("wb") as file:
+        file.truncate(64 * 1024 * 1024)
+    subprocess.run([mkfs, "-q", "-O", "^has_journal", str(disk / "blocks")], check=True)
+    mounted = subprocess.run(
+        ["mount", "-o", "loop", str(disk / "blocks"), str(place)], check=False, capture_output=True
+    )
+    if mounted.returncode != 0:
+        pytest.skip(f"no loop device can be mounted here: {mounted.stderr.decode().strip()}")
+    yield place
+    subprocess.run(["umount", "-l", str(place)], check=True)
+
+
+def test_a_disk_that_fails_at_the_sync(thin: Path) -> None:
+    """The disk of the ledger takes what is written to it, and fails when it has to keep it: only the sync shows that.
+
+    What was acknowledged by then is all there; nothing is acknowledged after, the reason is told, and the ledger takes
+    no more.
+    """
+    ledger, acknowledged = Ledger.open(thin / "ledger"), 0
+    failure: LedgerError | None = None
+    while failure is None and acknowledged < 1000:
+        try:
+            ledger.append(Entry(event="outcome", attrs={"filler": os.urandom(30_000).hex()}))
+            acknowledged += 1
+        except LedgerError as error:
+            failure = error
+    # Which of the two it is, the driver of the disk says.
+    told = "takes no more records: (No space left on device|Input/output error)"
+    assert failure is not None
+    assert re.search(told, failure.message)
+    with pytest.raises(LedgerError, match=told):
+        ledger.append(Entry(event="outcome"))
+    assert acknowledged > 10
+    assert ledger.path.read_bytes().count(b'"filler"') == acknowledged
 
 
 @pytest.mark.parametrize("where", ["segment", "index"])
