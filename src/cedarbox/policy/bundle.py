@@ -120,6 +120,32 @@ class PolicyBundle:
         files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
         # 2. to 5. come before anything of the bundle reaches a parser of policies.
         manifest, signed_by = (None, ()) if signers is None else _signed(root, read, files, signers, signature_required)
+        return cls._checked(root, contents, files, manifest, signed_by)
+
+    @classmethod
+    def of_files(cls, root: Path, contents: Mapping[str, bytes]) -> PolicyBundle:
+        """Check a bundle whose files were read already, from a revision of a repository for example.
+
+        Args:
+            root: What messages call its directory.
+            contents: The content of each file that decides, by its name. No signature is looked at.
+
+        Raises:
+            BundleError: As for :meth:`load`.
+        """
+        contents = _with_the_needed(root, BundleFiles(contents, None))
+        files = {name: hashlib.sha256(data).hexdigest() for name, data in contents.items()}
+        return cls._checked(root, contents, files, None, ())
+
+    @classmethod
+    def _checked(
+        cls,
+        root: Path,
+        contents: Mapping[str, bytes],
+        files: Mapping[str, str],
+        manifest: Manifest | None,
+        signed_by: tuple[str, ...],
+    ) -> PolicyBundle:
         # 6. Parse the metadata; what the signature says of it must be so.
         metadata = _metadata(root, contents["bundle.toml"])
         if manifest is not None:

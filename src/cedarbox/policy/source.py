@@ -24,11 +24,19 @@ _QUOTED_IN_MESSAGE = re.compile(r"`([^`]+)`|'([^']+)'|: ([A-Za-z_]\w*)$")
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """One policy of a file: its text from the first token to the semicolon, and the 1-based position of that token."""
+    """One policy of a file.
+
+    Attributes:
+        text: From its first token to its semicolon.
+        line: 1-based line of the first token.
+        column: 1-based column of the first token, in characters.
+        offset: Where the first token begins, in characters from the start of the file.
+    """
 
     text: str
     line: int
     column: int
+    offset: int = 0
 
 
 def statements(text: str) -> Iterator[Statement]:
@@ -50,7 +58,7 @@ def statements(text: str) -> Iterator[Statement]:
 
 def _statement(text: str, start: int, end: int) -> Statement:
     line_start = text.rfind("\n", 0, start) + 1
-    return Statement(text[start:end], text.count("\n", 0, start) + 1, start - line_start + 1)
+    return Statement(text[start:end], text.count("\n", 0, start) + 1, start - line_start + 1, start)
 
 
 def excess(statement: Statement) -> str:
