@@ -2,8 +2,8 @@
 
 The members of the object are ``version`` (1; another number when a member changes its meaning or goes away),
 ``command``, ``subject``, ``summary``, ``exit_code``, ``failed``, ``undecided``, ``findings``, ``checks``, ``sections``,
-``notes``, ``rules`` and, beside them, what the command has to tell by itself. Each item has the attributes of its class in
-:mod:`cedarbox.review.finding`; a finding has its place spread out (``file``, ``line``, ``column``, ``end_line``,
+``notes``, ``rules`` and, beside them, what the command has to tell by itself. Each item has the attributes of its class
+in :mod:`cedarbox.review.finding`; a finding has its place spread out (``file``, ``line``, ``column``, ``end_line``,
 ``end_column``) and its ``fingerprint``.
 """
 
