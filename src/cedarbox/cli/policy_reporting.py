@@ -9,16 +9,19 @@ import tempfile
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, NoReturn
+from typing import Annotated, Final, NoReturn
 
 import typer
 
 from cedarbox.errors import ConfigurationError
-from cedarbox.files import write_file
+from cedarbox.files import open_regular, write_file
 from cedarbox.review.finding import Report
 from cedarbox.review.reports import FORMATS, FormatName, render
 
 __all__ = ["AsJson", "Format", "Output", "Target", "emit"]
+
+_MAX_SUMMARY: Final = 1024 * 1024 - 1024
+"""Bytes of the summary of a step: GitHub takes 1 MiB and drops all of a larger one. Less what others may add."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +97,8 @@ def emit(
 
     Args:
         report: What to tell.
-        form: How to print it. On a terminal ``text`` has colours and shows the lines of the files.
+        form: How to print it. On a terminal ``text`` has colours and shows the lines of the files. ``github`` also
+            adds the report to the summary of the step, the file that ``GITHUB_STEP_SUMMARY`` names.
         outputs: The files to write besides.
         as_json: Print JSON, whatever ``form`` says.
 
@@ -107,9 +111,31 @@ def emit(
             write_file(target.path, render(report, target.form).encode(), 0o644)
         except OSError as error:
             raise _unwritable(target.path, error.strerror or str(error)) from None
-    typer.echo(render(report, "json" if as_json else form), nl=False)
-    sys.stdout.flush()
+    if as_json:
+        form = "json"
+    if form == "text" and sys.stdout.isatty():
+        from rich.console import Console
+
+        from cedarbox.review.reports.terminal import show
+
+        show(report, Console(highlight=False, markup=False, emoji=False))
+    else:
+        typer.echo(render(report, form), nl=False)
+    if form == "github" and (path := os.environ.get("GITHUB_STEP_SUMMARY")):
+        _summarise(report, path)
     raise typer.Exit(report.exit_code)
+
+
+def _summarise(report: Report, path: str) -> None:
+    """Add a report to the summary of a step. What cannot be added is told, and fails nothing: the report is printed."""
+    from cedarbox.review.reports.markdown import text
+
+    try:
+        with open_regular(path, os.O_WRONLY | os.O_APPEND) as file:
+            file.seek(0, os.SEEK_END)
+            file.write(f"{text(report, _MAX_SUMMARY - file.tell())}\n".encode())
+    except (OSError, ValueError) as error:
+        typer.echo(f"cedarbox: the summary of the step cannot be written ({error})", err=True)
 
 
 def _unwritable(path: Path, why: str) -> ConfigurationError:

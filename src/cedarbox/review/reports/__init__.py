@@ -33,6 +33,18 @@ def render(report: Report, form: FormatName) -> str:
             from cedarbox.review.reports.plain import text
         case "json":
             from cedarbox.review.reports.document import text
+        case "junit":
+            from cedarbox.review.reports.junit import text
+        case "tap":
+            from cedarbox.review.reports.tap import text
+        case "sarif":
+            from cedarbox.review.reports.sarif import text
+        case "github":
+            from cedarbox.review.reports.github import text
+        case "gitlab":
+            from cedarbox.review.reports.gitlab import text
+        case "markdown":
+            from cedarbox.review.reports.markdown import text
         case _:
             raise ValueError(f"no form {form!r}; there are {', '.join(FORMATS)}")
     return text(report)

@@ -5,12 +5,18 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
-from cedarbox.review.finding import SEVERITIES, Check, Finding, Report
+from cedarbox.review.finding import SEVERITIES, Check, Finding, Report, Rule
 from cedarbox.text import printable
 
-__all__ = ["cases", "clean", "counted", "numbered", "one_line", "worst_first"]
+__all__ = ["CHECK_RULES", "cases", "clean", "counted", "numbered", "one_line", "to_act_on", "worst_first"]
+
+CHECK_RULES: Final = {
+    "failed": Rule("check-failed", "check-failed", "error", "A check failed"),
+    "undecided": Rule("check-undecided", "check-undecided", "warning", "A check was not decided"),
+}
+"""The rules of the findings that :func:`to_act_on` makes of checks, by the status of the check."""
 
 
 def one_line(text: str) -> str:
@@ -41,6 +47,19 @@ def worst_first(findings: Iterable[Finding]) -> list[Finding]:
     return sorted(findings, key=lambda finding: SEVERITIES.index(finding.severity))
 
 
+def to_act_on(report: Report) -> list[Finding]:
+    """Return the findings that count, and one for each check that did not pass and that no finding is about."""
+    found = list(report.counted)
+    told = {(finding.place, finding.message) for finding in found}
+    for check in report.checks:
+        rule = CHECK_RULES.get(check.status)
+        if rule is not None and (check.place, check.message) not in told:
+            name = f"{check.suite}: {check.name}"
+            message = f"{name}: {check.message}" if check.message else name
+            found.append(Finding(rule.id, rule.severity, message, check.place, key=name))
+    return found
+
+
 def counted(number: int, thing: str) -> str:
     """Return a number with its thing, such as ``1 error`` and ``2 errors``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
@@ -65,12 +84,8 @@ def cases(report: Report) -> list[Check]:
     not decide has one that is undecided.
     """
     checks = list(report.checks)
-    told = {(check.place.file, check.place.line, check.message) for check in checks if check.place}
-    findings = [
-        finding
-        for finding in report.counted
-        if not finding.place or (finding.place.file, finding.place.line, finding.message) not in told
-    ]
+    told = {(check.place, check.message) for check in checks if check.status in CHECK_RULES}
+    findings = [finding for finding in report.counted if (finding.place, finding.message) not in told]
     failing = _failing(report, findings)
     for finding in findings:
         suite = finding.place.file if finding.place else report.subject

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from cedarbox.review.finding import Check, Finding, Report, Section
-from cedarbox.review.reports.parts import counted, one_line
+from cedarbox.review.finding import Finding, Report, Section
+from cedarbox.review.reports.parts import counted, one_line, to_act_on
 
-__all__ = ["inert", "text"]
+__all__ = ["finding_line", "inert", "text"]
 
 
 def text(report: Report) -> str:
@@ -28,13 +28,10 @@ def inert(line: str) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    for finding in report.counted:
+    for finding in to_act_on(report):
         yield finding_line(finding)
         if finding.hint:
             yield f"  {one_line(finding.hint)}"
-    for check in report.checks:
-        if check.status in {"failed", "undecided"} and not _told(check, report):
-            yield check_line(check)
     for section in report.sections:
         yield from _section(section)
     for note in report.notes:
@@ -49,17 +46,6 @@ def finding_line(finding: Finding) -> str:
     place = f"{finding.place}: " if finding.place else ""
     policy = f" ({finding.policy})" if finding.policy else ""
     return one_line(f"{place}{finding.severity} {finding.rule}: {finding.message}{policy}")
-
-
-def check_line(check: Check) -> str:
-    """Return a check that did not pass on one line."""
-    place = f"{check.place}: " if check.place else ""
-    said = f": {check.message}" if check.message else ""
-    return one_line(f"{place}{check.status}: {check.suite}: {check.name}{said}")
-
-
-def _told(check: Check, report: Report) -> bool:
-    return any(finding.place == check.place and finding.message == check.message for finding in report.counted)
 
 
 def _section(section: Section) -> Iterator[str]:
