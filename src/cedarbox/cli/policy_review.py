@@ -49,7 +49,8 @@ def review(
         typer.Option(help="Also tell what changed since this git revision, and fail if it widens.", show_default=False),
     ] = None,
     only: Annotated[
-        list[Part] | None, typer.Option(help="Run this part only; may be repeated.", show_default=False)
+        list[str] | None,
+        typer.Option(metavar="|".join(PARTS), help="Run this part only; may be repeated.", show_default=False),
     ] = None,
     accepted: Annotated[
         Path | None,
@@ -114,7 +115,9 @@ def bundles_of(paths: Sequence[Path]) -> tuple[Path, ...]:
     return tuple(found)
 
 
-def _wanted(only: Sequence[Part] | None, base: str | None) -> tuple[Part, ...]:
+def _wanted(only: Sequence[str] | None, base: str | None) -> tuple[Part, ...]:
+    if unknown := [name for name in only or () if name not in PARTS]:
+        raise ConfigurationError(f"--only {unknown[0][:40]!r} is no part of a review", hint=f"write {', '.join(PARTS)}")
     if only and "diff" in only and base is None:
         raise ConfigurationError("--only diff has nothing to compare with", hint="give --base too")
     return tuple(part for part in PARTS if (not only or part in only) and (part != "diff" or base is not None))
