@@ -52,6 +52,9 @@ def review(
         list[str] | None,
         typer.Option(metavar="|".join(PARTS), help="Run this part only; may be repeated.", show_default=False),
     ] = None,
+    skip_others: Annotated[
+        bool, typer.Option("--skip-others", help="Leave out paths that are in no bundle, as pre-commit may name them.")
+    ] = False,
     accepted: Annotated[
         Path | None,
         typer.Option(readable=False, help="File of signed acceptances of widenings.", show_default=False),
@@ -83,19 +86,25 @@ def review(
 
     Example: cedarbox policy review policies/site --base origin/main --output sarif=review.sarif --format github
     """
-    bundles = bundles_of(paths)
+    bundles = bundles_of(paths, skip_others=skip_others)
     wanted = _wanted(only, base)
     asked = _Asked(base, accepted, acceptor, baseline, fail_level)
     parts: list[Report] = []
     with Console(stderr=True).status("") as status:
         for bundle in bundles:
             parts.extend(_review(bundle, wanted, asked, lambda name: status.update(f"{name} …")))
+    if not bundles:
+        emit(Report("review", "no bundle", "none of the paths is in one"), form, output, as_json=as_json)
     subject = ", ".join(shown(bundle) for bundle in bundles)
     emit(whole("review", subject, parts, fail_level=fail_level), form, output, as_json=as_json)
 
 
-def bundles_of(paths: Sequence[Path]) -> tuple[Path, ...]:
+def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Path, ...]:
     """Return the directories of the bundles that paths are or are in, each once.
+
+    Args:
+        paths: Directories and files.
+        skip_others: Leave out a path that is in no bundle.
 
     Raises:
         ConfigurationError: A path is in no bundle: no directory above it has a ``bundle.toml``.
@@ -107,6 +116,8 @@ def bundles_of(paths: Sequence[Path]) -> tuple[Path, ...]:
             bundle = next((one for one in above if (one / _METADATA).is_file()), None)
         except (OSError, ValueError):
             bundle = None
+        if bundle is None and skip_others:
+            continue
         if bundle is None:
             raise ConfigurationError(
                 f"{path}: it is in no policy bundle", hint=f"a bundle is a directory with a {_METADATA}"
