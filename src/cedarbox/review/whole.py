@@ -78,6 +78,6 @@ def _checks(part: Report, *, several: bool) -> list[Check]:
         said = bool(part.counted) or any(check.status == "failed" for check in part.checks)
         return checks if said else [*checks, Check(name, part.command, "failed", part.summary)]
     if part.undecided:
-        said = any(check.status == "undecided" for check in part.checks)
+        said = bool(part.counted) or any(check.status == "undecided" for check in part.checks)
         return checks if said else [*checks, Check(name, part.command, "undecided", part.summary)]
     return checks or [Check(name, part.command, "passed")]

@@ -145,8 +145,12 @@ def _section(page: _Page, section: Section) -> None:
     lines = [*map(_words, section.lines[:_MAX_LINES])]
     if left := len(section.lines) - len(lines):
         lines.append(f"{counted(left, 'more line')} left out.")
-    rows = ([_code(cell) if cell else "" for cell in row] for row in section.rows)
+    rows = ([_cell(cell) for cell in row] for row in section.rows)
     page.table(_words(section.title), lines, section.columns, rows)
+
+
+def _cell(text: str) -> str:
+    return _words(text) if " " in text or not text else _code(text)
 
 
 def _code(text: str) -> str:
