@@ -66,9 +66,9 @@ class Target:
         """
         if "\0" in str(self.path) or not self.path.name:
             raise _unwritable(self.path, os.strerror(errno.EINVAL))
-        if self.path.is_dir():
-            raise _unwritable(self.path, os.strerror(errno.EISDIR))
         try:
+            if self.path.is_dir():
+                raise _unwritable(self.path, os.strerror(errno.EISDIR))
             with tempfile.TemporaryFile(dir=self.path.parent):
                 pass
         except OSError as error:

@@ -205,6 +205,8 @@ def _diff(bundle: Path, asked: _Asked) -> Report:
 
 
 def _prove(bundle: Path, asked: _Asked) -> Report | None:
+    if not any((bundle / "properties").glob("*.y*ml")):
+        return None
     return reported(_command("prove"), bundle)
 
 
