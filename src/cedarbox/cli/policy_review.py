@@ -171,7 +171,7 @@ def _command(part: Part) -> Any:
 
 
 def _check(bundle: Path, asked: _Asked) -> Report:
-    return reported(_command("check"), bundle)
+    return reported(_command("check"), [bundle])
 
 
 def _fmt(bundle: Path, asked: _Asked) -> Report:
