@@ -1,4 +1,4 @@
-"""``cedarbox policy review`` with its real parts, in a git repository: a good bundle, a change that widens, a broken one."""
+"""``cedarbox policy review`` with its real parts, in a git repository."""
 
 from __future__ import annotations
 

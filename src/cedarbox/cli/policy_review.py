@@ -152,7 +152,7 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
         # By its directory in each part, whatever name it gives itself.
         yield replace(report, subject=shown(bundle))
         if part == "check" and report.failed:
-            for later in wanted[number + 1 :]:
+            for later in (one for one in wanted[number + 1 :] if one != "prove" or _has_properties(bundle)):
                 yield Report(later, shown(bundle), "not run: the bundle does not check", undecided=True)
             return
 
@@ -204,8 +204,12 @@ def _diff(bundle: Path, asked: _Asked) -> Report:
     )
 
 
+def _has_properties(bundle: Path) -> bool:
+    return any((bundle / "properties").glob("*.y*ml"))
+
+
 def _prove(bundle: Path, asked: _Asked) -> Report | None:
-    if not any((bundle / "properties").glob("*.y*ml")):
+    if not _has_properties(bundle):
         return None
     return reported(_command("prove"), bundle)
 
