@@ -64,6 +64,11 @@ def test_a_part_without_checks_is_a_case_all_the_same() -> None:
     ]
 
 
+def test_what_a_change_permits_is_told_first() -> None:
+    widened = Report("diff", "a", "1 widening", findings=[Finding("D100", "error", "widened")], failed=True)
+    assert [one.rule for one in whole("review", "a", [_WARNED, widened]).findings] == ["D100", "S002"]
+
+
 def test_two_bundles_are_told_apart() -> None:
     report = whole("review", "a, b", [_WARNED, Report("lint", "b", "none")])
     assert report.summary == "lint a good, lint b good"

@@ -175,7 +175,7 @@ def _fingerprints(report: Report) -> list[Any]:
 
 
 @given(reports)
-@settings(max_examples=500 if LONG else 40, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500 if LONG else 15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_fingerprints_stay_when_lines_move(report: Report) -> None:
     moved = [
         replace(finding, place=finding.place and replace(finding.place, line=finding.place.line + 7, column=1))
@@ -198,7 +198,7 @@ def test_fingerprints_differ_for_other_rules_policies_files_and_keys() -> None:
 
 
 @given(reports)
-@settings(max_examples=500 if LONG else 400 if LONG else 15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500 if LONG else 150 if LONG else 15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_form_of_any_report_is_well_formed(report: Report) -> None:
     for form in FORMATS:
         render(report, form).encode("utf-8")

@@ -32,7 +32,7 @@ def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Se
         command=command,
         subject=subject,
         summary=", ".join(f"{_name(part, several=several)} {_word(part)}" for part in parts),
-        findings=[finding for part in parts for finding in part.findings],
+        findings=[finding for part in sorted(parts, key=_weight) for finding in part.findings],
         checks=[check for part in parts for check in _checks(part, several=several)],
         sections=[outcomes, *(section for part in parts for section in _sections(part, several=several))],
         notes=[f"{_name(part, several=several)}: {note}" for part in parts for note in part.notes],
@@ -52,6 +52,11 @@ def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Se
         failed=failed,
         undecided=any(part.undecided for part in parts),
     )
+
+
+def _weight(part: Report) -> bool:
+    """Sort what a change permits before what else there is to say of it: a reader may look at the first ones only."""
+    return part.command not in {"diff", "prove"}
 
 
 def _name(part: Report, *, several: bool) -> str:
