@@ -52,8 +52,8 @@ def test_a_bundle_that_ships_is_good(bundle: Path) -> None:
 def test_a_change_that_widens(bundle: Path) -> None:
     sandbox = bundle / "sandbox.cedar"
     text = sandbox.read_text()
-    assert "context.vcpus <= 2" in text
-    sandbox.write_text(text.replace("context.vcpus <= 2", "context.vcpus <= 3", 1))
+    assert "context.vcpus <= 4" in text
+    sandbox.write_text(text.replace("context.vcpus <= 4", "context.vcpus <= 5", 1))
     names = {"sarif": "a.sarif", "junit": "a.xml", "gitlab": "a.json", "markdown": "a.md"}
     code, document = review("--base", "main", *(f"--output={form}={name}" for form, name in names.items()))
     assert code == 1
