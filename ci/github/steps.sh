@@ -36,7 +36,7 @@ install() {
 }
 
 review() {
-  local bundles=() acceptors=() line
+  local bundles=() line
   while IFS= read -r line; do [[ -z $line ]] || bundles+=("$line"); done <<<"${REVIEW_BUNDLE:-}"
   ((${#bundles[@]})) || fail "the input bundle names no bundle"
   local options=(--format github)
@@ -50,10 +50,10 @@ review() {
   [[ -z ${REVIEW_FAIL_LEVEL:-} ]] || options+=("--fail-level=$REVIEW_FAIL_LEVEL")
   [[ -z ${REVIEW_BASELINE:-} ]] || options+=("--baseline=$REVIEW_BASELINE")
   [[ -z ${REVIEW_ACCEPTED:-} ]] || options+=("--accepted=$REVIEW_ACCEPTED")
-  while IFS= read -r line; do [[ -z $line ]] || acceptors+=("--acceptor=$line"); done <<<"${REVIEW_ACCEPTORS:-}"
+  while IFS= read -r line; do [[ -z $line ]] || options+=("--acceptor=$line"); done <<<"${REVIEW_ACCEPTORS:-}"
   rm -f -- "$place"/{review.sarif,comment.md,junit.xml,review.json}
   local code=0
-  "$venv/bin/cedarbox" policy review "${options[@]}" "${acceptors[@]}" -- "${bundles[@]}" || code=$?
+  "$venv/bin/cedarbox" policy review "${options[@]}" -- "${bundles[@]}" || code=$?
   printf 'exit-code=%s\n' "$code" >>"${GITHUB_OUTPUT:-/dev/null}"
   for name in sarif=review.sarif comment=comment.md junit=junit.xml json=review.json; do
     [[ ! -f $place/${name#*=} ]] || printf '%s=%s\n' "${name%%=*}" "$place/${name#*=}" >>"${GITHUB_OUTPUT:-/dev/null}"

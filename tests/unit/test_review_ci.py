@@ -157,6 +157,17 @@ def test_the_step_that_reviews(job: Actions) -> None:
     assert (job.directory / "summary").read_text().startswith("<!-- cedarbox-policy:")
 
 
+def test_each_input_of_the_step_becomes_an_option(job: Actions) -> None:
+    program = job.runner / "cedarbox-review" / "venv" / "bin" / "cedarbox"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    inputs = {"FAIL_LEVEL": "note", "BASELINE": "b.json", "ACCEPTED": "a.toml", "ACCEPTORS": "x.pub\ny z.pub\n"}
+    told = job("review", REVIEW_BUNDLE="a\n\nb c", **{f"REVIEW_{name}": of for name, of in inputs.items()})
+    lines = told.stdout.splitlines()
+    assert lines[:2] == ["policy", "review"]
+    expected = ["--fail-level=note", "--baseline=b.json", "--accepted=a.toml", "--acceptor=x.pub", "--acceptor=y z.pub"]
+    assert lines[-8:] == [*expected, "--", "a", "b c"]
+
+
 def test_a_review_that_cannot_run_gives_no_old_report_out(job: Actions) -> None:
     old = job.runner / "cedarbox-review" / "comment.md"
     old.write_text("<!-- of yesterday -->")

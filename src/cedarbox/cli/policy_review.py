@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from pathlib import Path
+from shlex import quote
 from typing import Annotated, Any, Final, Literal
 
 import typer
@@ -184,7 +185,7 @@ def _fmt(bundle: Path, asked: _Asked) -> Report:
         path = bundle / name
         text = utf8_text(path, files[name])
         if formatting.format_policies(text) != text:
-            hint = f"run: cedarbox policy fmt {shown(path)}"
+            hint = f"run: cedarbox policy fmt {quote(shown(path))}"
             found.append(Finding(_NOT_FORMATTED.id, "error", "not formatted", Place(shown(path)), hint=hint))
     summary = f"{len(names) - len(found)} of {len(names)} files formatted"
     return Report("fmt", shown(bundle), summary, findings=found, rules=[_NOT_FORMATTED], failed=bool(found))
