@@ -24,8 +24,10 @@ def text(report: Report) -> str:
     """Return a report as an XML document."""
     found = cases(report)
     root = Element("testsuites", {"name": _safe(f"cedarbox policy {report.command}"), **_counts(found, skipped=False)})
-    for suite in dict.fromkeys(case.suite for case in found):
-        members = [case for case in found if case.suite == suite]
+    suites: dict[str, list[Check]] = {}
+    for case in found:
+        suites.setdefault(case.suite, []).append(case)
+    for suite, members in suites.items():
         element = SubElement(root, "testsuite", {"name": _safe(suite), **_counts(members, skipped=True)})
         for case in members:
             _add(element, case)
