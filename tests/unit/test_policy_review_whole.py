@@ -1,0 +1,78 @@
+"""``cedarbox policy review`` with its real parts, in a git repository."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.bundles import SHIPPED
+from tests.unit.report_schemas import assert_gitlab, assert_junit, assert_sarif
+from typer.testing import CliRunner
+
+from cedarbox.cli.policy import app
+from cedarbox.cli.policy_review import PARTS
+
+pytestmark = pytest.mark.skipif(
+    any(find_spec(f"cedarbox.cli.policy_{part}") is None for part in PARTS), reason="a part is not there"
+)
+
+
+@pytest.fixture
+def bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A bundle that ships, in a repository that has it in its first commit."""
+    monkeypatch.chdir(tmp_path)
+    shutil.copytree(SHIPPED / "airgapped", tmp_path / "policies" / "site")
+    identity = ["-c", "user.name=a", "-c", "user.email=a@example.org"]
+    for arguments in (["init", "-q", "-b", "main"], ["add", "-A"], ["commit", "-q", "-m", "base"]):
+        subprocess.run(["git", *identity, *arguments], check=True)
+    return Path("policies/site")
+
+
+def review(*arguments: str) -> tuple[int, dict[str, Any]]:
+    done = CliRunner().invoke(app, ["review", "policies/site", "--json", *arguments])
+    assert done.exception is None or isinstance(done.exception, SystemExit), done.exception
+    return done.exit_code, json.loads(done.stdout)
+
+
+def outcomes(document: dict[str, Any]) -> dict[str, int]:
+    return {part["command"]: part["exit_code"] for part in document["parts"]}
+
+
+def test_a_bundle_that_ships_is_good(bundle: Path) -> None:
+    code, document = review("--base", "main")
+    assert outcomes(document) == dict.fromkeys(("check", "fmt", "lint", "test", "diff"), 0)
+    assert code == 0, document["findings"]
+
+
+def test_a_change_that_widens(bundle: Path) -> None:
+    sandbox = bundle / "sandbox.cedar"
+    text = sandbox.read_text()
+    assert "context.vcpus <= 4" in text
+    sandbox.write_text(text.replace("context.vcpus <= 4", "context.vcpus <= 5", 1))
+    names = {"sarif": "a.sarif", "junit": "a.xml", "gitlab": "a.json", "markdown": "a.md"}
+    code, document = review("--base", "main", *(f"--output={form}={name}" for form, name in names.items()))
+    assert code == 1
+    found = outcomes(document)
+    assert (found["check"], found["fmt"], found["diff"]) == (0, 0, 1), document["findings"]
+    widened = [finding for finding in document["findings"] if finding["rule"] == "D100"]
+    assert widened
+    assert widened[0]["file"] == "policies/site/sandbox.cedar"
+    assert_sarif(Path("a.sarif").read_text())
+    assert list(assert_junit(Path("a.xml").read_text()).iter("failure"))
+    assert assert_gitlab(Path("a.json").read_text())
+    assert "vcpus" in Path("a.md").read_text()
+
+
+def test_a_bundle_that_is_not_cedar(bundle: Path) -> None:
+    (bundle / "network.cedar").write_text("permit (principal, action resource);\n")
+    code, document = review("--base", "main")
+    assert code == 1
+    assert outcomes(document) == {"check": 1, "fmt": 3, "lint": 3, "test": 3, "diff": 3}
+    assert any(
+        finding["file"] == "policies/site/network.cedar" and finding["line"] == 1 for finding in document["findings"]
+    )
