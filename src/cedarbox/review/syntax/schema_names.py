@@ -57,6 +57,8 @@ class _Names:
         self._spaces, self._text = spaces, text
         self._common = {_joined(space, name): (space, kind) for space, name, kind in self._each("common")}
         self._entities = {_joined(space, name) for space, name, _ in self._each("entities")}
+        # An action is an entity too, of a type that nobody declares.
+        self._entities |= {_joined(space, "Action") for space, declared in spaces.items() if declared.actions}
         self._actions = {(_joined(space, "Action"), name) for space, name, _ in self._each("actions")}
         self._known: dict[str, tuple[dict[str, Any], int]] = {}
         self._open: list[str] = []
