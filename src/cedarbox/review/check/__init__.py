@@ -1,0 +1,1 @@
+"""Tells everything that is wrong with policies, with the place of each."""
