@@ -1,9 +1,9 @@
-"""Which text could be mistaken for another: characters that turn the direction of writing, mixed scripts, odd characters.
+"""Which text could be mistaken for another: what turns the direction of writing, mixed scripts, odd characters.
 
-Cedar's validator warns of the same, but cedarpy drops its warnings. It uses the tables of Unicode's UTS 39; the standard
-library has none of them. The script of a letter is read off its name instead, which begins with it, and a script counts
-as recommended by UAX 31, table 5. Where a name does not tell, a character counts as one of no script, so that it is no
-warning by itself.
+Cedar's validator warns of the same, but cedarpy drops its warnings. It uses the tables of Unicode's UTS 39; the
+standard library has none of them. The script of a letter is read off its name instead, which begins with it, and a
+script counts as recommended by UAX 31, table 5. Where a name does not tell, a character counts as one of no script, so
+that it is no warning by itself.
 """
 
 from __future__ import annotations
