@@ -1,4 +1,4 @@
-"""``policy check``: every error where it stands, what cedarpy does not warn of, and no traceback whatever it is given."""
+"""``policy check``: every error where it stands, what cedarpy does not warn of, and never a traceback."""
 
 from __future__ import annotations
 
@@ -55,7 +55,8 @@ def test_finds_nothing_in_the_bundles_that_ship(name: str) -> None:
 
 
 def test_tells_every_statement_that_is_not_cedar(tmp_path: Path) -> None:
-    text = f"// x\npermit (principal, action, resource) when {{ context.t = 1 }};\n{when('true')}\n\n  permit (principal);\nforbid"
+    text = "// x\npermit (principal, action, resource) when { context.t = 1 };\n"
+    text += when("true") + "\n\n  permit (principal);\nforbid"
     report = of_cedar(tmp_path, text)
     assert [(f.rule, str(f.place).rsplit("p.cedar:", 1)[1]) for f in report.findings] == [
         ("C002", "2:55"),
@@ -154,7 +155,7 @@ def test_warns_of_comments_that_turn_the_direction_of_writing(tmp_path: Path) ->
 def test_tells_writing_systems_apart() -> None:
     for good in ["abc", "日本ひらカタ", "한국漢字", "абв", "\u03b1\u03b2 1-2", "é…“x”", "ß", "", "x😀", "ｆｕｌｌ"]:  # noqa: RUF001
         assert not mixes_scripts(good), good
-    for mixed in ["p\u0430y", "αa", "日a", "ㄅひ", "אa", "a\ue000"]:
+    for mixed in ["p\u0430y", "\u03b1a", "日a", "ㄅひ", "אa", "a\ue000"]:
         assert mixes_scripts(mixed), mixed
     assert [odd_character(text) for text in ["ab~ /{}", "é", "日本", "a\u200b", "\x7f", "🍌", "…"]] == [
         *("", "", "", "\u200b", "\x7f", "🍌", "…"),
@@ -220,8 +221,10 @@ permit (principal,;
         ),
         ('[{"uid": {"type": "Sandbox::AgentGroup", "id": "g"},\n"attrs": {\n"z": 1}, "parents": []}]', 3, "`z`"),
         (
-            '[{"uid": {"type": "Sandbox::AgentGroup", "id": "g"},\n"attrs": {},\n'
-            '"parents": [{"type": "Sandbox::Tenant", "id": "x"}]}]',
+            (
+                '[{"uid": {"type": "Sandbox::AgentGroup", "id": "g"},\n"attrs": {},\n'
+                '"parents": [{"type": "Sandbox::Tenant", "id": "x"}]}]'
+            ),
             3,
             "ancestor",
         ),
@@ -276,12 +279,12 @@ def test_tells_of_approvals_that_could_not_be_held_to(tmp_path: Path, annotation
 
 
 def test_checks_many_entities_without_asking_for_each(tmp_path: Path) -> None:
-    items = json.loads(agents(*(f"a{n}" for n in range(2000))))
-    items[1500]["attrs"]["trust"]["__entity"]["id"] = "trustful"
+    items = json.loads(agents(*(f"a{n}" for n in range(300))))
+    items[200]["attrs"]["trust"]["__entity"]["id"] = "trustful"
     root = write_bundle(tmp_path / "b", PERMIT_ALL, entities=json.dumps(items, indent=1))
     (found,) = check([root]).findings
     assert found.place is not None
-    assert '"id": "a1498"' in "".join(
+    assert '"id": "a198"' in "".join(
         (root / "entities.json").read_text().split("\n")[found.place.line - 10 : found.place.line + 10]
     )
 
@@ -297,7 +300,8 @@ def test_finds_schema_and_entities_of_plain_policies(tmp_path: Path) -> None:
     assert check([tmp_path]).findings == []
     assert {f.rule for f in check([tmp_path], schema=schema).findings} == {"C003"}
     (tmp_path / "entities.json").write_text(
-        '[{"uid": {"type": "U", "id": "x"},\n "attrs": {"a": "s", "s": "", "e": {"type": "E", "id": "x"}}, "parents": []}]'
+        '[{"uid": {"type": "U", "id": "x"},\n'
+        ' "attrs": {"a": "s", "s": "", "e": {"type": "E", "id": "x"}}, "parents": []}]'
     )
     (found,) = check([tmp_path]).findings
     assert found.place is not None
@@ -368,7 +372,7 @@ def test_never_breaks_on_damaged_bundles(tmp_path: Path) -> None:
         b"1e999",
     ]
     failed = 0
-    for seed in range(3000 if LONG else 60):
+    for seed in range(3000 if LONG else 40):
         random = Random(seed)
         for name, data in sources.items():
             (root / name).write_bytes(data)
@@ -389,7 +393,7 @@ def test_never_breaks_on_damaged_bundles(tmp_path: Path) -> None:
         for found in report.findings:
             assert found.place is not None, seed
             assert found.place.line >= 1, seed
-    assert failed > 20
+    assert failed > 10
 
 
 @pytest.mark.parametrize(
