@@ -8,14 +8,13 @@ from __future__ import annotations
 
 import os
 import sys
-from importlib import import_module
 from io import RawIOBase, TextIOWrapper
 from typing import Any, Final
 
 import typer
 from rich.console import Console
-from typer.core import TyperGroup
 
+from cedarbox.cli.on_demand import Command, group_of
 from cedarbox.errors import CedarboxError
 
 __all__ = ["COMMANDS", "app", "main"]
@@ -28,42 +27,21 @@ COMMANDS: Final = {
     "collector": "Receive spans, records and metrics by OTLP, and show them.",
     "egress": "Show what leaves the sandboxes of this host.",
     "image": "Import, list and pin the images that sandboxes boot.",
-    "policy": "Sign, verify, test and explain policy bundles.",
+    "policy": "Format, check, test, compare, prove, explain and sign policies.",
     "snapshot": "List, check and remove the native snapshots of a BoxLite home.",
 }
-"""The commands and groups, with what the help says of each. Each is ``app``, or what is called as it, in its module."""
+"""The commands and groups, with what the help says of each."""
 
-
-class _OnDemand(TyperGroup):
-    """Imports a command when it is called: reading a ledger must not load the Agents SDK, which takes seconds."""
-
-    def __init__(self, **given: Any) -> None:
-        super().__init__(**given)
-        self.commands: Any = dict.fromkeys(COMMANDS)  # the names alone, for what looks for similar ones
-
-    def list_commands(self, ctx: Any) -> list[str]:
-        return list(COMMANDS)
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        if cmd_name not in COMMANDS:
-            return None
-        module = import_module(f"{__name__}.{cmd_name}")
-        shell = typer.Typer(add_completion=False, rich_markup_mode=None)
-        if hasattr(module, "app"):
-            shell.add_typer(module.app, name=cmd_name)
-            group: Any = typer.main.get_command(shell)
-            return group.get_command(ctx, cmd_name)
-        shell.command(cmd_name)(getattr(module, cmd_name))
-        return typer.main.get_command(shell)
-
-    def format_commands(self, ctx: Any, formatter: Any) -> None:
-        with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+# What is one command is called as its module is.
+_SINGLE: Final = frozenset({"demo", "init"})
+_GROUP: Final = {
+    name: Command(about, f"{__name__}.{name}", name if name in _SINGLE else "app") for name, about in COMMANDS.items()
+}
 
 
 app = typer.Typer(
     name="cedarbox",
-    cls=_OnDemand,
+    cls=group_of(_GROUP),
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
