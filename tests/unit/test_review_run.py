@@ -162,7 +162,7 @@ def test_every_kind_of_change_is_made(tmp_path: Path) -> None:
         'else ["a", "b"].contains(context.commandLine) };'
     )
     bundle = PolicyBundle.load(write_bundle(tmp_path, policy, entities=agents("agent")))
-    changes = [mutant.change for mutant in mutants_of(bundle)]
+    changes = [mutant.change for mutant in mutants_of(bundle.policies)]
     assert changes == [
         "deleted",
         "any principal",
@@ -183,9 +183,8 @@ def test_every_kind_of_change_is_made(tmp_path: Path) -> None:
         "condition 2 without a",
         "condition 2 without b",
     ]
-    assert len({json.dumps([policy.est for policy in mutant.bundle.policies]) for mutant in mutants_of(bundle)}) == len(
-        changes
-    )
+    made = [mutant.within(bundle).policies for mutant in mutants_of(bundle.policies)]
+    assert len({json.dumps([policy.est for policy in policies]) for policies in made}) == len(changes)
 
 
 @pytest.fixture
