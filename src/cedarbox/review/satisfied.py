@@ -15,6 +15,7 @@ import re
 from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import product
 from typing import Any, Final
 
@@ -42,13 +43,14 @@ class Query:
         request: The request in the form that cedarpy takes.
         entities: The entities that it is asked with.
         schema: The schema of both.
-        above: The resource and every entity that it is in, each as type and id; more does no harm.
+        above: The resource and every entity that it is in, each as type and id; more does no harm. None when they are
+            not known: then every policy is asked.
     """
 
     request: Mapping[str, Any]
     entities: cedarpy.Entities
     schema: cedarpy.Schema
-    above: frozenset[Uid]
+    above: frozenset[Uid] | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,7 +99,8 @@ class Candidates:
         """
         satisfied: set[int] = set()
         failed: dict[int, str] = {}
-        for part in product((None, *query.above), ("permit", "forbid")):
+        parts = product((None, *query.above), ("permit", "forbid")) if query.above is not None else list(self._texts)
+        for part in parts:
             if not self._texts.get(part):
                 continue
             answer = cedarpy.is_authorized(dict(query.request), self._set(part), query.entities, query.schema)
@@ -105,12 +108,25 @@ class Candidates:
                 return None
             satisfied.update(map(int, answer.diagnostics.reasons))
             for told in answer.diagnostics.errors:
-                text = " ".join(str(told).split())
-                if not (match := _FAILED.match(text)):
-                    raise RuntimeError(f"an error of Cedar that names no policy: {text}")
-                number = int(match.group(1))
-                failed[number] = f"error while evaluating policy `{self._known[number][0].id}`: {text[match.end() :]}"
+                number, text = self._told(told)
+                failed[number] = text
         return Results(frozenset(satisfied), failed)
+
+    @cached_property
+    def whole(self) -> cedarpy.PolicySet:
+        """All policies in one set, each under its number."""
+        return _set({number: est for texts in self._texts.values() for number, est in texts.items()})
+
+    def named(self, error: object) -> str:
+        """Return an error of Cedar's with the id of the policy in the place of its number."""
+        return self._told(error)[1]
+
+    def _told(self, error: object) -> tuple[int, str]:
+        text = " ".join(str(error).split())
+        if not (match := _FAILED.match(text)):
+            raise RuntimeError(f"an error of Cedar that names no policy: {text}")
+        number = int(match.group(1))
+        return number, f"error while evaluating policy `{self._known[number][0].id}`: {text[match.end() :]}"
 
     def _set(self, part: _Part) -> cedarpy.PolicySet:
         texts = self._texts[part]
