@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from tests.unit.bundles import agents, write_bundle
+from tests.unit.bundles import write_bundle
 
 from cedarbox.policy import PolicyBundle
 from cedarbox.review import Suite
@@ -36,7 +36,10 @@ def large_bundle(directory: Path, number: int) -> Path:
 
     Seven of ten policies let an agent connect to a host of their own, three of ten let it read or write a directory.
     """
-    policies, connect, read, write = [_FORBID], [], [], []
+    policies = [_FORBID]
+    connect: list[str] = []
+    read: list[str] = []
+    write: list[str] = []
     refused: dict[str, list[str]] = {"connect": [], "readFile": [], "writeFile": []}
     for index in range(number - 1):
         name = f"p{index}"

@@ -2,12 +2,12 @@
 
 The format is a JSON array of ``{"name"?, "request", "entities", "decision", "reason", "num_errors"}`` (cedar-policy-cli
 4.6 and later). A request has ``principal``, ``action`` and ``resource`` in Cedar's syntax and a ``context``; each test
-brings all its entities. A test passes when the decision is that of Cedar, every id of ``reason`` is among the
-policies that determine it, and exactly ``num_errors`` policies could not be evaluated. Such a policy is skipped, as Cedar
-does, also for the policies of a bundle, where cedarbox would deny.
+brings all its entities. A test passes when the decision is that of Cedar, every id of ``reason`` is among the policies
+that determine it, and exactly ``num_errors`` policies could not be evaluated. Such a policy is skipped, as Cedar does,
+also for the policies of a bundle, where cedarbox would deny.
 
-A policy is known by its ``@id``, or as ``policyN`` when it has none, where N counts all statements from 0 over the files
-in the order of their names: the ids that ``cedar`` gives to the files put together.
+A policy is known by its ``@id``, or as ``policyN`` when it has none, where N counts all statements from 0 over the
+files in the order of their names: the ids that ``cedar`` gives to the files put together.
 """
 
 from __future__ import annotations
@@ -185,7 +185,7 @@ def _checker(case: CedarCase) -> Callable[[Sequence[Policy], Sequence[str]], boo
     return passes
 
 
-def _unlike(case: CedarCase, allowed: bool, ids: frozenset[str], errors: Sequence[str]) -> str:  # noqa: FBT001
+def _unlike(case: CedarCase, allowed: bool, ids: frozenset[str], errors: Sequence[str]) -> str:
     if allowed is not case.allowed:
         return f"expected {_word(case.allowed)}, got {_word(allowed)} by {' and '.join(sorted(ids)) or 'no policy'}"
     problems = []
@@ -198,7 +198,7 @@ def _unlike(case: CedarCase, allowed: bool, ids: frozenset[str], errors: Sequenc
     return "; ".join(problems)
 
 
-def _word(allowed: bool) -> str:  # noqa: FBT001
+def _word(allowed: bool) -> str:
     return "allow" if allowed else "deny"
 
 
@@ -219,7 +219,9 @@ def _policies(subject: Subject) -> tuple[Policy, ...]:
         template = templates.get(str(link.get("templateId")))
         if template is None:
             hint = "give it the @id of a template"
-            raise BundleError(f"a link to {link.get('templateId')!r}, which is no template", path=subject.root, hint=hint)
+            raise BundleError(
+                f"a link to {link.get('templateId')!r}, which is no template", path=subject.root, hint=hint
+            )
         values = link.get("values", {})
         linked = {part: _linked(template.est[part], values) for part in ("principal", "resource")}
         found.append(replace(template, id=str(link["newId"]), est={**template.est, **linked}))

@@ -74,12 +74,13 @@ class Fixtures:
             BundleError: There is no such fixture.
         """
         name = file.text(node, "the name of a fixture")
-        for known in (self, self._shared):
-            if known is not None and name in known._known:
-                known._used.add(name)
-                return known._known[name][1]
-        names = sorted({*self._known, *(self._shared._known if self._shared else ())})
-        file.fail(node, f"unknown fixture {name!r}", f"known: {', '.join(names) or 'none'}")
+        homes = [home for home in (self, self._shared) if home is not None]
+        home = next((home for home in homes if name in home._known), None)
+        if home is None:
+            names = sorted(name for home in homes for name in home._known)
+            file.fail(node, f"unknown fixture {name!r}", f"known: {', '.join(names) or 'none'}")
+        home._used.add(name)
+        return home._known[name][1]
 
     def plain(self, file: YamlFile, node: yaml.Node) -> yaml.Node:
         """Return a node, or what its fixture says when it is ``{fixture: name}``.

@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import partial
+from typing import Protocol, TypeVar
 
 import cedarpy
 import orjson
@@ -45,8 +46,22 @@ class Outcome:
         """All was as expected."""
         return not self.problem
 
+    @property
+    def determined(self) -> frozenset[str] | None:
+        """Ids of the policies that determined the answer; None for one that no policy did, because of an error."""
+        # A case that ended in an error says nothing about any policy.
+        return None if self.decision is None or self.decision.errors else frozenset(self.decision.policies)
 
-def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
+
+class _Identified(Protocol):
+    @property
+    def id(self) -> str: ...
+
+
+AnyCase = TypeVar("AnyCase", bound=_Identified)
+
+
+def chosen(cases: Sequence[AnyCase], patterns: Sequence[str]) -> list[AnyCase]:
     """Return the cases that a pattern matches, or all when there is none.
 
     Args:
@@ -54,7 +69,7 @@ def chosen(cases: Sequence[Case], patterns: Sequence[str]) -> list[Case]:
         patterns: Parts of a :attr:`Case.id`, or shell patterns of a whole one; upper and lower case are the same.
     """
 
-    def fits(case: Case, pattern: str) -> bool:
+    def fits(case: _Identified, pattern: str) -> bool:
         told, wanted = case.id.lower(), pattern.lower()
         # A name has brackets, which would be a set of letters in a pattern, so they stand for themselves.
         wild = wanted.replace("[", "[[]")

@@ -1,12 +1,13 @@
 """Which of many policies a request satisfies, each by itself.
 
-Cedar evaluates each policy alone: whether a request satisfies one, or fails to evaluate, depends on no other. Asking the
-permits and the forbids apart therefore tells of every one of them, also of a permit that a forbid overrides. That is
-what makes trying many changes of a bundle cheap: all of them are asked at once, and what each would do to a decision
-follows from the rest.
+Cedar evaluates each policy alone: whether a request satisfies one, or one cannot be evaluated, depends on no other.
+Asking the permits and the forbids apart therefore tells of every one of them, also of a permit that a forbid overrides.
+That is what makes trying many changes of a bundle cheap: all of them are asked at once, and what each would do to a
+decision follows from the rest.
 
-A policy whose scope names a resource is asked only about requests for that resource or for what is below it: for others
-its scope is false, and a scope that is false neither satisfies nor fails. Cedar's cost grows with the number of policies.
+A policy whose scope names a resource is asked only about requests for that resource or for what is below it: for
+others its scope is false, and a scope that is false neither satisfies nor fails. Cedar's cost grows with the number of
+policies.
 """
 
 from __future__ import annotations
