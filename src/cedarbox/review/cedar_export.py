@@ -7,9 +7,11 @@ that states one is written without it.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Final
 
+import cedarpy
 import orjson
 
 from cedarbox.policy.bundle import PolicyBundle
@@ -17,7 +19,10 @@ from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.case import Case
 from cedarbox.review.cases import Suite
 
-__all__ = ["cedar_text", "cedar_tests"]
+__all__ = ["cedar_tests", "cedar_text"]
+
+_PLAIN: Final = re.compile(r"[A-Za-z0-9 ._:/@+-]*", re.ASCII)
+_REST: Final = {"action": {"op": "All"}, "resource": {"op": "All"}, "conditions": []}
 
 
 def cedar_tests(suite: Suite, cases: Sequence[Case] | None = None) -> tuple[list[dict[str, Any]], int]:
@@ -70,7 +75,15 @@ def _ids(bundle: PolicyBundle) -> dict[str, str]:
 
 
 def _uid(kind: str, name: str) -> str:
-    """Return an entity uid in Cedar's syntax."""
-    plain = {'"': '\\"', "\\": "\\\\"}
-    text = "".join(plain.get(char) or (char if char.isprintable() else f"\\u{{{ord(char):x}}}") for char in name)
-    return f'{NAMESPACE}::{kind}::"{text}"'
+    """Return an entity uid in Cedar's syntax, in the one spelling that Cedar reads."""
+    if _PLAIN.fullmatch(name):
+        return f'{NAMESPACE}::{kind}::"{name}"'
+    entity = {"type": f"{NAMESPACE}::{kind}", "id": name}
+    policy = {"effect": "permit", "principal": {"op": "==", "entity": entity}, **_REST}
+    document = {"staticPolicies": {"p": policy}, "templates": {}, "templateLinks": []}
+    text: str = cedarpy.policies_from_json_str(orjson.dumps(document).decode())
+    # Which characters Cedar escapes is for Cedar to say, so it is made to say it.
+    before, after = "permit(principal == ", ", action, resource);"
+    if not text.startswith(before) or not text.rstrip().endswith(after):
+        raise RuntimeError(f"Cedar writes a policy in another way than expected: {text}")
+    return text.rstrip()[len(before) : -len(after)]

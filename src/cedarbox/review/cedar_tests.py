@@ -338,8 +338,8 @@ def _case(path: Path, value: Any, number: int, line: int) -> CedarCase:
     for key in ("principal", "action", "resource"):
         if not isinstance(request.get(key), str):
             raise fail(f"no {key} in the request", 'write it in Cedar\'s syntax, such as User::"alice"')
-    if "context" not in request:
-        raise fail("no context in the request", "write {} for an empty one")
+    if not isinstance(request.get("context"), dict):
+        raise fail("no context in the request", "it is an object; write {} for an empty one")
     if not isinstance(value["entities"], list):
         raise fail("entities is no list", "write [] for none")
     if value["decision"] not in ("allow", "deny"):
