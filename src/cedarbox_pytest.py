@@ -28,7 +28,7 @@ these is used: importing cedarbox also seals the tracing of the Agents SDK, whic
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -80,15 +80,17 @@ def policy_bundle_path(pytestconfig: pytest.Config) -> Path:
 
 
 @pytest.fixture
-def policy_bundle(policy_bundle_path: Path) -> PolicyBundle:
+def policy_bundle(policy_engine: PolicyEngine) -> PolicyBundle:
     """The policy bundle, checked."""
-    return _loaded(policy_bundle_path).bundle
+    return policy_engine.bundle
 
 
 @pytest.fixture
-def policy_engine(policy_bundle_path: Path) -> PolicyEngine:
+def policy_engine(pytestconfig: pytest.Config, policy_bundle_path: Path) -> PolicyEngine:
     """An engine that decides by the policy bundle."""
-    return _loaded(policy_bundle_path)
+    from cedarbox.pytest_plugin import engine_of
+
+    return engine_of(pytestconfig, Path(policy_bundle_path))
 
 
 @pytest.fixture
@@ -97,9 +99,3 @@ def decide(policy_engine: PolicyEngine) -> Decide:
     from cedarbox.pytest_plugin import Decide
 
     return Decide(policy_engine)
-
-
-def _loaded(path: Any) -> PolicyEngine:
-    from cedarbox.pytest_plugin import engine_of
-
-    return engine_of(Path(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from functools import cache
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, cast
 
@@ -90,12 +90,34 @@ def _value(action: str, known: Argument, value: Any) -> Value:
     raise TypeError(f"{action}: {known.name} is {value!r}; expected {known.expected}")
 
 
+@dataclass(frozen=True, slots=True)
 class _Loaded:
     """A suite with its engine."""
 
-    def __init__(self, path: Path) -> None:
-        self.suite = Suite.load(PolicyBundle.load(path))
-        self.engine = PolicyEngine(self.suite.bundle)
+    suite: Suite
+    engine: PolicyEngine
+
+
+class _Loads:
+    """What was loaded in a run, each once."""
+
+    def __init__(self) -> None:
+        self._engines: dict[Path, PolicyEngine] = {}
+        self._suites: dict[Path, _Loaded] = {}
+
+    def engine(self, path: Path) -> PolicyEngine:
+        if path not in self._engines:
+            self._engines[path] = PolicyEngine(PolicyBundle.load(path))
+        return self._engines[path]
+
+    def suite(self, path: Path) -> _Loaded:
+        if path not in self._suites:
+            suite = Suite.load(PolicyBundle.load(path))
+            self._suites[path] = _Loaded(suite, PolicyEngine(suite.bundle))
+        return self._suites[path]
+
+
+_LOADS: Final = pytest.StashKey[_Loads]()
 
 
 class _Problem(Exception):
@@ -112,7 +134,7 @@ class BundleFile(pytest.File):
             CollectError: Anything is wrong with the bundle or with a file of cases; one line says what and where.
         """
         try:
-            loaded = _load(self.path.parent.parent)
+            loaded = _loads(self.config).suite(self.path.parent.parent)
         except CedarboxError as error:
             raise self.CollectError(str(error)) from None
         for case in loaded.suite.cases:
@@ -189,26 +211,23 @@ def only_bundle(config: pytest.Config) -> Path:
     return bundles[0]
 
 
-def engine_of(path: Path) -> PolicyEngine:
+def engine_of(config: pytest.Config, path: Path) -> PolicyEngine:
     """Return the engine of a bundle, which is loaded once in a run.
 
     Args:
+        config: The run.
         path: The directory of the bundle.
 
     Raises:
         BundleError: Anything is wrong with it.
     """
-    return _engine(path.resolve())
+    return _loads(config).engine(path.resolve())
 
 
-@cache
-def _engine(path: Path) -> PolicyEngine:
-    return PolicyEngine(PolicyBundle.load(path))
-
-
-@cache
-def _load(path: Path) -> _Loaded:
-    return _Loaded(path)
+def _loads(config: pytest.Config) -> _Loads:
+    if _LOADS not in config.stash:
+        config.stash[_LOADS] = _Loads()
+    return config.stash[_LOADS]
 
 
 def _configured(config: pytest.Config) -> list[Path]:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Final
 
+import cedarpy
+
 from cedarbox.errors import BundleError
 from cedarbox.files import open_regular
 from cedarbox.review.subject import Subject
@@ -36,6 +38,11 @@ def cedar_directory(root: Path, schema: Path) -> Subject:
         text = _read(schema).decode("utf-8")
     except UnicodeDecodeError:
         raise BundleError("not UTF-8", path=schema, hint="save it as UTF-8") from None
+    try:
+        cedarpy.Schema.from_str(text)
+    except ValueError as error:
+        told = " ".join(str(error).split())
+        raise BundleError(f"not a schema: {told}", path=schema, hint="write it in Cedar's own syntax") from None
     return Subject.of_cedar(str(root), root, files, schema=text)
 
 
