@@ -14,7 +14,7 @@ from tests.unit.suites import large_bundle
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.actions import Action
 from cedarbox.review import Suite, measure, mutants_of, run_suite, survivors
-from cedarbox.review.arguments import build
+from cedarbox.review.arguments import Value, build
 from cedarbox.review.case import Case
 from cedarbox.review.coverage import percent
 from cedarbox.review.mutants import Mutant
@@ -74,7 +74,11 @@ def policies(random: Random) -> str:
 def request(random: Random) -> tuple[str, Action]:
     action = random.choice(["connect", "connect", "readFile", "writeFile", "invokeTool"])
     if action == "connect":
-        values = {"target": random.choice(HOSTS), "port": random.choice(PORTS), "proto": random.choice(["tls", "tcp"])}
+        values: dict[str, Value] = {
+            "target": random.choice(HOSTS),
+            "port": random.choice(PORTS),
+            "proto": random.choice(["tls", "tcp"]),
+        }
         return action, build(action, values)
     if action == "invokeTool":
         return action, build(action, {"name": random.choice(TOOLS), "kind": "function"})
