@@ -9,7 +9,7 @@ from importlib import import_module
 import pytest
 from typer.testing import CliRunner
 
-from cedarbox.cli import COMMANDS, app
+from cedarbox.cli import COMMANDS, app, policy
 
 _SEALED = "from agents.tracing import setup; print(type(setup.GLOBAL_TRACE_PROVIDER).__name__)"
 
@@ -71,6 +71,14 @@ def test_the_help_says_of_each_command_what_the_command_says() -> None:
             assert module.app.info.help == text
         else:
             assert callable(getattr(module, name))
+
+
+def test_the_help_of_policy_says_of_each_command_what_the_command_says() -> None:
+    shown = CliRunner().invoke(app, ["policy", "--help"], env={"COLUMNS": "200"})
+    for name, command in policy.COMMANDS.items():
+        assert f"{name} " in shown.output
+        told = getattr(import_module(command.module), command.name).__doc__
+        assert told.startswith(command.about), name
 
 
 def test_every_public_name_is_there() -> None:

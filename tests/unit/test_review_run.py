@@ -91,7 +91,7 @@ def test_a_case_fails_for_the_wrong_answer_the_wrong_policy_and_an_error(tmp_pat
 def test_a_policy_is_covered_when_it_decides_one_case_and_abstains_from_another(tmp_path: Path) -> None:
     def ways(text: str) -> dict[str, tuple[bool, bool]]:
         made = suite(tmp_path, PORTS + NEVER, text)
-        covered = measure(made.bundle, run_suite(made))
+        covered = measure(made.bundle.policies, run_suite(made))
         return {each.policy.id: (each.decides, each.abstains) for each in covered}
 
     allow = "  allow: [{target: a.corp.example, by: web}]\n"
@@ -110,10 +110,10 @@ def test_a_policy_is_covered_when_it_decides_one_case_and_abstains_from_another(
 def test_a_policy_that_no_case_can_do_without_is_covered_when_it_decides(tmp_path: Path) -> None:
     forbid = '@id("none") forbid (principal, action == Sandbox::Action::"exec", resource);'
     made = suite(tmp_path, forbid, "exec:\n  deny: [{principal: agent, command: ls, by: none}]\n")
-    (covered,) = measure(made.bundle, run_suite(made))
+    (covered,) = measure(made.bundle.policies, run_suite(made))
     assert (covered.decides, covered.abstains, covered.always, covered.both_ways) == (True, False, True, True)
     made = suite(tmp_path, forbid, "resolve:\n  deny: [{principal: agent, host: null}]\n")
-    (covered,) = measure(made.bundle, run_suite(made))
+    (covered,) = measure(made.bundle.policies, run_suite(made))
     assert not covered.both_ways
     assert percent([covered]) == 0
     assert percent([]) == 100
@@ -162,7 +162,7 @@ def test_every_kind_of_change_is_made(tmp_path: Path) -> None:
         'else ["a", "b"].contains(context.commandLine) };'
     )
     bundle = PolicyBundle.load(write_bundle(tmp_path, policy, entities=agents("agent")))
-    changes = [mutant.change for mutant in mutants_of(bundle)]
+    changes = [mutant.change for mutant in mutants_of(bundle.policies)]
     assert changes == [
         "deleted",
         "any principal",
@@ -183,9 +183,8 @@ def test_every_kind_of_change_is_made(tmp_path: Path) -> None:
         "condition 2 without a",
         "condition 2 without b",
     ]
-    assert len({json.dumps([policy.est for policy in mutant.bundle.policies]) for mutant in mutants_of(bundle)}) == len(
-        changes
-    )
+    made = [mutant.within(bundle).policies for mutant in mutants_of(bundle.policies)]
+    assert len({json.dumps([policy.est for policy in policies]) for policies in made}) == len(changes)
 
 
 @pytest.fixture
@@ -212,9 +211,9 @@ def test_the_command_names_what_failed_and_ends_with_1(tmp_path: Path, run: Run)
     code, out, err = run(tmp_path)
     assert (code, err) == (1, "")
     lines = out.splitlines()
-    place = f"{tmp_path}/tests/a.yaml:11: connect: target 169.254.169.254: "
+    place = f"{tmp_path}/tests/a.yaml:11: error T001: connect: target 169.254.169.254: "
     assert lines[0] == f"{place}expected deny by web, got deny by never"
-    assert lines[2] == f"{tmp_path}/policies.cedar:2: never: no case determined by it"
+    assert lines[2] == f"{tmp_path}/policies.cedar:2: error T002: no case determined by it (never)"
     # Nothing is changed while a case fails: every change would be noticed by it.
     assert lines[-1] == "test: 6 of 8 cases pass, 1 of 2 policies covered both ways"
 
@@ -223,7 +222,7 @@ def test_a_change_that_nothing_notices_and_a_threshold_that_is_missed_end_with_1
     suite(tmp_path, PORTS + NEVER, WHOLE.replace("    - {target: b.example}\n", ""))
     code, out, _ = run(tmp_path)
     assert code == 1
-    assert f"{tmp_path}/policies.cedar:1: web: no case notices when it is changed: any resource\n" in out
+    assert f"{tmp_path}/policies.cedar:1: error T003: no case notices when it is changed: any resource (web)\n" in out
     assert run(tmp_path, "--no-mutate")[0] == 0
     suite(tmp_path, PORTS + NEVER, f"{CONNECT}  allow: [{{target: a.corp.example, by: web}}]\n")
     assert run(tmp_path, "--no-mutate")[0] == 1

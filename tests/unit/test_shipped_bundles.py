@@ -35,7 +35,7 @@ def test_every_case_passes_and_covers_every_policy_and_every_change_is_noticed(b
     suite = Suite.load(bundle)
     outcomes = run_suite(suite)
     assert [(o.case.file.name, o.case.line, o.problem) for o in outcomes if not o.passed] == []
-    coverage = measure(bundle, outcomes)
+    coverage = measure(bundle.policies, outcomes)
     assert [covered.policy.id for covered in coverage if not covered.both_ways] == []
     assert percent(coverage) == 100
     alive, made = survivors(suite)

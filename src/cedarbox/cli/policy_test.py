@@ -2,44 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
-import orjson
 import typer
 
-from cedarbox.policy import PolicyBundle
-from cedarbox.review.cases import Suite
-from cedarbox.review.coverage import PolicyCoverage, measure, percent
-from cedarbox.review.mutants import Mutant
-from cedarbox.review.run import Outcome, run_suite, survivors
-from cedarbox.settings import load_settings
+from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
+from cedarbox.errors import BundleError, ConfigurationError
+from cedarbox.files import write_file
+
+if TYPE_CHECKING:
+    from cedarbox.review.case_report import Ran
+    from cedarbox.review.cases import Suite
+    from cedarbox.review.cedar_tests import CedarSuite
 
 __all__ = ["test"]
 
 
 @dataclass(frozen=True, slots=True)
-class _Result:
-    bundle: PolicyBundle
-    outcomes: Sequence[Outcome]
-    coverage: Sequence[PolicyCoverage]
+class _Wanted:
+    """What is to be tested, and how."""
+
+    root: Path
+    schema: Path | None
+    links: Path | None
+    tests: Path | None
+    export: Path | None
+    patterns: Sequence[str]
+    fail_fast: bool
+    slowest: int
     threshold: float
-    mutants: int | None
-    alive: Sequence[Mutant]
-
-    @property
-    def failed(self) -> list[Outcome]:
-        return [outcome for outcome in self.outcomes if not outcome.passed]
-
-    @property
-    def uncovered(self) -> list[PolicyCoverage]:
-        return [covered for covered in self.coverage if not covered.both_ways]
-
-    @property
-    def good(self) -> bool:
-        return not self.failed and not self.alive and percent(self.coverage) >= self.threshold
+    table: bool
+    mutate: bool
 
 
 def test(
@@ -48,13 +44,55 @@ def test(
         typer.Argument(readable=False, help="The bundle; by default that of the settings.", show_default=False),
     ] = None,
     *,
+    run: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--run",
+            metavar="PATTERN",
+            help="Only cases with this in file::action[title], or that match it with * and ?; may be repeated. "
+            "Coverage and changes are left out then.",
+            show_default=False,
+        ),
+    ] = None,
+    fail_fast: Annotated[bool, typer.Option("--fail-fast", help="Stop after the first case that fails.")] = False,
+    slowest: Annotated[int, typer.Option(min=0, metavar="N", help="Tell the N slowest cases.")] = 0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Run again whenever a file changes, until Ctrl-C (exit code 130).")
+    ] = False,
     coverage_threshold: Annotated[
         float, typer.Option(min=0, max=100, help="Per cent of the policies that the cases must show both ways.")
     ] = 100,
+    coverage_table: Annotated[bool, typer.Option("--coverage-table", help="Tell the coverage of each policy.")] = False,
     mutate: Annotated[
         bool, typer.Option(help="Change each policy step by step; a case must fail for each change.")
     ] = True,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    tests: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="Tests in the JSON of cedar run-tests, in the place of tests/*.yaml, judged as that command does.",
+            show_default=False,
+        ),
+    ] = None,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="Test plain Cedar policies with this schema; needs --tests.", show_default=False
+        ),
+    ] = None,
+    links: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Template links of plain Cedar policies, in JSON.", show_default=False),
+    ] = None,
+    export: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="Also write the cases to a file, as the JSON of cedar run-tests.", show_default=False
+        ),
+    ] = None,
+    form: Format = "text",
+    output: Output = None,
+    as_json: AsJson = False,
 ) -> None:
     """Run the test cases in tests/*.yaml of a bundle against Cedar itself.
 
@@ -62,80 +100,168 @@ def test(
     policy with neither scope nor condition, which no case can do without, when it determines one. Changes are made only
     when every case passes.
 
-    Exit code 0: good. 1: a case failed, too few policies are covered, or a change went unnoticed. 2: bad input.
+    Exit code 0: good. 1: a case failed, too few policies are covered, or a change went unnoticed. 2: bad input. 130:
+    --watch was ended with Ctrl-C.
 
-    Example: cedarbox policy test policies/airgapped
+    Example: cedarbox policy test policies/airgapped --run 'network.yaml::connect*' --slowest 5
     """
-    loaded = PolicyBundle.load(bundle or load_settings().policy.bundle)
-    suite = Suite.load(loaded)
-    outcomes = run_suite(suite)
-    alive: Sequence[Mutant] = ()
-    mutants = None
-    if mutate and all(outcome.passed for outcome in outcomes):
-        alive, mutants = survivors(suite)
-    result = _Result(loaded, outcomes, measure(loaded, outcomes), coverage_threshold, mutants, alive)
-    if as_json:
-        typer.echo(orjson.dumps(_document(result)).decode())
+    if schema is not None and tests is None:
+        raise ConfigurationError("--schema without --tests", hint="plain Cedar has no tests/*.yaml; give --tests FILE")
+    if links is not None and schema is None:
+        raise ConfigurationError("--links without --schema", hint="a bundle has no templates; give --schema FILE")
+    wanted = _Wanted(
+        _root(bundle),
+        schema,
+        links,
+        tests,
+        export,
+        run or [],
+        fail_fast,
+        slowest,
+        coverage_threshold,
+        coverage_table,
+        mutate,
+    )
+    from cedarbox.review.case_report import report_of
+
+    if watch:
+        from cedarbox.cli.policy_watch import rerun
+
+        if as_json or form != "text" or output or export:
+            raise ConfigurationError("--watch prints text", hint="leave --json, --format, --output and --export out")
+        rerun(lambda: report_of(_run(wanted)), lambda: list(_files(wanted)))
+    emit(report_of(_run(wanted)), form, output, as_json=as_json)
+
+
+def _root(bundle: Path | None) -> Path:
+    if bundle is not None:
+        return bundle
+    from cedarbox.settings import load_settings
+
+    return load_settings().policy.bundle
+
+
+def _files(wanted: _Wanted) -> Iterator[Path]:
+    """Yield the files that a run depends on, those that are there."""
+    if wanted.schema is not None:
+        from cedarbox.review.plain import find_cedar
+
+        found = find_cedar(wanted.root)
+        yield from (found.root / name for name in found.policies)
+        yield from (path for path in (found.entities, wanted.links) if path is not None)
+    for directory, suffixes in (
+        (wanted.root, {".cedar", ".json", ".toml"}),
+        (wanted.root / "tests", {".yaml", ".yml"}),
+    ):
+        try:
+            yield from sorted(path for path in directory.iterdir() if path.suffix in suffixes)
+        except OSError:
+            continue
+    yield from (path for path in (wanted.schema, wanted.tests) if path is not None)
+
+
+def _run(wanted: _Wanted) -> Ran:
+    from cedarbox.policy import PolicyBundle
+
+    if wanted.tests is not None:
+        return _run_cedar(wanted, wanted.tests)
+    from cedarbox.review.case_report import Ran
+    from cedarbox.review.cases import Suite
+    from cedarbox.review.run import run_suite, survivors
+
+    suite = Suite.load(PolicyBundle.load(wanted.root))
+    cases = _chosen(wanted, suite.cases)
+    outcomes = run_suite(suite, cases, fail_fast=wanted.fail_fast)
+    ran = Ran(
+        label=suite.bundle.name,
+        root=suite.bundle.path,
+        policies=suite.bundle.policies,
+        outcomes=outcomes,
+        coverage=None,
+        skipped=cases[len(outcomes) :],
+        about=_about(suite),
+        notes=_exported(wanted, suite, cases),
+    )
+    return _judged(wanted, ran, lambda: survivors(suite))
+
+
+def _run_cedar(wanted: _Wanted, tests: Path) -> Ran:
+    from cedarbox.review.case_report import Ran
+    from cedarbox.review.cedar_tests import CedarSuite
+    from cedarbox.review.plain import load_cedar
+    from cedarbox.review.subject import Subject
+
+    if wanted.schema is None:
+        subject = Subject.load(wanted.root)
     else:
-        for line in _lines(result):
-            typer.echo(line)
-    raise typer.Exit(0 if result.good else 1)
+        subject = load_cedar(wanted.root, schema=wanted.schema, links=wanted.links)
+    suite = CedarSuite.load(subject, tests)
+    cases = _chosen(wanted, suite.cases)
+    outcomes = suite.run(cases, fail_fast=wanted.fail_fast)
+    bundle = subject.bundle
+    about = {"name": bundle.name if bundle else subject.label, "path": str(wanted.root)}
+    ran = Ran(
+        label=bundle.name if bundle else subject.label,
+        root=wanted.root,
+        policies=suite.policies,
+        outcomes=outcomes,
+        coverage=None,
+        skipped=cases[len(outcomes) :],
+        about={"bundle": {**about, "digest": bundle.digest if bundle else None}},
+        notes=_exported(wanted, suite, cases),
+    )
+    return _judged(wanted, ran, suite.survivors)
 
 
-def _lines(result: _Result) -> list[str]:
-    lines = [f"{o.case.file}:{o.case.line}: {o.case.action}: {o.case.title}: {o.problem}" for o in result.failed]
-    for covered in result.uncovered:
-        lacks = "decided without it" if covered.decides else "determined by it"
-        lines.append(
-            f"{_place(result, covered.policy.file, covered.policy.line)}: {covered.policy.id}: no case {lacks}"
-        )
-    for mutant in result.alive:
-        place = _place(result, mutant.policy.file, mutant.policy.line)
-        lines.append(f"{place}: {mutant.policy.id}: no case notices when it is {_become(mutant.change)}")
-    passed = len(result.outcomes) - len(result.failed)
-    covered_both = len(result.coverage) - len(result.uncovered)
-    summary = f"{result.bundle.name}: {passed} of {len(result.outcomes)} cases pass"
-    summary += f", {covered_both} of {len(result.coverage)} policies covered both ways"
-    if result.mutants is not None:
-        summary += f", {result.mutants - len(result.alive)} of {result.mutants} changes noticed"
-    return [*lines, summary]
+def _chosen(wanted: _Wanted, cases: Sequence[Any]) -> list[Any]:
+    from cedarbox.review.run import chosen
+
+    found = chosen(cases, wanted.patterns)
+    if not found and cases:
+        told = " or ".join(repr(pattern) for pattern in wanted.patterns)
+        raise ConfigurationError(f"--run {told} matches no case", hint=f"such as {cases[0].id}")
+    if not found:
+        raise BundleError("no test in it", path=wanted.tests or wanted.root, hint="write one for each policy")
+    return found
 
 
-def _place(result: _Result, file: str, line: int) -> str:
-    return f"{result.bundle.path / file}:{line}"
+def _judged(wanted: _Wanted, ran: Ran, survivors: Callable[[], tuple[Sequence[Any], int]]) -> Ran:
+    """Add to a run what the cases as a whole say."""
+    from cedarbox.review.coverage import measure
+
+    ran = replace(ran, threshold=wanted.threshold, slowest=wanted.slowest, table=wanted.table)
+    if wanted.patterns:
+        return ran
+    if not ran.skipped:
+        ran = replace(ran, coverage=measure(ran.policies, ran.outcomes))
+    if wanted.mutate and not ran.failed:
+        alive, made = survivors()
+        ran = replace(ran, alive=alive, mutants=made)
+    return ran
 
 
-def _become(change: str) -> str:
-    return change if change == "deleted" else f"changed: {change}"
+def _about(suite: Suite) -> dict[str, Any]:
+    bundle = suite.bundle
+    return {"bundle": {"name": bundle.name, "path": str(bundle.path), "digest": bundle.digest}}
 
 
-def _document(result: _Result) -> dict[str, object]:
-    mutants = None
-    if result.mutants is not None:
-        alive = [{"policy": m.policy.id, "change": m.change, "line": m.policy.line} for m in result.alive]
-        mutants = {"made": result.mutants, "unnoticed": alive}
-    return {
-        "good": result.good,
-        "bundle": {"name": result.bundle.name, "path": str(result.bundle.path), "digest": result.bundle.digest},
-        "cases": {"run": len(result.outcomes), "failed": [_failure(outcome) for outcome in result.failed]},
-        "coverage": {
-            "percent": percent(result.coverage),
-            "threshold": result.threshold,
-            "policies": [
-                {"id": c.policy.id, "decides": c.decides, "abstains": c.abstains, "always": c.always}
-                for c in result.coverage
-            ],
-        },
-        "mutants": mutants,
-    }
+def _exported(wanted: _Wanted, suite: Suite | CedarSuite, cases: Sequence[Any]) -> list[str]:
+    """Write the cases in Cedar's format when that is wanted, and return what to say about it."""
+    if wanted.export is None:
+        return []
+    from cedarbox.review.cases import Suite
+    from cedarbox.review.cedar_export import cedar_tests, cedar_text
 
-
-def _failure(outcome: Outcome) -> dict[str, object]:
-    case = outcome.case
-    return {
-        "file": str(case.file),
-        "line": case.line,
-        "action": case.action,
-        "case": case.title,
-        "problem": outcome.problem,
-    }
+    if isinstance(suite, Suite):
+        written, left_out = cedar_tests(suite, cases)
+    else:
+        written, left_out = [case.to_json() for case in cases], 0
+    try:
+        write_file(wanted.export, cedar_text(written), 0o644)
+    except OSError as error:
+        hint = "check its directory"
+        raise ConfigurationError(f"{wanted.export}: cannot write it ({error.strerror})", hint=hint) from None
+    notes = [f"{wanted.export}: {len(written)} tests in the format of cedar run-tests"]
+    if left_out:
+        notes.append(f"{left_out} cases that Cedar by itself cannot answer were left out of it")
+    return notes

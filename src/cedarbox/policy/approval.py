@@ -25,14 +25,27 @@ from cedarbox.times import duration_s
 if TYPE_CHECKING:
     from cedarbox.policy.bundle import Policy
 
-__all__ = ["DEFAULT_EXPIRY_S", "Approval", "approval_of", "check_approval", "combined", "declared_approvers", "is_name"]
+__all__ = [
+    "DEFAULT_EXPIRY_S",
+    "EXPIRES",
+    "REQUIRES",
+    "Approval",
+    "approval_of",
+    "check_approval",
+    "combined",
+    "declared_approvers",
+    "is_name",
+]
 
 DEFAULT_EXPIRY_S: Final = 900
 """How long a signature holds when the policy does not say, in seconds."""
 
+REQUIRES: Final = "requires_approval"
+"""The annotation that names who may approve."""
+EXPIRES: Final = "approval_expires"
+"""The annotation that says how long a signature holds."""
+
 _MAX_EXPIRY_S: Final = 7 * 86_400  # longer is no approval of a call, it is a policy
-_REQUIRES: Final = "requires_approval"
-_EXPIRES: Final = "approval_expires"
 _ACTION: Final = "invokeTool"
 # A name is shown, recorded and signed; it is never part of a path, and could not be.
 _NAME: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", re.ASCII)
@@ -106,36 +119,36 @@ def check_approval(path: Path, policy: Policy, statement: Statement, approvers: 
 
     for name in policy.annotations:
         # Cedar takes any annotation, so a misspelt one would be a permit without an approval.
-        if "approv" in name.lower() and name not in {_REQUIRES, _EXPIRES}:
-            raise wrong(name, "is not an annotation that cedarbox knows", f"known: @{_REQUIRES}, @{_EXPIRES}")
-    if _REQUIRES not in policy.annotations:
-        if _EXPIRES in policy.annotations:
-            raise wrong(_EXPIRES, f"stands without @{_REQUIRES}", f"name the approvers with @{_REQUIRES}")
+        if "approv" in name.lower() and name not in {REQUIRES, EXPIRES}:
+            raise wrong(name, "is not an annotation that cedarbox knows", f"known: @{REQUIRES}, @{EXPIRES}")
+    if REQUIRES not in policy.annotations:
+        if EXPIRES in policy.annotations:
+            raise wrong(EXPIRES, f"stands without @{REQUIRES}", f"name the approvers with @{REQUIRES}")
         return
     if policy.effect != "permit":
-        raise wrong(_REQUIRES, "stands on a forbid, which nobody can approve", "put it on the permit")
+        raise wrong(REQUIRES, "stands on a forbid, which nobody can approve", "put it on the permit")
     scope = policy.est["action"]
     if scope["op"] != "==" or policy.actions != {_ACTION}:
         hint = f'only a call can wait for a person: write action == Sandbox::Action::"{_ACTION}"'
-        raise wrong(_REQUIRES, f"stands on a policy whose scope is not {_ACTION} alone", hint)
-    names = _names(policy.annotations[_REQUIRES])
+        raise wrong(REQUIRES, f"stands on a policy whose scope is not {_ACTION} alone", hint)
+    names = _names(policy.annotations[REQUIRES])
     hint = f"declared in bundle.toml: {', '.join(sorted(approvers)) or 'none; add [approvers]'}"
     if not all(names):
-        raise wrong(_REQUIRES, "needs the names of approvers, separated by commas", hint)
+        raise wrong(REQUIRES, "needs the names of approvers, separated by commas", hint)
     for name in names:
         if name not in approvers:
-            raise wrong(_REQUIRES, f"names {name[:80]!r}, who is no declared approver", hint)
-    if _seconds(policy.annotations.get(_EXPIRES)) is None:
+            raise wrong(REQUIRES, f"names {name[:80]!r}, who is no declared approver", hint)
+    if _seconds(policy.annotations.get(EXPIRES)) is None:
         hint = f"a number and s, m, h, d or w, such as 15m, at most {_MAX_EXPIRY_S // 3600}h"
-        raise wrong(_EXPIRES, f"is {policy.annotations[_EXPIRES][:80]!r}, which is no duration", hint)
+        raise wrong(EXPIRES, f"is {policy.annotations[EXPIRES][:80]!r}, which is no duration", hint)
 
 
 def approval_of(policy: Policy) -> Approval | None:
     """Return what a checked policy asks for; None when it asks for no approval."""
-    if _REQUIRES not in policy.annotations:
+    if REQUIRES not in policy.annotations:
         return None
-    names = tuple(sorted(set(_names(policy.annotations[_REQUIRES]))))
-    return Approval(names, _seconds(policy.annotations.get(_EXPIRES)) or 0)
+    names = tuple(sorted(set(_names(policy.annotations[REQUIRES]))))
+    return Approval(names, _seconds(policy.annotations.get(EXPIRES)) or 0)
 
 
 def combined(asked: Sequence[Approval]) -> Approval | None:

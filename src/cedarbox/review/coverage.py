@@ -1,14 +1,31 @@
-"""Which policies the test cases of a bundle show at work, and which they show at rest."""
+"""Which policies the test cases show at work, and which they show at rest."""
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any, Protocol
 
-from cedarbox.policy.bundle import Policy, PolicyBundle
-from cedarbox.review.run import Outcome
+from cedarbox.policy.bundle import Policy
 
-__all__ = ["PolicyCoverage", "measure", "percent"]
+__all__ = ["Answered", "PolicyCoverage", "measure", "percent"]
+
+
+class Answered(Protocol):
+    """What came of a case, of whatever format."""
+
+    @property
+    def case(self) -> Any:
+        """The case; it has an ``action``."""
+
+    @property
+    def determined(self) -> frozenset[str] | None:
+        """Ids of the policies that determined the answer; None when it says nothing about any policy."""
+
+    @property
+    def passed(self) -> bool:
+        """All was as expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -17,13 +34,23 @@ class PolicyCoverage:
 
     Attributes:
         policy: The policy.
-        decides: In some case it is among the policies that determine the answer.
-        abstains: Some other case with the same action is decided without it.
+        with_it: How many cases it is among the policies that determine the answer of.
+        without_it: How many other cases with an action of those are decided without it.
     """
 
     policy: Policy
-    decides: bool
-    abstains: bool
+    with_it: int
+    without_it: int
+
+    @property
+    def decides(self) -> bool:
+        """In some case it is among the policies that determine the answer."""
+        return self.with_it > 0
+
+    @property
+    def abstains(self) -> bool:
+        """Some other case with the same action is decided without it."""
+        return self.without_it > 0
 
     @property
     def always(self) -> bool:
@@ -37,24 +64,26 @@ class PolicyCoverage:
         return self.decides and (self.abstains or self.always)
 
 
-def measure(bundle: PolicyBundle, outcomes: Sequence[Outcome]) -> tuple[PolicyCoverage, ...]:
-    """Return the coverage of every policy of a bundle. Only cases that passed count.
+def measure(policies: Sequence[Policy], outcomes: Sequence[Answered]) -> tuple[PolicyCoverage, ...]:
+    """Return the coverage of every policy. Only cases that passed count.
 
     Args:
-        bundle: The bundle.
-        outcomes: What came of its cases.
+        policies: The policies.
+        outcomes: What came of the cases.
     """
-    # A case that ended in an error says nothing about any policy.
-    counted = [
-        (outcome.case.action, frozenset(outcome.decision.policies))
-        for outcome in outcomes
-        if outcome.passed and outcome.decision is not None and not outcome.decision.errors
-    ]
+    of_action: dict[str, int] = defaultdict(int)
+    by_policy: dict[str, dict[str, int]] = defaultdict(lambda: defaultdict(int))
+    for outcome in outcomes:
+        if not outcome.passed or outcome.determined is None:
+            continue
+        of_action[outcome.case.action] += 1
+        for policy_id in outcome.determined:
+            by_policy[policy_id][outcome.case.action] += 1
     found = []
-    for policy in bundle.policies:
-        with_it = {action for action, ids in counted if policy.id in ids}
-        without = any(action in with_it and policy.id not in ids for action, ids in counted)
-        found.append(PolicyCoverage(policy, bool(with_it), without))
+    for policy in policies:
+        counts = by_policy.get(policy.id, {})
+        without = sum(of_action[action] - number for action, number in counts.items())
+        found.append(PolicyCoverage(policy, sum(counts.values()), without))
     return tuple(found)
 
 

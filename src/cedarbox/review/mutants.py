@@ -2,15 +2,17 @@
 
 A test that passes with and without a policy says nothing about it. So each policy is changed, one small step at a time,
 in Cedar's JSON form, and some test must fail for each step: a policy is deleted, its scope is widened, a condition or a
-part of one is dropped or turned around, a member of a list is left out, a limit is moved by one.
+part of one is dropped or turned around, a member of a list is left out, a limit is moved by one. The approval that a
+permit asks for is dropped, one of its approvers is left out, and so is how long a signature holds.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from cedarbox.policy.approval import EXPIRES, REQUIRES, approval_of
 from cedarbox.policy.bundle import Policy, PolicyBundle
 
 __all__ = ["Mutant", "mutants_of"]
@@ -24,27 +26,56 @@ _ANY: Final = {"op": "All"}
 
 @dataclass(frozen=True, slots=True)
 class Mutant:
-    """A bundle in which one policy is a little different.
+    """One policy, a little different.
 
     Attributes:
         policy: The policy that was changed.
         change: What was done to it, in a few words.
-        bundle: The bundle with the change.
+        mutated: What it became; None when it was deleted.
     """
 
     policy: Policy
     change: str
-    bundle: PolicyBundle
+    mutated: Policy | None
+
+    def within(self, bundle: PolicyBundle) -> PolicyBundle:
+        """Return the bundle with the change.
+
+        Args:
+            bundle: A bundle that has the policy.
+        """
+        put = () if self.mutated is None else (self.mutated,)
+        policies = [each for other in bundle.policies for each in (put if other is self.policy else (other,))]
+        return replace(bundle, policies=tuple(policies))
 
 
-def mutants_of(bundle: PolicyBundle) -> Iterator[Mutant]:
-    """Yield every mutant of a bundle, policy by policy."""
-    for policy in bundle.policies:
-        others = tuple(other for other in bundle.policies if other is not policy)
-        yield Mutant(policy, "deleted", replace(bundle, policies=others))
+def mutants_of(policies: Iterable[Policy], *, approvals: bool = True) -> Iterator[Mutant]:
+    """Yield every mutant of some policies, policy by policy.
+
+    Args:
+        policies: The policies.
+        approvals: The annotations about approvals mean something, as they do in a bundle.
+    """
+    for policy in policies:
+        yield Mutant(policy, "deleted", None)
         for change, changed in _changes(policy):
-            policies = tuple(changed if other is policy else other for other in bundle.policies)
-            yield Mutant(policy, change, replace(bundle, policies=policies))
+            yield Mutant(policy, change, changed)
+        for change, changed in _approvals(policy) if approvals else ():
+            yield Mutant(policy, change, changed)
+
+
+def _approvals(policy: Policy) -> Iterator[tuple[str, Policy]]:
+    approval = approval_of(policy)
+    if approval is None:
+        return
+    others = {name: value for name, value in policy.annotations.items() if name not in {REQUIRES, EXPIRES}}
+    yield "without its approval", replace(policy, annotations=others)
+    for name in approval.approvers if len(approval.approvers) > 1 else ():
+        rest = ",".join(other for other in approval.approvers if other != name)
+        yield f"without the approver {name}", replace(policy, annotations={**policy.annotations, REQUIRES: rest})
+    plain = replace(policy, annotations={name: each for name, each in policy.annotations.items() if name != EXPIRES})
+    if approval_of(plain) != approval:
+        yield f"without its @{EXPIRES}", plain
 
 
 def _changes(policy: Policy) -> Iterator[tuple[str, Policy]]:

@@ -61,7 +61,10 @@ class YamlFile:
                     self.fail(event, "an anchor or alias", "write the value out")
                 if tag := getattr(event, "tag", None):
                     self.fail(event, f"the tag {tag}", "write a plain value")
-            root = yaml.compose(text, Loader=yaml.SafeLoader)
+            loader = yaml.SafeLoader(text)
+            # Each node then knows its file, also where a file uses what another one says.
+            loader.name = str(self.path)
+            root = loader.get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else None
@@ -121,7 +124,11 @@ class YamlFile:
         return found
 
     def fail(self, node: yaml.Node | yaml.Event, message: str, hint: str) -> NoReturn:
-        """Raise the error about a place in this file."""
+        """Raise the error about the place of a node."""
         mark = node.start_mark
         line, column = (mark.line + 1, mark.column + 1) if mark else (None, None)
-        raise BundleError(message, path=self.path, line=line, column=column, hint=hint)
+        raise BundleError(message, path=self.file_of(node), line=line, column=column, hint=hint)
+
+    def file_of(self, node: yaml.Node | yaml.Event) -> Path:
+        """Return the file that a node stands in, which may be another than this one."""
+        return Path(node.start_mark.name) if isinstance(node, yaml.Node) and node.start_mark else self.path
