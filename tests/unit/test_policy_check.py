@@ -373,7 +373,7 @@ def test_never_breaks_on_damaged_bundles(tmp_path: Path, block: int) -> None:
         b"1e999",
     ]
     failed = 0
-    for seed in range(block * 30, block * 30 + 30):
+    for seed in range(block * 20, block * 20 + 20):
         random = Random(seed)
         for name, data in sources.items():
             (root / name).write_bytes(data)
@@ -394,7 +394,7 @@ def test_never_breaks_on_damaged_bundles(tmp_path: Path, block: int) -> None:
         for found in report.findings:
             assert found.place is not None, seed
             assert found.place.line >= 1, seed
-    assert failed > 8
+    assert failed > 5
 
 
 @pytest.mark.parametrize(
