@@ -19,8 +19,10 @@ from typing import TypeVar
 from tests.unit.suites import large_bundle
 
 from cedarbox.policy import PolicyBundle, PolicyEngine
-from cedarbox.review import Mutant, Suite, measure, mutants_of, run_suite, survivors
-from cedarbox.review.run import outcome_of
+from cedarbox.review.cases import Suite
+from cedarbox.review.coverage import measure
+from cedarbox.review.mutants import Mutant, mutants_of
+from cedarbox.review.run import outcome_of, run_suite, survivors
 
 _SAMPLE = 24
 _ROUNDS = 3

@@ -13,9 +13,10 @@ from tests.unit.suites import load_suite, write_suite
 from cedarbox.cli import main
 from cedarbox.errors import BundleError
 from cedarbox.policy import PolicyBundle
-from cedarbox.review import Suite, measure, run_suite, survivors
-from cedarbox.review.coverage import percent
+from cedarbox.review.cases import Suite
+from cedarbox.review.coverage import measure, percent
 from cedarbox.review.reports import FORMATS
+from cedarbox.review.run import run_suite, survivors
 
 WEB = (
     '@id("web") permit (principal in Sandbox::AgentGroup::"agents", action == Sandbox::Action::"connect", resource) '

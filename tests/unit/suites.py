@@ -7,7 +7,7 @@ from pathlib import Path
 from tests.unit.bundles import write_bundle
 
 from cedarbox.policy import PolicyBundle
-from cedarbox.review import Suite
+from cedarbox.review.cases import Suite
 
 __all__ = ["large_bundle", "load_suite", "write_suite"]
 

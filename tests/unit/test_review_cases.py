@@ -10,8 +10,8 @@ from tests.unit.bundles import PERMIT_ALL, write_bundle
 from cedarbox.errors import BundleError
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.actions import ACTION_GROUPS
-from cedarbox.review import Suite
 from cedarbox.review.arguments import Value, arguments_of, build
+from cedarbox.review.cases import Suite
 
 CONNECT = "connect:\n  defaults: {principal: agent, port: 443, proto: tls}\n"
 EXEC = "exec:\n  defaults: {principal: agent}\n"

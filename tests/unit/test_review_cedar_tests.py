@@ -13,10 +13,10 @@ from tests.unit.suites import load_suite
 
 from cedarbox.errors import BundleError
 from cedarbox.policy import PolicyBundle
-from cedarbox.review import Suite, measure
+from cedarbox.review.cases import Suite
 from cedarbox.review.cedar_export import cedar_tests, cedar_text
 from cedarbox.review.cedar_tests import CedarSuite
-from cedarbox.review.coverage import percent
+from cedarbox.review.coverage import measure, percent
 from cedarbox.review.subject import Subject
 
 SCHEMA = (

@@ -8,7 +8,8 @@ import pytest
 from tests.unit.suites import load_suite
 
 from cedarbox.errors import BundleError
-from cedarbox.review import Suite, run_suite, survivors
+from cedarbox.review.cases import Suite
+from cedarbox.review.run import run_suite, survivors
 from cedarbox.review.tables import OWN_KEYS
 
 ALL = '@id("all") permit (principal, action, resource);'

@@ -13,12 +13,12 @@ from tests.unit.suites import large_bundle
 
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.actions import Action
-from cedarbox.review import Suite, measure, mutants_of, run_suite, survivors
 from cedarbox.review.arguments import Value, build
 from cedarbox.review.case import Case
-from cedarbox.review.coverage import percent
-from cedarbox.review.mutants import Mutant
-from cedarbox.review.run import outcome_of
+from cedarbox.review.cases import Suite
+from cedarbox.review.coverage import measure, percent
+from cedarbox.review.mutants import Mutant, mutants_of
+from cedarbox.review.run import outcome_of, run_suite, survivors
 
 LONG = os.environ.get("CEDARBOX_LONG") == "1"
 SEEDS = range(300 if LONG else 5)

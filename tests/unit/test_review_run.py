@@ -12,8 +12,10 @@ from tests.unit.bundles import PERMIT_ALL, agents, write_bundle
 
 from cedarbox.cli import main
 from cedarbox.policy import PolicyBundle
-from cedarbox.review import Suite, measure, mutants_of, run_suite, survivors
-from cedarbox.review.coverage import percent
+from cedarbox.review.cases import Suite
+from cedarbox.review.coverage import measure, percent
+from cedarbox.review.mutants import mutants_of
+from cedarbox.review.run import run_suite, survivors
 
 Run = Callable[..., tuple[int, str, str]]
 

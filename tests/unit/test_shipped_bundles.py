@@ -13,9 +13,10 @@ from tests.unit.bundles import SHIPPED
 
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.actions import ACTION_GROUPS
-from cedarbox.review import Suite, measure, run_suite, survivors
 from cedarbox.review.arguments import build
-from cedarbox.review.coverage import percent
+from cedarbox.review.cases import Suite
+from cedarbox.review.coverage import measure, percent
+from cedarbox.review.run import run_suite, survivors
 
 BUNDLES = sorted(path.name for path in SHIPPED.iterdir())
 LINE_WIDTH = 120

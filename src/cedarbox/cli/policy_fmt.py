@@ -14,10 +14,10 @@ from typing import Annotated, Final
 import orjson
 import typer
 
+from cedarbox.cli.policy_bundle import configured_bundle
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import open_regular, replacing
 from cedarbox.review.formatting import INDENT, LINE_WIDTH, FormatError, Layout, format_policies
-from cedarbox.settings import load_settings
 from cedarbox.text import printable
 
 __all__ = ["fmt"]
@@ -79,7 +79,7 @@ def fmt(
     Example: cedarbox policy fmt --check policies
     """
     layout = Layout(line_width, indent_width)
-    given = paths or [str(load_settings().policy.bundle)]
+    given = paths or [str(configured_bundle())]
     if _STDIN in given and len(given) > 1:
         raise ConfigurationError("- stands beside other paths", hint="format the standard input by itself")
     files: list[_File] = []

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from cedarbox.cli.policy_bundle import configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import write_file
@@ -110,7 +111,7 @@ def test(
     if links is not None and schema is None:
         raise ConfigurationError("--links without --schema", hint="a bundle has no templates; give --schema FILE")
     wanted = _Wanted(
-        _root(bundle),
+        bundle or configured_bundle(),
         schema,
         links,
         tests,
@@ -131,14 +132,6 @@ def test(
             raise ConfigurationError("--watch prints text", hint="leave --json, --format, --output and --export out")
         rerun(lambda: report_of(_run(wanted)), lambda: list(_files(wanted)))
     emit(report_of(_run(wanted)), form, output, as_json=as_json)
-
-
-def _root(bundle: Path | None) -> Path:
-    if bundle is not None:
-        return bundle
-    from cedarbox.settings import load_settings
-
-    return load_settings().policy.bundle
 
 
 def _files(wanted: _Wanted) -> Iterator[Path]:
