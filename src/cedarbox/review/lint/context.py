@@ -33,6 +33,7 @@ __all__ = ["Agent", "Context", "Open", "Tried"]
 _BACKEND: Final = "boxlite"
 _MAX_BASES: Final = 12
 _MAX_AGENTS: Final = 40
+_MAX_SHOWN: Final = 60
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,7 +69,9 @@ class Tried:
     def told(self) -> str:
         """The request in one line."""
         extra = f" ({self.action.summary})" if self.action.summary else ""
-        return f"{self.agent.told}: {self.action.name} {self.action.resource}{extra}"
+        about = str(self.action.resource)
+        about = about if len(about) <= _MAX_SHOWN else f'{about[: _MAX_SHOWN - 2]}…"'
+        return f"{self.agent.told}: {self.action.name} {about}{extra}"
 
     @property
     def details(self) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from typing import Final
 from cedarbox.review.finding import Edit, Place
 from cedarbox.review.lint.model import NodePath
 from cedarbox.review.subject import ReviewedPolicy
+from cedarbox.review.syntax import place_of, syntax_of
 
 __all__ = ["edit_of_text", "place_at", "place_of_node"]
 
@@ -15,8 +16,14 @@ _STRING: Final = re.compile(r'//[^\n\r]*|"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 
 def place_of_node(policy: ReviewedPolicy, path: NodePath) -> Place:
-    """Return the place of a node of a policy; that of the policy for the empty path."""
-    return policy.place
+    """Return the place of a node of a policy; that of the policy for the empty path, and where it cannot be told."""
+    syntax = syntax_of(policy) if path else None
+    if syntax is None:
+        return policy.place
+    try:
+        return place_of(policy, syntax.span(path))
+    except KeyError:
+        return policy.place
 
 
 def edit_of_text(policy: ReviewedPolicy, path: NodePath, text: str, better: str) -> Edit | None:
@@ -24,16 +31,23 @@ def edit_of_text(policy: ReviewedPolicy, path: NodePath, text: str, better: str)
 
     Args:
         policy: The policy.
-        path: The node that holds the literal.
+        path: The node that holds the literal, and no other of the same text.
         text: What the literal means.
         better: What it is to mean. Neither has a quote or a backslash.
     """
     if any(char in '"\\' or not char.isprintable() for char in text + better):
         return None
-    found = [match for match in _STRING.finditer(policy.text) if match.group() == f'"{text}"']
-    if len(found) != 1:
+    syntax = syntax_of(policy)
+    if syntax is None:
         return None
-    start = policy.offset + found[0].start()
+    try:
+        span = syntax.span(path)
+    except KeyError:
+        return None
+    inside = [match for match in _STRING.finditer(policy.text, span.start, span.end) if match.group() == f'"{text}"']
+    if len(inside) != 1:
+        return None
+    start = policy.offset + inside[0].start()
     return Edit(policy.place.file, start, start + len(text) + 2, f'"{better}"')
 
 

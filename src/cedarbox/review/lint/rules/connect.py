@@ -61,8 +61,14 @@ class _Reached:
     tried: Tried | None
 
 
-def _reached(context: Context, wanted: Box) -> Iterator[_Reached]:
-    """Yield what the permits let through of some connections, the surest first, at most one for each permit."""
+def _reached(context: Context, wanted: Box, *, beside: str = "") -> Iterator[_Reached]:
+    """Yield what the permits let through of some connections, at most one part for each permit.
+
+    Args:
+        context: What is looked at.
+        wanted: The connections.
+        beside: Only of permits that let through addresses of this class as well.
+    """
     found: dict[str, _Reached] = {}
     for agent, listed in context.endpoints.items():
         for entry in listed.entries:
@@ -70,7 +76,7 @@ def _reached(context: Context, wanted: Box) -> Iterator[_Reached]:
             if known is not None and known.tried is not None:
                 continue
             box = entry.box & wanted
-            if box:
+            if box and (not beside or beside in entry.box.classes):
                 tried = _try(context, agent, entry.policy, box)
                 if known is None or tried is not None:
                     found[entry.policy] = _Reached(context.subject.by_id[entry.policy], agent, entry, box, tried)
@@ -109,7 +115,7 @@ def requests_in(box: Box, bases: Sequence[Base], http: Sequence[tuple[str, str]]
     port = box.ports.parts[0][0]
     for base in bases:
         for target in _targets(box):
-            for kind in sorted(box.kinds, key=lambda kind: (kind.hello not in {None, "named"}, kind.request, kind)):
+            for kind in sorted(box.kinds, key=lambda kind: (kind.hello not in {None, "named"}, kind.request, kind.proto)):
                 for ip, assumed in _addresses(box, target):
                     for method, path in http if kind.request else ((None, None),):
                         try:
@@ -192,10 +198,9 @@ def _unguarded(context: Context) -> Iterator[Hit]:
 def _inner_addresses(context: Context) -> Iterator[Hit]:
     for found in _reached(context, Box(classes=NEVER)):
         yield from _told(context, found, NEVER)
-    for found in _reached(context, Box(classes=_INNER)):
-        # A permit that names private addresses and no public ones means them.
-        if "public" in found.entry.box.classes:
-            yield from _told(context, found, _INNER)
+    # A permit that names private addresses and no public ones means them.
+    for found in _reached(context, Box(classes=_INNER), beside="public"):
+        yield from _told(context, found, _INNER)
 
 
 def _told(context: Context, found: _Reached, wanted: frozenset[str]) -> Iterator[Hit]:
