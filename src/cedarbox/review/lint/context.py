@@ -23,6 +23,7 @@ from cedarbox.policy.endpoints import Endpoints, endpoints_of
 from cedarbox.policy.engine import Decision, PolicyEngine
 from cedarbox.policy.entities import NAMESPACE, Base, Entity
 from cedarbox.policy.regions import Region, TooLargeError
+from cedarbox.policy.values import Uid, Values, uid_of
 from cedarbox.review.lint.model import Hit
 from cedarbox.review.lint.options import Options
 from cedarbox.review.lint.walk import Literal, Node, always, attribute_chain, conditions, entities, strings
@@ -182,11 +183,17 @@ class Context:
 
     def permits(self, *actions: str) -> tuple[ReviewedPolicy, ...]:
         """Return the permits whose scope matches one of the actions."""
-        return tuple(
-            policy
-            for policy in self.policies
-            if policy.effect == "permit" and not self.actions_of(policy).isdisjoint(actions)
-        )
+        if actions not in self._permits:
+            self._permits[actions] = tuple(
+                policy
+                for policy in self.policies
+                if policy.effect == "permit" and not self.actions_of(policy).isdisjoint(actions)
+            )
+        return self._permits[actions]
+
+    @cached_property
+    def _permits(self) -> dict[tuple[str, ...], tuple[ReviewedPolicy, ...]]:
+        return {}
 
     def nodes(self, policy: ReviewedPolicy) -> tuple[Node, ...]:
         """Return every expression in the conditions of a policy."""
@@ -305,9 +312,31 @@ class Context:
         """
         for action in actions:
             for agent in agents or self.agents:
+                if agent not in self._askers(action.name):
+                    continue
                 decision = self.engine.decide(agent.id, action)
                 if decision.allowed:
                     yield Tried(agent, action, decision)
+
+    def _askers(self, action: str) -> frozenset[Agent]:
+        """Return the agents that the scope of some permit for an action could match."""
+        if action not in self._asking:
+            scopes = [policy.est["principal"] for policy in self.permits(action)]
+            unlimited = any("entity" not in scope and "in" not in scope for scope in scopes)
+            named = {uid_of(scope.get("entity") or scope["in"]["entity"]) for scope in scopes if len(scope) > 1 and (
+                "entity" in scope or "in" in scope
+            )}
+            found = (
+                agent
+                for agent in self.agents
+                if unlimited or not named.isdisjoint(self._values(agent).above(Uid("Agent", agent.id)))
+            )
+            self._asking[action] = frozenset(found)
+        return self._asking[action]
+
+    @cached_property
+    def _asking(self) -> dict[str, frozenset[Agent]]:
+        return {}
 
     @cached_property
     def endpoints(self) -> Mapping[Agent, Endpoints]:
@@ -332,6 +361,9 @@ class Context:
     @cached_property
     def _regions(self) -> dict[tuple[str, str], Region | None]:
         return {}
+
+    def _values(self, agent: Agent) -> Values:
+        return Values(agent.id, self._extended.entities)
 
     def _reader(self, agent: Agent) -> Reader:
         if agent.id not in self._readers:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
 
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
@@ -25,9 +25,30 @@ def _names(context: Context, action: str, kind: str, *free: str) -> list[str]:
     """Return the ids of a kind that permits of an action name, their texts, and some that nobody would name."""
     found: dict[str, None] = {}
     for policy in context.permits(action):
+        if action == "invokeTool" and _local_only(policy.est):
+            continue
         found |= {literal.id: None for literal in context.literals(policy) if literal.kind == kind}
         found |= {text: None for _, text, _ in strings(policy.est)}
     return [*free, *list(found)[:_MAX_NAMES]]
+
+
+def _local_only(est: Mapping[str, Any]) -> bool:
+    """Whether a policy plainly asks for kinds of tools that run on this side, so that there is nothing to try."""
+    kind = {".": {"left": {"Var": "resource"}, "attr": "kind"}}
+    for condition in est.get("conditions", ()):
+        body = condition["body"]
+        if condition["kind"] != "when" or len(body) != 1:
+            continue
+        ((operator, given),) = body.items()
+        sides = [given["left"], given["right"]] if operator in {"==", "in", "contains"} else []
+        if kind not in sides:
+            continue
+        other = sides[1 - sides.index(kind)]
+        members = other.get("Set", [other])
+        names = [member.get("Value", {}) for member in members]
+        if all(isinstance(name, Mapping) and name.get("__entity", {}).get("id") in _LOCAL_KINDS for name in names):
+            return True
+    return False
 
 
 def _tools(context: Context, kind: str) -> Iterator[Action]:
@@ -42,6 +63,8 @@ def _tools(context: Context, kind: str) -> Iterator[Action]:
 
 
 def _hosted(context: Context) -> Iterator[Hit]:
+    if all(_local_only(policy.est) for policy in context.permits("invokeTool")):
+        return
     kinds = sorted(arguments_of("invokeTool")["kind"].members - _LOCAL_KINDS)
     asked = (action for kind in kinds for action in _tools(context, kind))
     yield from context.first_hits(asked, "invokeTool", "permits a tool that runs where nobody here sees it")

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import ipaddress
 import json
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any, Final
 
 from cedarbox.policy.regions import Region, TooLargeError, difference, intersection
@@ -13,7 +15,7 @@ from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.walk import always, attribute_chain
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["FALLIBLE", "RULES", "same_decisions"]
+__all__ = ["FALLIBLE", "RULES", "decides"]
 
 FALLIBLE: Final = frozenset({"+", "-", "*", "neg", "offset", "durationSince", "toDate", "toTime"})
 """Operators that can fail on values of the right types: whole numbers and dates that become too large."""
@@ -33,28 +35,46 @@ def _never(context: Context) -> Iterator[Hit]:
             yield Hit("matches no request: this condition is never met", policy, path)
             continue
         if context.actions_of(policy) == {"connect"}:
-            regions = list(_regions(context, policy))
-            if regions and not any(regions):
+            if not _can_match(context, policy):
                 yield Hit("matches no request: what it asks of a connection cannot be all at once", policy)
 
 
-def _regions(context: Context, policy: ReviewedPolicy) -> Iterator[Region]:
-    """Yield the connections that a policy is about, for each kind of agent; none when they are too many to tell."""
-    found = []
+def _can_match(context: Context, policy: ReviewedPolicy) -> bool:
+    """Whether some connection could meet a policy about ``connect``, for some kind of agent."""
     for agent in context.agents:
         region = context.region(agent, policy)
-        if region is None:
-            return
-        found.append(region)
-    yield from found
+        if region is None or region:
+            return True
+    return False
 
 
-def same_decisions(policy: ReviewedPolicy) -> str:
-    """Return a text that is the same for policies that decide the same in the same form."""
+def decides(policy: ReviewedPolicy) -> str:
+    """Return a text that is the same for policies that decide the same and are written alike.
+
+    What they are called does not count, nor the order of their conditions, nor bits behind the prefix of a network that
+    an address is looked for in: Cedar looks at none of it.
+    """
     kept = {name: policy.est.get(name) for name in ("effect", "principal", "action", "resource")}
     binding = {name: text for name, text in policy.annotations.items() if "approv" in name}
-    parts = sorted(json.dumps(condition, sort_keys=True) for condition in policy.est.get("conditions", ()))
-    return json.dumps([kept, parts, binding], sort_keys=True)
+    parts = sorted(_text(_masked(condition)) for condition in policy.est.get("conditions", ()))
+    return _text([kept, parts, binding])
+
+
+def _masked(body: Any) -> Any:
+    """Return an expression with every network of ``isInRange`` written by its first address."""
+    if isinstance(body, list):
+        return [_masked(item) for item in body]
+    if not isinstance(body, Mapping) or "Value" in body:
+        return body
+    made = {name: _masked(item) for name, item in body.items()}
+    if "isInRange" in made and "ip" in made["isInRange"][1]:
+        text = made["isInRange"][1]["ip"][0].get("Value")
+        try:
+            network = str(ipaddress.ip_network(text, strict=False))
+        except (ValueError, TypeError):
+            return made
+        made["isInRange"] = [made["isInRange"][0], {"ip": [{"Value": network}]}]
+    return made
 
 
 def _shadowed(context: Context) -> Iterator[Hit]:
@@ -63,37 +83,55 @@ def _shadowed(context: Context) -> Iterator[Hit]:
     for policy in context.policies:
         if policy.template:
             continue
-        first = seen.setdefault(same_decisions(policy), policy)
+        first = seen.setdefault(decides(policy), policy)
         if first is not policy:
             told.add(policy.id)
             message = f"decides exactly what {first.id!r} decides"
             yield Hit(message, policy, hint="remove one of the two", fix=_removal(context, policy), key="same")
-    groups: dict[tuple[str, str], list[ReviewedPolicy]] = {}
-    for policy in context.policies:
-        if policy.id not in told and not policy.template:
-            scope = json.dumps([policy.est["action"], "approv" in "".join(policy.annotations)], sort_keys=True)
-            groups.setdefault((policy.effect, scope), []).append(policy)
-    for alike in groups.values():
-        for policy in alike:
-            wider = _wider(policy, alike)
-            if wider is not None and policy.id not in told:
-                told.add(policy.id)
-                word = "permits" if policy.effect == "permit" else "forbids"
-                yield Hit(f"{word} nothing that {wider.id!r} does not", policy, hint="remove it", key="wider")
+    forms = [_Form.of(policy) for policy in context.policies if policy.id not in told and not policy.template]
+    index: dict[tuple[str, str, str], list[_Form]] = {}
+    for form in forms:
+        index.setdefault((form.group, form.principal, form.resource), []).append(form)
+    for form in forms:
+        wider = _wider(form, index)
+        if wider is not None:
+            told.add(form.policy.id)
+            # Two that are each as wide as the other are told as duplicates.
+            word = "permits" if form.policy.effect == "permit" else "forbids"
+            yield Hit(f"{word} nothing that {wider.id!r} does not", form.policy, hint="remove it", key="wider")
     yield from _shadowed_connections(context, told)
 
 
-def _wider(policy: ReviewedPolicy, alike: list[ReviewedPolicy]) -> ReviewedPolicy | None:
-    mine = {json.dumps(condition, sort_keys=True) for condition in policy.est.get("conditions", ())}
-    for other in alike:
-        if other is policy or len(other.est.get("conditions", ())) > len(mine):
-            continue
-        scopes = all(
-            other.est[part]["op"] == "All" or other.est[part] == policy.est[part] for part in ("principal", "resource")
-        )
-        theirs = {json.dumps(condition, sort_keys=True) for condition in other.est.get("conditions", ())}
-        if scopes and theirs <= mine and not _fallible(other):
-            return other
+@dataclass(frozen=True, slots=True)
+class _Form:
+    """How a policy is written, in texts that can be compared."""
+
+    policy: ReviewedPolicy
+    group: str
+    principal: str
+    resource: str
+    conditions: frozenset[str]
+
+    @classmethod
+    def of(cls, policy: ReviewedPolicy) -> _Form:
+        group = _text([policy.effect, policy.est["action"], _binding(policy)])
+        principal, resource = _text(policy.est["principal"]), _text(policy.est["resource"])
+        return cls(policy, group, principal, resource, frozenset(map(_text, policy.est.get("conditions", ()))))
+
+
+def _text(value: Any) -> str:
+    return json.dumps(value, sort_keys=True)
+
+
+_ANY: Final = _text({"op": "All"})
+
+
+def _wider(form: _Form, index: Mapping[tuple[str, str, str], list[_Form]]) -> ReviewedPolicy | None:
+    for principal in dict.fromkeys((_ANY, form.principal)):
+        for resource in dict.fromkeys((_ANY, form.resource)):
+            for other in index.get((form.group, principal, resource), ()):
+                if other is not form and other.conditions <= form.conditions and not _fallible(other.policy):
+                    return other.policy
     return None
 
 
@@ -102,11 +140,19 @@ def _fallible(policy: ReviewedPolicy) -> bool:
     return any(f'"{name}"' in text for name in FALLIBLE)
 
 
-def _removal(context: Context, policy: ReviewedPolicy) -> Fix | None:
+def _removal(context: Context, policy: ReviewedPolicy) -> Fix:
     text = context.subject.text(policy.file)
+    start, end = policy.offset, policy.offset + len(policy.text)
+    # The comment directly above is about it; what stands above an empty line, or an empty comment, is not.
+    while start and text[start - 1] == "\n":
+        above = text.rfind("\n", 0, start - 1) + 1
+        line = text[above : start - 1].strip()
+        if not line.startswith("//") or line == "//":
+            break
+        start = above
+    end += text[end : end + 1] == "\n"
     # A test may name it.
-    edit = Edit(policy.place.file, policy.offset, policy.offset + len(policy.text), "")
-    return Fix((edit,), safe=not context.tests_name(policy.id)) if text else None
+    return Fix((Edit(policy.place.file, start, end, ""),), safe=not context.tests_name(policy.id))
 
 
 def _shadowed_connections(context: Context, told: set[str]) -> Iterator[Hit]:
@@ -125,7 +171,7 @@ def _shadowed_connections(context: Context, told: set[str]) -> Iterator[Hit]:
         for policy in same:
             others = [other for other in same if other is not policy and other.id not in told]
             if others and all(_inside(context, agent, policy, others) for agent in context.agents):
-                if not any(_regions(context, policy)):
+                if not _can_match(context, policy):
                     continue
                 told.add(policy.id)
                 word = "permits" if effect == "permit" else "forbids"
@@ -154,7 +200,7 @@ def _overridden(context: Context) -> Iterator[Hit]:
             continue
         entries = [entry for listed in context.endpoints.values() for entry in listed.entries]
         listed_whole = all(not listed.unknown for listed in context.endpoints.values())
-        if listed_whole and any(_regions(context, policy)) and all(entry.policy != policy.id for entry in entries):
+        if listed_whole and _can_match(context, policy) and all(entry.policy != policy.id for entry in entries):
             yield Hit("permits nothing: forbids deny every connection that it is about", policy)
     for policy in context.policies:
         if policy.effect == "forbid" and context.trivially(policy):

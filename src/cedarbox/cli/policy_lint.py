@@ -1,0 +1,174 @@
+"""``cedarbox policy lint``: what a reviewer would ask about, found before they have to."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
+from cedarbox.errors import ConfigurationError
+from cedarbox.review.finding import Report, Severity
+from cedarbox.review.subject import Subject, shown
+from cedarbox.settings import load_settings
+
+__all__ = ["lint"]
+
+
+def lint(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(readable=False, help="The bundle; by default that of the settings.", show_default=False),
+    ] = None,
+    *,
+    explain: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Print the page of help of a rule.", show_default=False)
+    ] = None,
+    rules: Annotated[bool, typer.Option("--rules", help="Print every rule.")] = False,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="Run this rule only; may be repeated.", show_default=False)
+    ] = None,
+    disable: Annotated[
+        list[str] | None, typer.Option(help="Leave this rule out; may be repeated.", show_default=False)
+    ] = None,
+    fail_level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="error|warning|note",
+            help="The mildest finding that fails; by default what lint.toml says, or warning.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="By default lint.toml beside the policies.", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="A file with findings that are known.", show_default=False),
+    ] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Write the findings of today to the baseline.")
+    ] = False,
+    fix: Annotated[bool, typer.Option("--fix", help="Correct what can be corrected without changing a decision.")] = False,
+    unsafe_fixes: Annotated[
+        bool, typer.Option("--unsafe-fixes", help="With --fix: also what changes decisions, such as a misspelt host.")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="With --fix: print the changes, and write nothing.")] = False,
+    form: Format = "text",
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """Look at the policies of a bundle as a reviewer of sandboxes would.
+
+    A finding is suppressed by a comment in the policy, with a reason: // cedarbox-lint: ignore S013 -- why. Every
+    report tells what was suppressed. lint.toml beside the policies sets severities and options.
+
+    Exit code 0: nothing at the fail level. 1: a finding at it. 2: the bundle, a file or an option cannot be used.
+
+    Example: cedarbox policy lint policies/airgapped --output sarif=lint.sarif
+    """
+    if explain is not None or rules:
+        _print(explain)
+        return
+    if (diff or unsafe_fixes) and not fix:
+        raise ConfigurationError("--diff and --unsafe-fixes go with --fix", hint="add --fix")
+    if write_baseline and baseline is None:
+        raise ConfigurationError("--write-baseline needs to know where", hint="add --baseline FILE")
+    if write_baseline and fix:
+        raise ConfigurationError("--write-baseline and --fix at once", hint="fix first, then write the baseline")
+    path = bundle or load_settings().policy.bundle
+    report, text = _linted(
+        path, _level(fail_level), rule or [], disable or [], config, baseline, write_baseline, fix, unsafe_fixes, diff
+    )
+    if text and form == "text" and not as_json:
+        typer.echo(text, nl=False)
+    emit(report, form, output, as_json=as_json)
+
+
+def _print(explain: str | None) -> None:
+    from cedarbox.review.lint.rulebook import RULES, by_name, page
+
+    if explain is not None:
+        found = by_name(explain)
+        if found is None:
+            raise ConfigurationError(f"there is no rule {explain[:40]!r}", hint="see cedarbox policy lint --rules")
+        typer.echo(page(found.id), nl=False)
+        return
+    for known in RULES:
+        typer.echo(f"{known.id}  {known.severity:7}  {known.name}: {known.summary}")
+
+
+def _level(text: str | None) -> Severity | None:
+    for level in ("error", "warning", "note"):
+        if text == level:
+            return level
+    if text is not None:
+        raise ConfigurationError(f"--fail-level {text[:40]!r} is no severity", hint="error, warning or note")
+    return None
+
+
+def _linted(
+    path: Path,
+    level: Severity | None,
+    only: list[str],
+    without: list[str],
+    config: Path | None,
+    baseline: Path | None,
+    write_baseline: bool,
+    fix: bool,
+    unsafe: bool,
+    diff: bool,
+) -> tuple[Report, str]:
+    from dataclasses import replace
+
+    from cedarbox.review.lint import baseline as baselines
+    from cedarbox.review.lint import fixes
+    from cedarbox.review.lint.options import FILE, read_config
+    from cedarbox.review.lint.rulebook import RULES
+    from cedarbox.review.lint.run import Chosen, report_of
+    from cedarbox.review.lint.run import lint as run
+
+    chosen = Chosen(_ids(only), _ids(without))
+    subject = Subject.load(path)
+    severities = {known.id: known.severity for known in RULES}
+    settings = read_config(config or subject.root / FILE, severities, missing_ok=config is None)
+    known = baselines.read_baseline(baseline) if baseline is not None and not write_baseline else None
+    now = datetime.now(UTC)
+    linted = run(subject, settings, now=now, chosen=chosen, baseline=known)
+    notes: tuple[str, ...] = ()
+    text = ""
+    if write_baseline and baseline is not None:
+        baselines.write_baseline(baseline, linted.findings)
+        notes = (f"{len(linted.findings)} findings were written to {shown(baseline)}",)
+        linted = run(subject, settings, now=now, chosen=chosen, baseline=baselines.read_baseline(baseline))
+    if fix:
+        made = fixes.fixed(subject, linted.fixes, unsafe=unsafe)
+        notes = made.notes
+        if diff:
+            text = made.diff
+            linted.data["diff"] = text
+            notes = (*notes, f"{made.made} changes would be made in {len(made.after)} files; nothing was written")
+        else:
+            fixes.write(made)
+            if made.after:
+                linted = run(Subject.load(path), settings, now=now, chosen=chosen, baseline=known)
+            notes = (*notes, f"{made.made} changes were made in {len(made.after)} files")
+        if made.left:
+            notes = (*notes, f"{made.left} more changes touch these: run it again")
+    report = report_of(linted, fail_level=level)
+    return replace(report, notes=(*notes, *report.notes)), text
+
+
+def _ids(names: list[str]) -> frozenset[str]:
+    from cedarbox.review.lint.rulebook import by_name
+
+    found = set()
+    for name in names:
+        rule = by_name(name)
+        if rule is None:
+            raise ConfigurationError(f"there is no rule {name[:40]!r}", hint="see cedarbox policy lint --rules")
+        found.add(rule.id)
+    return frozenset(found)
