@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Annotated
@@ -15,6 +16,20 @@ from cedarbox.review.subject import Subject, shown
 from cedarbox.settings import load_settings
 
 __all__ = ["lint"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    path: Path
+    level: Severity | None
+    only: frozenset[str]
+    without: frozenset[str]
+    config: Path | None
+    baseline: Path | None
+    write_baseline: bool
+    fix: bool
+    unsafe: bool
+    diff: bool
 
 
 def lint(
@@ -52,7 +67,9 @@ def lint(
     write_baseline: Annotated[
         bool, typer.Option("--write-baseline", help="Write the findings of today to the baseline.")
     ] = False,
-    fix: Annotated[bool, typer.Option("--fix", help="Correct what can be corrected without changing a decision.")] = False,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Correct what can be corrected without changing a decision.")
+    ] = False,
     unsafe_fixes: Annotated[
         bool, typer.Option("--unsafe-fixes", help="With --fix: also what changes decisions, such as a misspelt host.")
     ] = False,
@@ -79,10 +96,19 @@ def lint(
         raise ConfigurationError("--write-baseline needs to know where", hint="add --baseline FILE")
     if write_baseline and fix:
         raise ConfigurationError("--write-baseline and --fix at once", hint="fix first, then write the baseline")
-    path = bundle or load_settings().policy.bundle
-    report, text = _linted(
-        path, _level(fail_level), rule or [], disable or [], config, baseline, write_baseline, fix, unsafe_fixes, diff
+    asked = _Asked(
+        path=bundle or load_settings().policy.bundle,
+        level=_level(fail_level),
+        only=_ids(rule or []),
+        without=_ids(disable or []),
+        config=config,
+        baseline=baseline,
+        write_baseline=write_baseline,
+        fix=fix,
+        unsafe=unsafe_fixes,
+        diff=diff,
     )
+    report, text = _linted(asked)
     if text and form == "text" and not as_json:
         typer.echo(text, nl=False)
     emit(report, form, output, as_json=as_json)
@@ -110,20 +136,8 @@ def _level(text: str | None) -> Severity | None:
     return None
 
 
-def _linted(
-    path: Path,
-    level: Severity | None,
-    only: list[str],
-    without: list[str],
-    config: Path | None,
-    baseline: Path | None,
-    write_baseline: bool,
-    fix: bool,
-    unsafe: bool,
-    diff: bool,
-) -> tuple[Report, str]:
-    from dataclasses import replace
-
+def _linted(asked: _Asked) -> tuple[Report, str]:
+    """Return the report, and the changes as text where they were asked for."""
     from cedarbox.review.lint import baseline as baselines
     from cedarbox.review.lint import fixes
     from cedarbox.review.lint.options import FILE, read_config
@@ -131,34 +145,36 @@ def _linted(
     from cedarbox.review.lint.run import Chosen, report_of
     from cedarbox.review.lint.run import lint as run
 
-    chosen = Chosen(_ids(only), _ids(without))
-    subject = Subject.load(path)
+    subject = Subject.load(asked.path)
     severities = {known.id: known.severity for known in RULES}
-    settings = read_config(config or subject.root / FILE, severities, missing_ok=config is None)
-    known = baselines.read_baseline(baseline) if baseline is not None and not write_baseline else None
+    settings = read_config(asked.config or subject.root / FILE, severities, missing_ok=asked.config is None)
+    chosen = Chosen(asked.only, asked.without)
+    known = None
+    if asked.baseline is not None and not asked.write_baseline:
+        known = baselines.read_baseline(asked.baseline)
     now = datetime.now(UTC)
     linted = run(subject, settings, now=now, chosen=chosen, baseline=known)
     notes: tuple[str, ...] = ()
     text = ""
-    if write_baseline and baseline is not None:
-        baselines.write_baseline(baseline, linted.findings)
-        notes = (f"{len(linted.findings)} findings were written to {shown(baseline)}",)
-        linted = run(subject, settings, now=now, chosen=chosen, baseline=baselines.read_baseline(baseline))
-    if fix:
-        made = fixes.fixed(subject, linted.fixes, unsafe=unsafe)
+    if asked.write_baseline and asked.baseline is not None:
+        baselines.write_baseline(asked.baseline, linted.findings)
+        notes = (f"{len(linted.findings)} findings were written to {shown(asked.baseline)}",)
+        linted = run(subject, settings, now=now, chosen=chosen, baseline=baselines.read_baseline(asked.baseline))
+    if asked.fix:
+        made = fixes.fixed(subject, linted.fixes, unsafe=asked.unsafe)
         notes = made.notes
-        if diff:
+        if asked.diff:
             text = made.diff
             linted.data["diff"] = text
             notes = (*notes, f"{made.made} changes would be made in {len(made.after)} files; nothing was written")
         else:
             fixes.write(made)
             if made.after:
-                linted = run(Subject.load(path), settings, now=now, chosen=chosen, baseline=known)
+                linted = run(Subject.load(asked.path), settings, now=now, chosen=chosen, baseline=known)
             notes = (*notes, f"{made.made} changes were made in {len(made.after)} files")
         if made.left:
             notes = (*notes, f"{made.left} more changes touch these: run it again")
-    report = report_of(linted, fail_level=level)
+    report = report_of(linted, fail_level=asked.level)
     return replace(report, notes=(*notes, *report.notes)), text
 
 

@@ -1,105 +1,35 @@
-"""What the rules look at: the subject with its agents, a real engine, and the regions of its connections.
-
-An agent that is declared tomorrow must find the policies as safe as one of today. So beside the declared agents stand
-members of every group that a policy names and every agent that a policy names, untrusted, for the review only.
-"""
+"""What the rules look at: the subject, a real engine with its agents, and the regions of its connections."""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
-
-import orjson
 
 from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.conditions import Reader
 from cedarbox.policy.endpoints import Endpoints, endpoints_of
-from cedarbox.policy.engine import Decision, PolicyEngine
-from cedarbox.policy.entities import NAMESPACE, Base, Entity
+from cedarbox.policy.engine import PolicyEngine
+from cedarbox.policy.entities import Base
 from cedarbox.policy.regions import Region, TooLargeError
 from cedarbox.policy.values import Uid, Values, uid_of
+from cedarbox.review.lint.agents import Agent, Open, Tried, kinds_of_agents, with_reviewed_agents
 from cedarbox.review.lint.model import Hit
 from cedarbox.review.lint.options import Options
-from cedarbox.review.lint.walk import Literal, Node, always, attribute_chain, conditions, entities, strings
+from cedarbox.review.lint.walk import Literal, Node, always, attribute_chain, conditions, entities, moments, samples
 from cedarbox.review.subject import ReviewedPolicy, Subject
 
-__all__ = ["Agent", "Context", "Open", "Tried"]
+__all__ = ["Context"]
 
 _BACKEND: Final = "boxlite"
 _MAX_BASES: Final = 12
 _MAX_AGENTS: Final = 40
 _MAX_SHOWN: Final = 60
-
-
-@dataclass(frozen=True, slots=True)
-class Agent:
-    """An agent, for all that the policies treat alike.
-
-    Attributes:
-        id: Its id.
-        told: Who it is, in words.
-        trust: A member of ``Sandbox::Trust``.
-    """
-
-    id: str
-    told: str
-    trust: str
-
-
-@dataclass(frozen=True, slots=True)
-class Tried:
-    """A request that Cedar allowed.
-
-    Attributes:
-        agent: Who asked.
-        action: The request.
-        decision: The answer.
-    """
-
-    agent: Agent
-    action: Action
-    decision: Decision
-
-    @property
-    def told(self) -> str:
-        """The request in one line."""
-        extra = f" ({self.action.summary})" if self.action.summary else ""
-        about = str(self.action.resource)
-        about = about if len(about) <= _MAX_SHOWN else f'{about[: _MAX_SHOWN - 2]}…"'
-        return f"{self.agent.told}: {self.action.name} {about}{extra}"
-
-    @property
-    def details(self) -> dict[str, Any]:
-        """The request in JSON values, as Cedar was asked."""
-        return {
-            "witness": {
-                "principal": {"type": f"{NAMESPACE}::Agent", "id": self.agent.id},
-                "action": self.action.name,
-                "resource": self.action.resource.uid,
-                "context": orjson.loads(orjson.dumps(dict(self.action.context))),
-            }
-        }
-
-
-@dataclass(frozen=True, slots=True)
-class Open:
-    """A question that was not decided.
-
-    Attributes:
-        rule: Id of the rule that asks.
-        policy: The policy that it is about.
-        question: What is not known, in words: ``whether …``.
-    """
-
-    rule: str
-    policy: ReviewedPolicy
-    question: str
+_STEP: Final = timedelta(milliseconds=1)  # the smallest difference of two times in Cedar
 
 
 class Context:
@@ -217,24 +147,11 @@ class Context:
 
     @cached_property
     def _extended(self) -> PolicyBundle:
-        bundle = self._bundle()
-        declared = {(item["uid"]["type"], item["uid"]["id"]) for item in bundle.entities}
-        named = {(literal.kind, literal.id) for policy in self.policies for literal in self.literals(policy)}
-        tenant = Entity("Tenant", "cedarbox-lint")
-        attrs = {"tenant": tenant.ref, "trust": Entity("Trust", "untrusted").ref}
-        added = [tenant.to_json()]
-        groups = {id_ for kind, id_ in named if kind == "AgentGroup"}
-        added += [
-            Entity("AgentGroup", group).to_json()
-            for group in sorted(groups)
-            if (f"{NAMESPACE}::AgentGroup", group) not in declared
-        ]
-        members = [("", f"cedarbox-lint member of {group}", (Entity("AgentGroup", group),)) for group in sorted(groups)]
-        named_agents = [("", id_, ()) for kind, id_ in sorted(named) if kind == "Agent"]
-        for _, name, parents in (*members, *named_agents, ("", "cedarbox-lint agent in no group", ())):
-            if (f"{NAMESPACE}::Agent", name) not in declared:
-                added.append(Entity("Agent", name, attrs, parents).to_json())
-        return replace(bundle, entities=(*bundle.entities, *added))
+        return with_reviewed_agents(self._bundle(), self._named)
+
+    @cached_property
+    def _named(self) -> frozenset[tuple[str, str]]:
+        return frozenset((literal.kind, literal.id) for policy in self.policies for literal in self.literals(policy))
 
     def _bundle(self) -> PolicyBundle:
         bundle = self.subject.bundle
@@ -245,32 +162,11 @@ class Context:
     @cached_property
     def agents(self) -> tuple[Agent, ...]:
         """One agent for all that the policies treat alike: declared ones, then members of the groups they name."""
-        named = {literal.id for policy in self.policies for literal in self.literals(policy) if literal.kind == "Agent"}
-        declared = self._bundle().principals
-        found: dict[bytes, Agent] = {}
-        for item in self._extended.entities:
-            if item["uid"]["type"] != f"{NAMESPACE}::Agent":
-                continue
-            name = item["uid"]["id"]
-            parents = sorted(orjson.dumps(parent) for parent in item.get("parents", ()))
-            alike = orjson.dumps(
-                [
-                    item["attrs"].get("trust"),
-                    item["attrs"] if self._looks_at_attributes else None,
-                    [parent.decode() for parent in parents],
-                    item.get("tags"),
-                    name if name in named else None,
-                ],
-                option=orjson.OPT_SORT_KEYS,
-            )
-            if alike not in found:
-                told = f"agent {name}" if name in declared or name in named else name.removeprefix("cedarbox-lint ")
-                trust = item["attrs"]["trust"]
-                found[alike] = Agent(name, told, str(trust.get("__entity", trust)["id"]))
-        kept = tuple(found.values())
-        if len(kept) > _MAX_AGENTS:
-            self.notes.append(f"{len(kept)} kinds of agents: requests were tried for the first {_MAX_AGENTS} only")
-        return kept[:_MAX_AGENTS]
+        named = frozenset(name for kind, name in self._named if kind == "Agent")
+        found = kinds_of_agents(self._extended, self._bundle(), named, attributes=self._looks_at_attributes)
+        if len(found) > _MAX_AGENTS:
+            self.notes.append(f"{len(found)} kinds of agents: requests were tried for the first {_MAX_AGENTS} only")
+        return found[:_MAX_AGENTS]
 
     @cached_property
     def _looks_at_attributes(self) -> bool:
@@ -287,21 +183,38 @@ class Context:
 
     def bases(self, *actions: str) -> tuple[Base, ...]:
         """Return what requests may carry besides: nothing special, or what the permits for an action ask for."""
+        if actions not in self._bases:
+            self._bases[actions] = tuple(itertools.islice(self._all_bases(actions), _MAX_BASES))
+        return self._bases[actions]
+
+    @cached_property
+    def _bases(self) -> dict[tuple[str, ...], tuple[Base, ...]]:
+        return {}
+
+    def _all_bases(self, actions: tuple[str, ...]) -> Iterator[Base]:
         texts: dict[str, dict[str, None]] = {"tool": {}, "agent": {}, "backend": {}}
+        times: dict[datetime, None] = {}
         for policy in self.permits(*actions):
             for node in self.nodes(policy):
                 name = attribute_chain({".": node.given})[-1:] if node.operator == "." else ()
                 if name and name[0] in texts:
-                    texts[name[0]] |= dict.fromkeys(text for _, text, _ in strings(policy.est))
-        plain = Base(self.now, _BACKEND)
-        found = [plain]
-        for tool, agent, backend in itertools.product(*([*values, None] for values in texts.values())):
-            made = Base(self.now, backend or _BACKEND, agent=agent, tool=tool)
-            if made not in found:
-                found.append(made)
-            if len(found) >= _MAX_BASES:
-                break
-        return tuple(found)
+                    texts[name[0]] |= dict.fromkeys(samples(policy.est))
+                if name == ("at",):
+                    # What was permitted once and is not any more is no finding.
+                    near = (at + step for at in moments(policy.est) for step in (-_STEP, timedelta(), _STEP))
+                    times |= dict.fromkeys(at for at in near if at >= self.now)
+        tools, agents, backends = ([None, *filter(str.isprintable, values)] for values in texts.values())
+        combined = [
+            (at, tool, agent, backend)
+            for at in (self.now, *times)
+            for tool in tools
+            for agent in agents
+            for backend in backends
+        ]
+        # The plainest first.
+        combined.sort(key=lambda made: sum(part is not None for part in made))
+        for at, tool, agent, backend in combined:
+            yield Base(at, backend or _BACKEND, agent=agent, tool=tool)
 
     def tried(self, actions: Iterable[Action], agents: Sequence[Agent] = ()) -> Iterator[Tried]:
         """Ask the engine, and yield what it allows.
@@ -323,9 +236,11 @@ class Context:
         if action not in self._asking:
             scopes = [policy.est["principal"] for policy in self.permits(action)]
             unlimited = any("entity" not in scope and "in" not in scope for scope in scopes)
-            named = {uid_of(scope.get("entity") or scope["in"]["entity"]) for scope in scopes if len(scope) > 1 and (
-                "entity" in scope or "in" in scope
-            )}
+            named = {
+                uid_of(scope.get("entity") or scope["in"]["entity"])
+                for scope in scopes
+                if len(scope) > 1 and ("entity" in scope or "in" in scope)
+            }
             found = (
                 agent
                 for agent in self.agents
@@ -341,9 +256,7 @@ class Context:
     @cached_property
     def endpoints(self) -> Mapping[Agent, Endpoints]:
         """What each kind of agent may connect to."""
-        chosen = {
-            policy.id: policy.est for policy in self.policies if "connect" in self.actions_of(policy)
-        }
+        chosen = {policy.id: policy.est for policy in self.policies if "connect" in self.actions_of(policy)}
         if not chosen:
             return {}
         return {agent: endpoints_of(self._extended, agent.id, chosen) for agent in self.agents}

@@ -146,7 +146,9 @@ def _loaded(subject: Subject, files: Mapping[str, bytes]) -> Subject:
 
 def _decided(subject: Subject) -> frozenset[str]:
     """Return what the policies decide, as texts that are the same for the same decisions."""
-    return frozenset(json.dumps([decides(policy), _kept(policy.annotations)], sort_keys=True) for policy in subject.policies)
+    return frozenset(
+        json.dumps([decides(policy), _kept(policy.annotations)], sort_keys=True) for policy in subject.policies
+    )
 
 
 def _kept(annotations: Mapping[str, str]) -> Any:

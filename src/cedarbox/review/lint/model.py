@@ -1,4 +1,4 @@
-"""What a lint rule is, and what it hands over: the finding before a severity, a suppression or a baseline is applied."""
+"""What a lint rule is, and what it hands over: a finding before severities and suppressions are applied."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ NodePath = tuple[str | int, ...]
 """The way to a node of a policy in Cedar's JSON form, such as ``("conditions", 0, "body", "&&", "left")``."""
 
 How = Literal["text", "meaning", "prover", "tests"]
-"""What a rule looks at: the ``text`` and its form; the ``meaning``, by real decisions and by regions of connections; the
-same and the ``prover`` for what those leave open; the ``tests`` beside a bundle."""
+"""What a rule looks at: the ``text`` and its form; the ``meaning``, by real decisions and by regions of connections;
+the same and the ``prover`` for what those leave open; the ``tests`` beside a bundle."""
 
 
 @dataclass(frozen=True, slots=True)

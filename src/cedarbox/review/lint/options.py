@@ -191,7 +191,7 @@ def _options(path: Path, table: Mapping[str, Any]) -> Options:
     for text in options.sensitive_paths:
         _canonical(path, "sensitive_paths", text, canonical_path)
     for text in options.wide_domains:
-        _canonical(path, "wide_domains", text, lambda name: canonical_host(name))
+        _canonical(path, "wide_domains", text, canonical_host)
     return options
 
 

@@ -9,13 +9,13 @@ from typing import Final
 from cedarbox.review.finding import Rule
 from cedarbox.review.lint.model import LintRule
 from cedarbox.review.lint.rules import (
-    annotations,
     connect,
     hosts,
     intelligence,
     layout,
     lifecycle,
     logic,
+    said,
     scope,
     storage,
     surroundings,
@@ -64,7 +64,7 @@ RULES: Final[tuple[LintRule, ...]] = tuple(
             *storage.RULES,
             *lifecycle.RULES,
             *intelligence.RULES,
-            *annotations.RULES,
+            *said.RULES,
             *logic.RULES,
             *surroundings.RULES,
             *layout.RULES,

@@ -237,7 +237,7 @@ def report_of(linted: Linted, *, fail_level: Severity | None = None, undecided_f
     return Report(
         command="lint",
         subject=linted.subject.label,
-        summary=f"{linted.subject.label}: {', '.join(parts)}",
+        summary=", ".join(parts),
         findings=linted.findings,
         sections=tuple(_sections(linted)),
         notes=linted.notes,
@@ -259,9 +259,7 @@ def _sections(linted: Linted) -> Iterable[Section]:
             for each in linted.suppressed
         )
         yield Section("Suppressed", (), ("rule", "place", "finding", "by", "reason"), rows)
-    milder = [
-        (rule, setting.level, setting.reason) for rule, setting in linted.config.rules.items() if setting.reason
-    ]
+    milder = [(rule, setting.level, setting.reason) for rule, setting in linted.config.rules.items() if setting.reason]
     if milder:
         path = shown(linted.config.path) if linted.config.path else ""
         rows_of = tuple((rule, level, reason) for rule, level, reason in milder)

@@ -48,7 +48,7 @@ class Suppression:
         if finding.rule != self.rule or finding.place is None or finding.place.file != self.place.file:
             return False
         if self.line:
-            return finding.place.line == self.line
+            return finding.place.line == self.line and finding.policy == self.policy
         return finding.policy == self.policy if self.policy else True
 
 
@@ -115,8 +115,10 @@ def _in_file(
         where = _target(text, match.start(), spans, said["verb"])
         if where is None:
             verb = said["verb"]
-            message = f"this {verb} stands where no policy is meant by it" if verb == "ignore" else (
-                "ignore-file stands behind the first policy of the file"
+            message = (
+                f"this {verb} stands where no policy is meant by it"
+                if verb == "ignore"
+                else ("ignore-file stands behind the first policy of the file")
             )
             yield Problem(message, place, "put it directly before a policy, in one, or at the head of the file")
             continue

@@ -4,12 +4,24 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from typing import Any, Final
 
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.lint.model import NodePath
 
-__all__ = ["Literal", "Node", "attribute_chain", "conditions", "entities", "always", "scope_entities", "strings"]
+__all__ = [
+    "Literal",
+    "Node",
+    "always",
+    "attribute_chain",
+    "conditions",
+    "entities",
+    "moments",
+    "samples",
+    "scope_entities",
+    "strings",
+]
 
 _DEEPEST: Final = 200  # Python stops at 1,000 calls.
 _OPERANDS: Final = ("left", "right", "arg", "if", "then", "else", "in")
@@ -115,13 +127,36 @@ def strings(est: Mapping[str, Any]) -> Iterator[tuple[NodePath, str, int]]:
             yield path, value, sign
 
 
+def samples(est: Mapping[str, Any]) -> Iterator[str]:
+    """Yield texts that could meet what conditions ask of texts: literals, and patterns with something for a star."""
+    for _, text, _ in strings(est):
+        yield text
+    for node in conditions(est):
+        if node.operator == "like":
+            for put in ("x", ""):
+                yield "".join(put if part == "Wildcard" else part["Literal"] for part in node.given["pattern"])
+
+
+def moments(est: Mapping[str, Any]) -> Iterator[datetime]:
+    """Yield the times that the conditions name."""
+    for node in conditions(est):
+        if node.operator == "datetime" and isinstance(text := node.given[0].get("Value"), str):
+            try:
+                found = datetime.fromisoformat(text)
+            except ValueError:
+                continue
+            yield found if found.tzinfo else found.replace(tzinfo=UTC)
+
+
 def _values(est: Mapping[str, Any]) -> Iterator[tuple[NodePath, Any, int]]:
     signs: dict[NodePath, int] = {}
     for node in conditions(est):
         if node.sign:
             signs[node.path] = node.sign
         if node.operator == "Value":
-            above = next((signs[node.path[:end]] for end in range(len(node.path), 0, -1) if node.path[:end] in signs), 0)
+            above = next(
+                (signs[node.path[:end]] for end in range(len(node.path), 0, -1) if node.path[:end] in signs), 0
+            )
             yield node.path, node.given, above
 
 
@@ -136,7 +171,7 @@ def attribute_chain(body: Any) -> tuple[str, ...]:
     return (str(body["Var"]), *reversed(names))
 
 
-def always(body: Any, depth: int = 0) -> bool | None:
+def always(body: Any, depth: int = 0) -> bool | None:  # noqa: PLR0911  # one return for each operator
     """Return what an expression of constants is; None when it depends on the request, may fail, or is too deep."""
     if not isinstance(body, Mapping) or len(body) != 1 or depth > _DEEPEST:
         return None
@@ -161,7 +196,7 @@ def always(body: Any, depth: int = 0) -> bool | None:
             left, right = given["left"], given["right"]
             if "Value" in left and "Value" in right:
                 same = type(left["Value"]) is type(right["Value"]) and left["Value"] == right["Value"]
-                return same is (operator == "==")
+                return bool(same is (operator == "=="))
             if left == right and attribute_chain(left) in {("principal",), ("action",), ("resource",), ("context",)}:
-                return operator == "=="
+                return bool(operator == "==")
     return None

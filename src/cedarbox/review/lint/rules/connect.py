@@ -18,9 +18,10 @@ from cedarbox.policy.endpoints import Endpoint
 from cedarbox.policy.entities import Base
 from cedarbox.policy.protocols import Kind
 from cedarbox.policy.regions import ANY_HOST, PRESENT, Box
-from cedarbox.review.lint.context import Agent, Context, Tried
+from cedarbox.review.lint.agents import Agent, Tried
+from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
-from cedarbox.review.lint.walk import attribute_chain
+from cedarbox.review.lint.walk import samples
 from cedarbox.review.subject import ReviewedPolicy
 
 __all__ = ["NEVER", "RULES", "requests_in"]
@@ -94,12 +95,9 @@ def _try(context: Context, agent: Agent, policy_id: str, box: Box) -> Tried | No
 
 def _http(context: Context, policy: ReviewedPolicy) -> tuple[tuple[str, str], ...]:
     """Return pairs of method and path that a policy may ask for."""
-    texts = [str(node.given) for node in context.nodes(policy) if node.operator == "Value"]
+    texts = list(samples(policy.est))
     methods = [text for text in texts if text.isalpha() and text.isupper()] or ["GET"]
     paths = [text for text in texts if text.startswith("/")]
-    for node in context.nodes(policy):
-        if node.operator == "like" and attribute_chain(node.given["left"]) == ("context", "http", "path"):
-            paths.append("".join("x" if part == "Wildcard" else part["Literal"] for part in node.given["pattern"]))
     return tuple((method, path) for method in methods[:4] for path in [*paths[:4], "/"])
 
 
@@ -115,7 +113,9 @@ def requests_in(box: Box, bases: Sequence[Base], http: Sequence[tuple[str, str]]
     port = box.ports.parts[0][0]
     for base in bases:
         for target in _targets(box):
-            for kind in sorted(box.kinds, key=lambda kind: (kind.hello not in {None, "named"}, kind.request, kind.proto)):
+            for kind in sorted(
+                box.kinds, key=lambda kind: (kind.hello not in {None, "named"}, kind.request, kind.proto)
+            ):
                 for ip, assumed in _addresses(box, target):
                     for method, path in http if kind.request else ((None, None),):
                         try:
@@ -162,11 +162,10 @@ def _addresses(box: Box, target: Host | Address) -> Iterator[tuple[Address | Non
 
 
 def _ips(box: Box) -> Iterator[IP]:
-    samples = [ipaddress.ip_address(text) for name in sorted(box.classes) for text in _SAMPLES.get(name, ())]
-    for low, high in (box.ips & PRESENT).parts[:4]:
-        for at in (low, high):
-            samples.append(ipaddress.IPv4Address(at) if at < 2**32 else ipaddress.IPv6Address(at - 2**32))
-    for ip in dict.fromkeys(samples):
+    known = [ipaddress.ip_address(text) for name in sorted(box.classes) for text in _SAMPLES.get(name, ())]
+    ends = [at for part in (box.ips & PRESENT).parts[:4] for at in part]
+    known += [ipaddress.IPv4Address(at) if at < 2**32 else ipaddress.IPv6Address(at - 2**32) for at in ends]
+    for ip in dict.fromkeys(known):
         at = int(ip) + (2**32 if ip.version == 6 else 0)
         if at in box.ips and ip_class(ip) in box.classes:
             yield ip
@@ -183,7 +182,7 @@ def _unguarded(context: Context) -> Iterator[Hit]:
                 many = "any port" if count == 65535 else f"{count} ports"
                 hint = "add when { context.port == 443 }"
                 yield Hit(f"permits connections to {many} of its targets", policy, hint=hint, key="ports")
-            open_class = box.classes >= {"public", "private"} and PRESENT <= box.ips and bool(box.targets & ANY_HOST)
+            open_class = box.classes >= {"public", "private"} and box.ips >= PRESENT and bool(box.targets & ANY_HOST)
             if open_class and (entry.policy, "class") not in seen:
                 seen.add((entry.policy, "class"))
                 message = "permits connections whatever the class of the address that the name leads to"

@@ -20,9 +20,9 @@ __all__ = ["RULES"]
 
 _LONGEST_V4: Final = 8  # bits: half of all class A networks, and more than any one owner has
 _LONGEST_V6: Final = 32  # bits: what a registry gives to one provider (RIPE-738 §5.1)
-_HOSTS: Final = frozenset({("resource", "fqdn"), ("context", "host", "fqdn")})
-_PATHS: Final = frozenset({("resource", "path"), ("context", "guestPath")})
-_USERS: Final = frozenset({("context", "user")})
+_HOSTS: Final[frozenset[tuple[str, ...]]] = frozenset({("resource", "fqdn"), ("context", "host", "fqdn")})
+_PATHS: Final[frozenset[tuple[str, ...]]] = frozenset({("resource", "path"), ("context", "guestPath")})
+_USERS: Final[frozenset[tuple[str, ...]]] = frozenset({("context", "user")})
 _DOMAIN_ROOT: Final = "."
 
 
@@ -74,7 +74,7 @@ def _pattern(context: Context, policy: ReviewedPolicy, node: Node) -> Iterator[H
     elif widens:
         example = "".join("x.evil.example" if part == "Wildcard" else part["Literal"] for part in pattern)
         message = f"the pattern {text!r} has a wildcard that is no leading label: it matches {example}"
-        hint = "name the hosts, or the domain above them with resource in Sandbox::Domain::\"…\""
+        hint = 'name the hosts, or the domain above them with resource in Sandbox::Domain::"…"'
     if message:
         yield Hit(message, policy, node.path, hint=hint, key=text)
 
@@ -96,22 +96,25 @@ def _spellings(context: Context) -> Iterator[Hit]:
             wrong, better = _spelling(literal.kind, literal.id)
             if wrong:
                 message = f'{literal.kind}::"{literal.id}" matches nothing: {wrong}'
-                yield _misspelt(policy, literal.path, message, literal.id, better, literal.kind)
+                yield _misspelt(policy, literal.path, message, text=literal.id, better=better, kind=literal.kind)
         for path, kind, text in _compared(context, policy):
             wrong, better = _spelling(kind, text)
             if wrong:
-                yield _misspelt(policy, path, f'"{text}" equals nothing here: {wrong}', text, better, "")
+                message = f'"{text}" equals nothing here: {wrong}'
+                yield _misspelt(policy, path, message, text=text, better=better, kind="")
         for node in context.nodes(policy):
             if node.operator == "like" and attribute_chain(node.given["left"]) in _HOSTS:
                 pattern = node.given["pattern"]
                 rest = "".join(part["Literal"] for part in pattern if part != "Wildcard")
                 if rest != rest.lower() or not rest.isascii() or rest.endswith("."):
                     text = shown_pattern(pattern)
-                    message = f"the pattern {text!r} matches nothing: hosts are lower case, in A-labels, without a last dot"
+                    message = (
+                        f"the pattern {text!r} matches nothing: hosts are lower case, in A-labels, without a last dot"
+                    )
                     yield Hit(message, policy, node.path, key=f"like {text}")
 
 
-def _misspelt(policy: ReviewedPolicy, path: NodePath, message: str, text: str, better: str, kind: str) -> Hit:
+def _misspelt(policy: ReviewedPolicy, path: NodePath, message: str, *, text: str, better: str, kind: str) -> Hit:
     fix, hint = None, ""
     if better:
         hint = f"write {better!r}, if that is what is meant"
@@ -122,7 +125,9 @@ def _misspelt(policy: ReviewedPolicy, path: NodePath, message: str, text: str, b
 
 
 def _compared(context: Context, policy: ReviewedPolicy) -> Iterator[tuple[NodePath, str, str]]:
-    kinds = {**dict.fromkeys(_HOSTS, "Host"), **dict.fromkeys(_PATHS, "GuestPath"), **dict.fromkeys(_USERS, "Account")}
+    kinds: dict[tuple[str, ...], str] = {}
+    for chains, named in ((_HOSTS, "Host"), (_PATHS, "GuestPath"), (_USERS, "Account")):
+        kinds |= dict.fromkeys(chains, named)
     for node in context.nodes(policy):
         if node.operator not in {"==", "!=", "contains"}:
             continue
@@ -139,7 +144,7 @@ def _compared(context: Context, policy: ReviewedPolicy) -> Iterator[tuple[NodePa
                     yield (*here, "Set", number), kind, member["Value"]
 
 
-def _spelling(kind: str, text: str) -> tuple[str, str]:
+def _spelling(kind: str, text: str) -> tuple[str, str]:  # noqa: PLR0911  # one return for each way to be wrong
     """Return what is wrong with the spelling of a literal, and the canonical one where there is one."""
     try:
         match kind:
@@ -147,7 +152,7 @@ def _spelling(kind: str, text: str) -> tuple[str, str]:
                 if kind == "Domain" and text == _DOMAIN_ROOT:
                     return "", ""
                 if "*" in text:
-                    return f"it is no pattern; Domain::\"{text.removeprefix('*.')}\" holds all below a name", ""
+                    return f'it is no pattern; Domain::"{text.removeprefix("*.")}" holds all below a name', ""
                 found: Any = canonical_host(text)
                 if isinstance(found, Address) is not (kind == "Address"):
                     return ("it is an address" if isinstance(found, Address) else "it is a name"), ""

@@ -11,7 +11,7 @@ from cedarbox.policy.canonical import Host
 from cedarbox.review.arguments import arguments_of
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
-from cedarbox.review.lint.walk import strings
+from cedarbox.review.lint.walk import samples
 
 __all__ = ["RULES"]
 
@@ -28,7 +28,7 @@ def _names(context: Context, action: str, kind: str, *free: str) -> list[str]:
         if action == "invokeTool" and _local_only(policy.est):
             continue
         found |= {literal.id: None for literal in context.literals(policy) if literal.kind == kind}
-        found |= {text: None for _, text, _ in strings(policy.est)}
+        found |= dict.fromkeys(samples(policy.est))
     return [*free, *list(found)[:_MAX_NAMES]]
 
 

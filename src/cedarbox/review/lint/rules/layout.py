@@ -23,7 +23,9 @@ _INDENT: Final = 2
 _CHUNK: Final = 40  # Policies; the time that cedarpy takes grows with the square of their number.
 _MOST: Final = 20
 # What is printed, and nobody sees: Unicode, Default_Ignorable_Code_Point that is not of the category Cf.
-_BLANK: Final = re.compile("[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]")
+_BLANK: Final = re.compile(
+    "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
+)
 _SUSPECT: Final = re.compile("[^\n\t\x20-\x7e]")
 _SCRIPTS: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE"})
 _QUOTED: Final = re.compile(r'//[^\n\r]*|"((?:[^"\\]|\\.)*)"', re.DOTALL)

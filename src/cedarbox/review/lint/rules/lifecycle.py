@@ -10,7 +10,7 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
-from cedarbox.review.lint.walk import strings
+from cedarbox.review.lint.walk import samples
 
 __all__ = ["RULES"]
 
@@ -30,7 +30,7 @@ def _images(context: Context, action: str) -> list[tuple[str, str]]:
                 found.append((literal.id, literal.id))
             elif literal.kind == "Image":
                 found.append((literal.id, "local"))
-        found += [(text, text) for _, text, _ in strings(policy.est)]
+        found += [(text, text) for text in samples(policy.est)]
     return list(dict.fromkeys(found))[:8]
 
 
@@ -50,25 +50,25 @@ def _weak(context: Context) -> Iterator[Hit]:
             continue
         asked = [made for kind in isolations for made in _created(context, action, digest=None, isolation=kind)]
         message = "permits a sandbox from an image that no digest pins, so it can change after the review"
-        yield from _keyed(context, asked, action, message, "digest", "add when { resource has digest }")
+        yield from _keyed(context, asked, action, message, key="digest", hint="add when { resource has digest }")
         for isolation in _ORDER[:floor]:
             asked = list(_created(context, action, isolation=isolation))
             message = f"permits a sandbox with the isolation {isolation}, weaker than {context.options.isolation_floor}"
             hint = 'add when { context.isolation == Sandbox::Isolation::"microvm" }'
-            yield from _keyed(context, asked, action, message, isolation, hint)
-        asked = [made for kind in isolations for made in _created(context, action, egress="unrestricted", isolation=kind)]
+            yield from _keyed(context, asked, action, message, key=isolation, hint=hint)
+        asked = [
+            made for kind in isolations for made in _created(context, action, egress="unrestricted", isolation=kind)
+        ]
         message = "permits a sandbox whose backend lets everything out"
         hint = 'add when { context.egress == Sandbox::Egress::"none" }'
-        yield from _keyed(context, asked, action, message, "egress", hint)
+        yield from _keyed(context, asked, action, message, key="egress", hint=hint)
         if context.options.require_signed_images:
             asked = [made for kind in isolations for made in _created(context, action, signed=False, isolation=kind)]
             message = "permits a sandbox from an image whose signature nobody verified"
-            yield from _keyed(context, asked, action, message, "signed", "add when { resource.signed }")
+            yield from _keyed(context, asked, action, message, key="signed", hint="add when { resource.signed }")
 
 
-def _keyed(
-    context: Context, asked: list[Action], action: str, message: str, key: str, hint: str
-) -> Iterator[Hit]:
+def _keyed(context: Context, asked: list[Action], action: str, message: str, *, key: str, hint: str) -> Iterator[Hit]:
     for hit in context.first_hits(asked, action, message, hint=hint):
         # One finding for a permit of both actions.
         if context.first(f"S040 {key}", hit):

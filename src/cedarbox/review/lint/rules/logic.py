@@ -8,9 +8,10 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cedarbox.policy.regions import Region, TooLargeError, difference, intersection
+from cedarbox.policy.regions import TooLargeError, difference, intersection
 from cedarbox.review.finding import Edit
-from cedarbox.review.lint.context import Agent, Context
+from cedarbox.review.lint.agents import Agent
+from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.walk import always, attribute_chain
 from cedarbox.review.subject import ReviewedPolicy
@@ -34,9 +35,8 @@ def _never(context: Context) -> Iterator[Hit]:
             )
             yield Hit("matches no request: this condition is never met", policy, path)
             continue
-        if context.actions_of(policy) == {"connect"}:
-            if not _can_match(context, policy):
-                yield Hit("matches no request: what it asks of a connection cannot be all at once", policy)
+        if context.actions_of(policy) == {"connect"} and not _can_match(context, policy):
+            yield Hit("matches no request: what it asks of a connection cannot be all at once", policy)
 
 
 def _can_match(context: Context, policy: ReviewedPolicy) -> bool:
@@ -219,9 +219,7 @@ def _idle(context: Context) -> Iterator[Hit]:
         if policy.effect != "forbid" or not actions:
             continue
         message = "changes no decision: no permit is about what it forbids"
-        if not context.permits(*actions):
-            yield Hit(message, policy, severity="note", key="idle")
-        elif actions == {"connect"} and not _touches(context, policy):
+        if not context.permits(*actions) or (actions == {"connect"} and not _touches(context, policy)):
             yield Hit(message, policy, severity="note", key="idle")
 
 

@@ -11,7 +11,7 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import ancestors
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
-from cedarbox.review.lint.walk import attribute_chain, strings
+from cedarbox.review.lint.walk import samples
 from cedarbox.review.subject import ReviewedPolicy
 
 __all__ = ["RULES", "SENSITIVE", "why_sensitive"]
@@ -76,11 +76,7 @@ def _named(context: Context, *wanted: str) -> list[str]:
     found: list[str] = []
     for policy in context.permits(*wanted):
         texts = [literal.id for literal in context.literals(policy) if literal.kind == "HostPath"]
-        for node in context.nodes(policy):
-            if node.operator == "like" and attribute_chain(node.given["left"]) == ("resource", "path"):
-                parts = node.given["pattern"]
-                texts.append("".join("x" if part == "Wildcard" else part["Literal"] for part in parts))
-        texts += [text for _, text, _ in strings(policy.est) if text.startswith("/")]
+        texts += [text for text in samples(policy.est) if text.startswith("/")]
         for text in texts:
             found += [text, f"{text.rstrip('/')}/cedarbox-lint"]
     return list(dict.fromkeys(found))
@@ -91,7 +87,7 @@ def _mounts(
 ) -> Iterator[Action]:
     guests = ["/mnt"]
     for policy in context.permits(action):
-        guests += [text for _, text, _ in strings(policy.est) if text.startswith("/")]
+        guests += [text for text in samples(policy.est) if text.startswith("/")]
     build = partial(actions.mount, writable=writable, is_symlink=is_symlink)
     for path in paths:
         for base in context.bases(action):
@@ -103,7 +99,9 @@ def _links(context: Context) -> Iterator[Hit]:
     for name in ("mountRead", "mountWrite"):
         if all(_guarded(policy) for policy in context.permits(name)):
             continue
-        asked = _mounts(context, name, _named(context, name) or ["/srv/data"], writable=name == "mountWrite", is_symlink=True)
+        asked = _mounts(
+            context, name, _named(context, name) or ["/srv/data"], writable=name == "mountWrite", is_symlink=True
+        )
         yield from context.first_hits(asked, name, "permits a mount whose path goes through a symbolic link")
 
 
@@ -134,9 +132,7 @@ def _credentials(context: Context) -> Iterator[Hit]:
     known = dict.fromkeys([*_SECRET_FILES, *_SOCKETS, *homes, "/", *_HOMES])
     found = [path for path in _named(context, "mountRead") if why_sensitive(path) and "/." in path]
     message = "lets a sandbox read credentials or control sockets of the host"
-    yield from context.first_hits(
-        _mounts(context, "mountRead", [*known, *found], writable=False), "mountRead", message
-    )
+    yield from context.first_hits(_mounts(context, "mountRead", [*known, *found], writable=False), "mountRead", message)
 
 
 RULES: Final = (

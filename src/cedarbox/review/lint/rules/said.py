@@ -30,9 +30,8 @@ def _annotations(context: Context) -> Iterator[Hit]:
                 edit = Edit(policy.place.file, policy.offset, policy.offset, f'@id("{name}")\n')
                 fix = Fix((edit,), safe=True)
             yield Hit("has no @id, so records and tests name it by its number", policy, key="id", fix=fix)
-        elif first := seen.setdefault(said["id"], policy):
-            if first is not policy:
-                yield Hit(f"has the @id of the policy at {first.place}", policy, key=f"twice {policy.place.line}")
+        elif (first := seen.setdefault(said["id"], policy)) and first is not policy:
+            yield Hit(f"has the @id of the policy at {first.place}", policy, key=f"twice {policy.place.line}")
         wanted = ("reason",) if policy.effect == "permit" else ("reason", "advice")
         for name in wanted if context.subject.bundle else ():
             if not said.get(name, "").strip():
