@@ -30,6 +30,8 @@ class _Asked:
     fix: bool
     unsafe: bool
     diff: bool
+    prover: bool | None
+    prover_timeout: float
 
 
 def lint(
@@ -67,6 +69,16 @@ def lint(
     write_baseline: Annotated[
         bool, typer.Option("--write-baseline", help="Write the findings of today to the baseline.")
     ] = False,
+    prover: Annotated[
+        bool | None,
+        typer.Option(
+            "--prover/--no-prover",
+            help="Ask the prover what the rules leave open. By default when it is installed; with --prover an open "
+            "question is no success.",
+            show_default=False,
+        ),
+    ] = None,
+    prover_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for all questions to the prover.")] = 30.0,
     fix: Annotated[
         bool, typer.Option("--fix", help="Correct what can be corrected without changing a decision.")
     ] = False,
@@ -84,6 +96,7 @@ def lint(
     report tells what was suppressed. lint.toml beside the policies sets severities and options.
 
     Exit code 0: nothing at the fail level. 1: a finding at it. 2: the bundle, a file or an option cannot be used.
+    3: with --prover, a question was left open, or there is no prover.
 
     Example: cedarbox policy lint policies/airgapped --output sarif=lint.sarif
     """
@@ -107,6 +120,8 @@ def lint(
         fix=fix,
         unsafe=unsafe_fixes,
         diff=diff,
+        prover=prover,
+        prover_timeout=prover_timeout,
     )
     report, text = _linted(asked)
     if text and form == "text" and not as_json:
@@ -141,6 +156,7 @@ def _linted(asked: _Asked) -> tuple[Report, str]:
     from cedarbox.review.lint import baseline as baselines
     from cedarbox.review.lint import fixes
     from cedarbox.review.lint.options import FILE, read_config
+    from cedarbox.review.lint.proving import Wanted
     from cedarbox.review.lint.rulebook import RULES
     from cedarbox.review.lint.run import Chosen, report_of
     from cedarbox.review.lint.run import lint as run
@@ -153,13 +169,15 @@ def _linted(asked: _Asked) -> tuple[Report, str]:
     if asked.baseline is not None and not asked.write_baseline:
         known = baselines.read_baseline(asked.baseline)
     now = datetime.now(UTC)
-    linted = run(subject, settings, now=now, chosen=chosen, baseline=known)
+    wanted = Wanted(asked.prover is not False, asked.prover_timeout)
+    linted = run(subject, settings, now=now, chosen=chosen, baseline=known, prover=wanted)
     notes: tuple[str, ...] = ()
     text = ""
     if asked.write_baseline and asked.baseline is not None:
         baselines.write_baseline(asked.baseline, linted.findings)
         notes = (f"{len(linted.findings)} findings were written to {shown(asked.baseline)}",)
-        linted = run(subject, settings, now=now, chosen=chosen, baseline=baselines.read_baseline(asked.baseline))
+        known = baselines.read_baseline(asked.baseline)
+        linted = run(subject, settings, now=now, chosen=chosen, baseline=known, prover=wanted)
     if asked.fix:
         made = fixes.fixed(subject, linted.fixes, unsafe=asked.unsafe)
         notes = made.notes
@@ -170,11 +188,11 @@ def _linted(asked: _Asked) -> tuple[Report, str]:
         else:
             fixes.write(made)
             if made.after:
-                linted = run(Subject.load(asked.path), settings, now=now, chosen=chosen, baseline=known)
+                linted = run(Subject.load(asked.path), settings, now=now, chosen=chosen, baseline=known, prover=wanted)
             notes = (*notes, f"{made.made} changes were made in {len(made.after)} files")
         if made.left:
             notes = (*notes, f"{made.left} more changes touch these: run it again")
-    report = report_of(linted, fail_level=asked.level)
+    report = report_of(linted, fail_level=asked.level, prover_needed=asked.prover is True)
     return replace(report, notes=(*notes, *report.notes)), text
 
 

@@ -18,7 +18,7 @@ from cedarbox.policy.engine import Decision
 from cedarbox.policy.entities import NAMESPACE, Entity
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["Agent", "Open", "Tried", "kinds_of_agents", "with_reviewed_agents"]
+__all__ = ["Agent", "Open", "Seen", "Tried", "kinds_of_agents", "with_reviewed_agents"]
 
 _MARK: Final = "cedarbox-lint "
 _MAX_SHOWN: Final = 60
@@ -87,6 +87,31 @@ class Open:
     rule: str
     policy: ReviewedPolicy
     question: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What decisions have shown of policies.
+
+    Attributes:
+        matched: Ids of the policies that matched some request.
+        allowing: Ids of those that allowed one.
+        alone: Ids of those that were the only one to determine an answer.
+    """
+
+    matched: set[str]
+    allowing: set[str]
+    alone: set[str]
+
+    def add(self, decision: Decision) -> None:
+        """Count a decision. One with an error shows nothing."""
+        if decision.errors:
+            return
+        self.matched.update(decision.policies)
+        if decision.allowed:
+            self.allowing.update(decision.policies)
+        if len(decision.policies) == 1:
+            self.alone.update(decision.policies)
 
 
 def with_reviewed_agents(bundle: PolicyBundle, named: Iterable[tuple[str, str]]) -> PolicyBundle:

@@ -8,19 +8,21 @@ from datetime import UTC, datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
-from cedarbox.errors import CanonicalizationError
+from cedarbox.errors import BundleError, CanonicalizationError
 from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.conditions import Reader
 from cedarbox.policy.endpoints import Endpoints, endpoints_of
-from cedarbox.policy.engine import PolicyEngine
+from cedarbox.policy.engine import Decision, PolicyEngine
 from cedarbox.policy.entities import Base
 from cedarbox.policy.regions import Region, TooLargeError
 from cedarbox.policy.values import Uid, Values, uid_of
-from cedarbox.review.lint.agents import Agent, Open, Tried, kinds_of_agents, with_reviewed_agents
+from cedarbox.review.cases import Suite
+from cedarbox.review.lint.agents import Agent, Open, Seen, Tried, kinds_of_agents, with_reviewed_agents
 from cedarbox.review.lint.model import Hit
 from cedarbox.review.lint.options import Options
 from cedarbox.review.lint.walk import Literal, Node, always, attribute_chain, conditions, entities, moments, samples
+from cedarbox.review.run import Outcome, run_suite
 from cedarbox.review.subject import ReviewedPolicy, Subject
 
 __all__ = ["Context"]
@@ -41,6 +43,7 @@ class Context:
         now: The time of the review, aware.
         notes: What a reader must know; rules add to it.
         open: What was not decided; rules add to it.
+        unusable_tests: Why the test cases beside the bundle cannot be used; None unless they were looked at.
 
     Args:
         subject: What is reviewed.
@@ -52,6 +55,7 @@ class Context:
         self.subject, self.options, self.now = subject, options, now.astimezone(UTC)
         self.notes: list[str] = []
         self.open: list[Open] = []
+        self.unusable_tests: BundleError | None = None
 
     @property
     def policies(self) -> tuple[ReviewedPolicy, ...]:
@@ -216,6 +220,43 @@ class Context:
         for at, tool, agent, backend in combined:
             yield Base(at, backend or _BACKEND, agent=agent, tool=tool)
 
+    @cached_property
+    def seen(self) -> Seen:
+        """What the decisions so far have shown, those of the test cases among them."""
+        seen = Seen(set(), set(), set())
+        for outcome in self.outcomes or ():
+            if outcome.decision is not None:
+                seen.add(outcome.decision)
+        for listed in self.endpoints.values():
+            for entry in listed.entries:
+                if entry.exact and listed.certain:
+                    seen.matched.add(entry.policy)
+                    seen.allowing.add(entry.policy)
+        return seen
+
+    @cached_property
+    def outcomes(self) -> Sequence[Outcome] | None:
+        """What came of the test cases beside the bundle; None when there are none that can be used."""
+        bundle = self.subject.bundle
+        if bundle is None or not (bundle.path / "tests").is_dir():
+            return None
+        try:
+            return run_suite(Suite.load(bundle))
+        except BundleError as error:
+            self.unusable_tests = error
+            return None
+
+    @property
+    def reviewed_entities(self) -> Sequence[Mapping[str, Any]]:
+        """The declared entities, with those of the agents of the review."""
+        return self._extended.entities
+
+    def decide(self, agent: Agent, action: Action) -> Decision:
+        """Put one request to the engine."""
+        decision = self.engine.decide(agent.id, action)
+        self.seen.add(decision)
+        return decision
+
     def tried(self, actions: Iterable[Action], agents: Sequence[Agent] = ()) -> Iterator[Tried]:
         """Ask the engine, and yield what it allows.
 
@@ -227,7 +268,7 @@ class Context:
             for agent in agents or self.agents:
                 if agent not in self._askers(action.name):
                     continue
-                decision = self.engine.decide(agent.id, action)
+                decision = self.decide(agent, action)
                 if decision.allowed:
                     yield Tried(agent, action, decision)
 

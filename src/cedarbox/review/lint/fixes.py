@@ -17,8 +17,8 @@ from cedarbox.errors import BundleError
 from cedarbox.files import write_file
 from cedarbox.policy.signing import SIGNATURE_FILE
 from cedarbox.review.finding import Edit
+from cedarbox.review.formatting import FormatError, format_policies
 from cedarbox.review.lint.model import Fix
-from cedarbox.review.lint.rules.layout import formatted
 from cedarbox.review.lint.rules.logic import decides
 from cedarbox.review.subject import Subject, shown
 
@@ -131,8 +131,8 @@ def _applied(text: str, edits: Sequence[Edit]) -> str:
 
 def _laid_out(text: str) -> str:
     try:
-        return formatted(text)
-    except ValueError:
+        return format_policies(text)
+    except FormatError:
         return text
 
 

@@ -14,6 +14,7 @@ from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.options import LintConfig
 from cedarbox.review.lint.places import place_of_node
+from cedarbox.review.lint.proving import Proved, Wanted, prove
 from cedarbox.review.lint.rulebook import NEVER_SUPPRESSED, OWN, RULES, STALE, UNUSABLE, UNUSED, told
 from cedarbox.review.lint.suppress import Suppression, suppressions
 from cedarbox.review.subject import Subject, shown
@@ -86,6 +87,7 @@ def lint(
     now: datetime,
     chosen: Chosen = Chosen(),
     baseline: Baseline | None = None,
+    prover: Wanted | None = None,
 ) -> Linted:
     """Look at a subject with every rule that is chosen.
 
@@ -95,12 +97,16 @@ def lint(
         now: The time of the review, aware.
         chosen: Which rules.
         baseline: Findings that are known.
+        prover: How to use the prover; None to leave it out without a word.
     """
     context = Context(subject, config.options, now)
     rules, off = _selected(subject, config, chosen)
     pairs = [(rule, hit) for rule in rules for hit in _hits(rule, context)]
+    proved = (
+        Proved(pairs, ran=False, undecided=_open(context)) if prover is None else prove(context, rules, pairs, prover)
+    )
     findings, fixes = [], []
-    for rule, hit in pairs:
+    for rule, hit in proved.pairs:
         findings.append(_finding(rule, hit, config))
         if hit.fix is not None:
             fixes.append((findings[-1], hit.fix))
@@ -114,7 +120,8 @@ def lint(
             for each in problems
         ]
     if UNUSED in own:
-        kept += [_unused(own[UNUSED], mark, config) for mark in unused if mark.rule in ids]
+        silent = frozenset() if proved.ran else frozenset(rule.id for rule in rules if rule.how == "prover")
+        kept += [_unused(own[UNUSED], mark, config) for mark in unused if mark.rule in ids - silent]
     if baseline is not None:
         kept, known, stale = baseline.split(kept)
         suppressed += [Suppressed(finding, "baseline") for finding in known]
@@ -129,8 +136,9 @@ def lint(
         tuple(fix for finding, fix in fixes if id(finding) in told_of),
         rules,
         off,
-        tuple(context.notes + _open_notes(context)),
-        len(context.open),
+        (*context.notes, *proved.notes, *(f"not decided: {each}" for each in proved.undecided)),
+        len(proved.undecided),
+        {"prover": {"ran": proved.ran, "questions": proved.asked, "seconds": proved.seconds}},
     )
 
 
@@ -212,17 +220,17 @@ def _order(finding: Finding) -> tuple[str, int, int, str]:
     return place.file, place.line, place.column or 0, finding.rule
 
 
-def _open_notes(context: Context) -> list[str]:
-    return [f"{each.rule} {each.policy.id}: not decided {each.question}" for each in context.open]
+def _open(context: Context) -> tuple[str, ...]:
+    return tuple(f"{each.rule} {each.policy.id}: {each.question}" for each in context.open)
 
 
-def report_of(linted: Linted, *, fail_level: Severity | None = None, undecided_fails: bool = False) -> Report:
+def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_needed: bool = False) -> Report:
     """Make the report.
 
     Args:
         linted: What came of the rules.
         fail_level: The mildest finding that fails; None for what the configuration says.
-        undecided_fails: A question that was left open is no success.
+        prover_needed: A question that was left open is no success, nor that the prover was not there to be asked.
     """
     level = SEVERITIES.index(fail_level or linted.config.fail_level)
     counts = Counter(finding.severity for finding in linted.findings)
@@ -244,7 +252,7 @@ def report_of(linted: Linted, *, fail_level: Severity | None = None, undecided_f
         rules=tuple(told(rule) for rule in linted.rules if rule.id in names),
         data=_data(linted, counts),
         failed=failed,
-        undecided=bool(undecided_fails and linted.undecided),
+        undecided=prover_needed and bool(linted.undecided or not linted.data["prover"]["ran"]),
     )
 
 

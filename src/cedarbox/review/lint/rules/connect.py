@@ -87,7 +87,7 @@ def _reached(context: Context, wanted: Box, *, beside: str = "") -> Iterator[_Re
 def _try(context: Context, agent: Agent, policy_id: str, box: Box) -> Tried | None:
     policy = context.subject.by_id[policy_id]
     for action in requests_in(box, context.bases("connect"), _http(context, policy)):
-        decision = context.engine.decide(agent.id, action)
+        decision = context.decide(agent, action)
         if decision.allowed and policy_id in decision.policies:
             return Tried(agent, action, decision)
     return None

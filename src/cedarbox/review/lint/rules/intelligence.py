@@ -13,10 +13,10 @@ from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.walk import samples
 
-__all__ = ["RULES"]
+__all__ = ["LOCAL_KINDS", "RULES", "local_only"]
 
-# What runs on this side: functions of the process, tools of its own MCP servers, and what works in the sandbox.
-_LOCAL_KINDS: Final = frozenset({"function", "custom", "mcp", "apply_patch", "shell", "local_shell"})
+LOCAL_KINDS: Final = frozenset({"function", "custom", "mcp", "apply_patch", "shell", "local_shell"})
+"""What runs on this side: functions of the process, tools of its MCP servers, and what works in the sandbox."""
 _PRELOAD: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "BASH_ENV", "ENV")
 _MAX_NAMES: Final = 40
 
@@ -25,14 +25,14 @@ def _names(context: Context, action: str, kind: str, *free: str) -> list[str]:
     """Return the ids of a kind that permits of an action name, their texts, and some that nobody would name."""
     found: dict[str, None] = {}
     for policy in context.permits(action):
-        if action == "invokeTool" and _local_only(policy.est):
+        if action == "invokeTool" and local_only(policy.est):
             continue
         found |= {literal.id: None for literal in context.literals(policy) if literal.kind == kind}
         found |= dict.fromkeys(samples(policy.est))
     return [*free, *list(found)[:_MAX_NAMES]]
 
 
-def _local_only(est: Mapping[str, Any]) -> bool:
+def local_only(est: Mapping[str, Any]) -> bool:
     """Whether a policy plainly asks for kinds of tools that run on this side, so that there is nothing to try."""
     kind = {".": {"left": {"Var": "resource"}, "attr": "kind"}}
     for condition in est.get("conditions", ()):
@@ -46,7 +46,7 @@ def _local_only(est: Mapping[str, Any]) -> bool:
         other = sides[1 - sides.index(kind)]
         members = other.get("Set", [other])
         names = [member.get("Value", {}) for member in members]
-        if all(isinstance(name, Mapping) and name.get("__entity", {}).get("id") in _LOCAL_KINDS for name in names):
+        if all(isinstance(name, Mapping) and name.get("__entity", {}).get("id") in LOCAL_KINDS for name in names):
             return True
     return False
 
@@ -63,9 +63,9 @@ def _tools(context: Context, kind: str) -> Iterator[Action]:
 
 
 def _hosted(context: Context) -> Iterator[Hit]:
-    if all(_local_only(policy.est) for policy in context.permits("invokeTool")):
+    if all(local_only(policy.est) for policy in context.permits("invokeTool")):
         return
-    kinds = sorted(arguments_of("invokeTool")["kind"].members - _LOCAL_KINDS)
+    kinds = sorted(arguments_of("invokeTool")["kind"].members - LOCAL_KINDS)
     asked = (action for kind in kinds for action in _tools(context, kind))
     yield from context.first_hits(asked, "invokeTool", "permits a tool that runs where nobody here sees it")
 

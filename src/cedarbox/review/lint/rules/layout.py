@@ -7,20 +7,15 @@ import unicodedata
 from collections.abc import Iterator
 from typing import Final
 
-import cedarpy
-
-from cedarbox.policy.source import Statement, statements
 from cedarbox.review.finding import Edit
+from cedarbox.review.formatting import FormatError, format_policies
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.places import place_at
 from cedarbox.review.subject import shown
 
-__all__ = ["RULES", "formatted"]
+__all__ = ["RULES"]
 
-_WIDTH: Final = 120
-_INDENT: Final = 2
-_CHUNK: Final = 40  # Policies; the time that cedarpy takes grows with the square of their number.
 _MOST: Final = 20
 # What is printed, and nobody sees: Unicode, Default_Ignorable_Code_Point that is not of the category Cf.
 _BLANK: Final = re.compile(
@@ -31,46 +26,15 @@ _SCRIPTS: Final = frozenset({"LATIN", "CYRILLIC", "GREEK", "ARMENIAN", "CHEROKEE
 _QUOTED: Final = re.compile(r'//[^\n\r]*|"((?:[^"\\]|\\.)*)"', re.DOTALL)
 
 
-def formatted(text: str) -> str:
-    """Return the text of a Cedar file as the formatter lays it out.
-
-    Args:
-        text: The text; it parses.
-
-    Raises:
-        ValueError: The formatter does not take it.
-    """
-    found = list(statements(text))
-    if not found:
-        return text
-    pieces = []
-    start = 0
-    for number in range(0, len(found), _CHUNK):
-        last = found[min(number + _CHUNK, len(found)) - 1]
-        end = _end(text, last) if number + _CHUNK < len(found) else len(text)
-        pieces.append(cedarpy.format_policies(text[start:end], _WIDTH, _INDENT).strip("\n"))
-        start = end
-    return "\n\n".join(pieces) + "\n"
-
-
-def _end(text: str, statement: Statement) -> int:
-    """Return where a statement ends, with a comment behind it on its last line."""
-    end = statement.offset + len(statement.text)
-    line_end = text.find("\n", end)
-    line_end = len(text) if line_end < 0 else line_end
-    rest = text[end:line_end].strip()
-    return line_end if not rest or rest.startswith("//") else end
-
-
 def _format(context: Context) -> Iterator[Hit]:
     for name in sorted(context.subject.files):
         if not name.endswith(".cedar"):
             continue
         text = context.subject.text(name)
         try:
-            better = formatted(text)
-        except ValueError:
-            context.notes.append(f"S090: the formatter does not take {name}, so its layout was not looked at")
+            better = format_policies(text)
+        except FormatError as error:
+            context.notes.append(f"S090: the layout of {name} was not looked at: {error.message}")
             continue
         if better != text:
             start = next((at for at, (a, b) in enumerate(zip(text, better, strict=False)) if a != b), len(better))

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.regions import TooLargeError, difference, intersection
 from cedarbox.review.finding import Edit
 from cedarbox.review.lint.agents import Agent
@@ -16,7 +17,7 @@ from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.walk import always, attribute_chain
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["FALLIBLE", "RULES", "decides"]
+__all__ = ["FALLIBLE", "RULES", "can_fail", "decides", "may_meet"]
 
 FALLIBLE: Final = frozenset({"+", "-", "*", "neg", "offset", "durationSince", "toDate", "toTime"})
 """Operators that can fail on values of the right types: whole numbers and dates that become too large."""
@@ -236,6 +237,44 @@ def _touches(context: Context, policy: ReviewedPolicy) -> bool:
             except TooLargeError:
                 return True
     return False
+
+
+def can_fail(context: Context, policy: ReviewedPolicy) -> bool:
+    """Whether a policy has an operator that can fail on values of the right types."""
+    return any(
+        node.operator in FALLIBLE and not _constant({node.operator: node.given}) for node in context.nodes(policy)
+    )
+
+
+def may_meet(policy: ReviewedPolicy, other: ReviewedPolicy) -> bool:
+    """Whether two policies can match one request, as far as their scopes tell. False is certain."""
+    return all(_may_meet(policy.est[part], other.est[part]) for part in ("principal", "action", "resource"))
+
+
+def _may_meet(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
+    mine, theirs = _uids(left), _uids(right)
+    if left["op"] == right["op"] == "==":
+        return mine == theirs
+    if left["op"] == "in" and right["op"] == "in" and left.get("entities") and right.get("entities"):
+        return True
+    for (kind, name), (other_kind, other_name) in ((a, b) for a in mine for b in theirs):
+        if kind != other_kind:
+            continue
+        tree = kind.rpartition("::")[2]
+        ours = tree in {"HostPath", "GuestPath"} and kind.startswith(f"{NAMESPACE}::")
+        # Everything is in its ancestors and in nothing else, so two trees meet only where one holds the other.
+        if ours and not (name == other_name or _holds(name, other_name) or _holds(other_name, name)):
+            return False
+    return True
+
+
+def _uids(scope: Mapping[str, Any]) -> set[tuple[str, str]]:
+    named = [scope["entity"]] if "entity" in scope else scope.get("entities", ())
+    return {(str(uid["type"]), str(uid["id"])) for uid in named}
+
+
+def _holds(above: str, below: str) -> bool:
+    return below.startswith(above.rstrip("/") + "/")
 
 
 def _failing(context: Context) -> Iterator[Hit]:

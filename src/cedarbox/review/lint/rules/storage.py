@@ -14,7 +14,7 @@ from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.walk import samples
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["RULES", "SENSITIVE", "why_sensitive"]
+__all__ = ["RULES", "SENSITIVE", "asks_for_no_link", "why_sensitive"]
 
 SENSITIVE: Final = (
     *("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/dev", "/proc", "/sys", "/root", "/run"),
@@ -97,7 +97,7 @@ def _mounts(
 
 def _links(context: Context) -> Iterator[Hit]:
     for name in ("mountRead", "mountWrite"):
-        if all(_guarded(policy) for policy in context.permits(name)):
+        if all(asks_for_no_link(policy) for policy in context.permits(name)):
             continue
         asked = _mounts(
             context, name, _named(context, name) or ["/srv/data"], writable=name == "mountWrite", is_symlink=True
@@ -105,7 +105,7 @@ def _links(context: Context) -> Iterator[Hit]:
         yield from context.first_hits(asked, name, "permits a mount whose path goes through a symbolic link")
 
 
-def _guarded(policy: ReviewedPolicy) -> bool:
+def asks_for_no_link(policy: ReviewedPolicy) -> bool:
     """Whether it plainly asks for a path without links, so that there is nothing to try."""
     link = {".": {"left": {"Var": "context"}, "attr": "isSymlink"}}
     for condition in policy.est.get("conditions", ()):

@@ -5,17 +5,14 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from cedarbox.errors import BundleError
 from cedarbox.policy.endpoints import Endpoint, Endpoints
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.protocols import Kind, kinds_of_proto
 from cedarbox.policy.regions import Box, Ranges, Targets
-from cedarbox.review.cases import Suite
 from cedarbox.review.coverage import measure
 from cedarbox.review.finding import Place
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
-from cedarbox.review.run import run_suite
 from cedarbox.review.subject import shown
 
 __all__ = ["RULES"]
@@ -115,13 +112,14 @@ def _tests(context: Context) -> Iterator[Hit]:
         place = Place(shown(bundle.path / "bundle.toml"))
         yield Hit("the bundle has no test cases", place=place, hint="write tests/*.yaml", key="none")
         return
-    try:
-        suite = Suite.load(bundle)
-    except BundleError as error:
-        place = Place(shown(error.path), error.line or 1, error.column)
-        yield Hit(f"the test cases cannot be used: {error.message}", place=place, hint=error.hint, key="unusable")
+    outcomes = context.outcomes
+    if outcomes is None:
+        error = context.unusable_tests
+        place = Place(shown(error.path if error else bundle.path), (error and error.line) or 1)
+        why = f": {error.message}" if error else ""
+        hint = "see cedarbox policy test"
+        yield Hit(f"the test cases cannot be used{why}", place=place, hint=hint, severity="error", key="unusable")
         return
-    outcomes = run_suite(suite)
     failed = [outcome for outcome in outcomes if not outcome.passed]
     if failed:
         first = failed[0].case
