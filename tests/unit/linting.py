@@ -11,6 +11,7 @@ from tests.unit.bundles import write_bundle
 
 from cedarbox.review.lint.baseline import read_baseline
 from cedarbox.review.lint.options import read_config
+from cedarbox.review.lint.proving import Wanted
 from cedarbox.review.lint.rulebook import RULES, page
 from cedarbox.review.lint.run import Chosen, Linted, lint
 from cedarbox.review.subject import Subject
@@ -27,7 +28,8 @@ def lint_bundle(directory: Path, *rules: str, prover: bool = False) -> Linted:
     known = directory / "baseline.json"
     baseline = read_baseline(known) if known.exists() else None
     chosen = Chosen(frozenset(rules))
-    return lint(Subject.load(directory), config, now=NOW, chosen=chosen, baseline=baseline)
+    wanted = Wanted(limit_s=60) if prover else None
+    return lint(Subject.load(directory), config, now=NOW, chosen=chosen, baseline=baseline, prover=wanted)
 
 
 def lint_text(directory: Path, policies: str, *rules: str, entities: str | None = None, config: str = "") -> Linted:

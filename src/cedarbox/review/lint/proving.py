@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from cedarbox.review.lint.context import Context
+from cedarbox.review.lint.exercise import exercise
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.questions import Question, questions
 from cedarbox.review.prove import Answer, Prover, available, environments
@@ -74,6 +75,8 @@ def prove(context: Context, rules: Sequence[LintRule], pairs: list[tuple[LintRul
         return Proved(pairs, ran=False, undecided=open_before, notes=(f"not proved: {names}: {why}",))
     found = frozenset((rule.id, hit.policy.id) for rule, hit in pairs if hit.policy is not None)
     begun = time.monotonic()
+    if context.subject.bundle is not None:
+        exercise(context)
     kinds = environments(schema_json(context.subject.schema))
     asked = [each for each in questions(context, found, kinds) if each.rule in by_id]
     if not asked:

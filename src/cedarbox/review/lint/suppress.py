@@ -105,7 +105,7 @@ def _in_file(
         said = _WHOLE.fullmatch(comment.rstrip())
         hint = "write it like // cedarbox-lint: ignore S013 -- why this is right here"
         if said is None:
-            what = "has no reason" if " -- " not in comment else "cannot be read"
+            what = "cannot be read" if re.search(r" -- \S", comment) else "has no reason"
             yield Problem(f"this suppression {what}, so it suppresses nothing", place, hint)
             continue
         reason = said["reason"].strip()
@@ -137,14 +137,14 @@ def _target(text: str, at: int, spans: Sequence[tuple[int, int, str]], verb: str
         return ("", False) if not spans or at < spans[0][0] else None
     line_start = text.rfind("\n", 0, at) + 1
     before = text[line_start:at].strip()
-    for start, end, policy in spans:
-        if start <= at < end:
-            return policy, bool(before)
-        if at >= end and before and line_start < end:
-            return policy, True
-        if at < start:
-            # Directly before it: nothing but comments between, and no empty line.
-            between = text[at:start]
-            lines = between.split("\n")[:-1]
-            return (policy, False) if all(line.strip().startswith("//") for line in lines) else None
-    return None
+    inside = next((policy for start, end, policy in spans if start <= at < end), None)
+    if inside is not None:
+        return inside, bool(before)
+    # Of several policies on one line, the last one before the comment is meant.
+    behind = next((policy for _, end, policy in reversed(spans) if line_start < end <= at), None)
+    if before:
+        return None if behind is None else (behind, True)
+    start, following = next(((start, policy) for start, _, policy in spans if start > at), (0, ""))
+    # Directly before it: nothing but comments between, and no empty line.
+    lines = text[at:start].split("\n")[:-1]
+    return (following, False) if following and all(line.strip().startswith("//") for line in lines) else None

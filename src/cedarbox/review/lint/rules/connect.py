@@ -195,11 +195,15 @@ def _unguarded(context: Context) -> Iterator[Hit]:
 
 
 def _inner_addresses(context: Context) -> Iterator[Hit]:
+    told: set[str] = set()
     for found in _reached(context, Box(classes=NEVER)):
-        yield from _told(context, found, NEVER)
+        for hit in _told(context, found, NEVER):
+            told.add(found.policy.id)
+            yield hit
     # A permit that names private addresses and no public ones means them.
     for found in _reached(context, Box(classes=_INNER), beside="public"):
-        yield from _told(context, found, _INNER)
+        if found.policy.id not in told:
+            yield from _told(context, found, _INNER)
 
 
 def _told(context: Context, found: _Reached, wanted: frozenset[str]) -> Iterator[Hit]:

@@ -13,7 +13,7 @@ from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.walk import samples
 
-__all__ = ["LOCAL_KINDS", "RULES", "local_only"]
+__all__ = ["LOCAL_KINDS", "RULES", "local_only", "tools"]
 
 LOCAL_KINDS: Final = frozenset({"function", "custom", "mcp", "apply_patch", "shell", "local_shell"})
 """What runs on this side: functions of the process, tools of its MCP servers, and what works in the sandbox."""
@@ -21,15 +21,15 @@ _PRELOAD: Final = ("LD_PRELOAD", "LD_LIBRARY_PATH", "LD_AUDIT", "BASH_ENV", "ENV
 _MAX_NAMES: Final = 40
 
 
-def _names(context: Context, action: str, kind: str, *free: str) -> list[str]:
+def _names(context: Context, action: str, kind: str, *free: str, guarded: bool = False) -> list[str]:
     """Return the ids of a kind that permits of an action name, their texts, and some that nobody would name."""
     found: dict[str, None] = {}
     for policy in context.permits(action):
-        if action == "invokeTool" and local_only(policy.est):
+        if action == "invokeTool" and local_only(policy.est) and not guarded:
             continue
         found |= {literal.id: None for literal in context.literals(policy) if literal.kind == kind}
         found |= dict.fromkeys(samples(policy.est))
-    return [*free, *list(found)[:_MAX_NAMES]]
+    return [*free, *list(found)[: None if guarded else _MAX_NAMES]]
 
 
 def local_only(est: Mapping[str, Any]) -> bool:
@@ -51,10 +51,19 @@ def local_only(est: Mapping[str, Any]) -> bool:
     return False
 
 
-def _tools(context: Context, kind: str) -> Iterator[Action]:
+def tools(context: Context, kind: str, *, guarded: bool = False) -> Iterator[Action]:
+    """Yield calls of tools of a kind, by names that permits know and by one that nobody knows.
+
+    Args:
+        context: What is looked at.
+        kind: The kind.
+        guarded: Names of permits that plainly ask for kinds of this side as well.
+    """
     servers = [None]
-    named = _names(context, "invokeTool", "Tool", "cedarbox-lint")
-    toolsets: list[str | None] = [*servers, *_names(context, "invokeTool", "Toolset")] if kind == "mcp" else [None]
+    named = _names(context, "invokeTool", "Tool", "cedarbox-lint", guarded=guarded)
+    toolsets: list[str | None] = (
+        [*servers, *_names(context, "invokeTool", "Toolset", guarded=guarded)] if kind == "mcp" else [None]
+    )
     for base in context.bases("invokeTool"):
         for name in named:
             server, _, plain = name.rpartition("/")
@@ -66,7 +75,7 @@ def _hosted(context: Context) -> Iterator[Hit]:
     if all(local_only(policy.est) for policy in context.permits("invokeTool")):
         return
     kinds = sorted(arguments_of("invokeTool")["kind"].members - LOCAL_KINDS)
-    asked = (action for kind in kinds for action in _tools(context, kind))
+    asked = (action for kind in kinds for action in tools(context, kind))
     yield from context.first_hits(asked, "invokeTool", "permits a tool that runs where nobody here sees it")
 
 

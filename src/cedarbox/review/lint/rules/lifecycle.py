@@ -12,7 +12,7 @@ from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.walk import samples
 
-__all__ = ["RULES"]
+__all__ = ["RULES", "created"]
 
 _ORDER: Final = ("none", "hosted", "container", "microvm")
 _DIGEST: Final = f"sha256:{'0' * 64}"
@@ -34,7 +34,8 @@ def _images(context: Context, action: str) -> list[tuple[str, str]]:
     return list(dict.fromkeys(found))[:8]
 
 
-def _created(context: Context, action: str, **changed: Any) -> Iterator[Action]:
+def created(context: Context, action: str, **changed: Any) -> Iterator[Action]:
+    """Yield requests for sandboxes: small, isolated, pinned and signed, but for what is changed."""
     facts = {"isolation": "microvm", "egress": "none", "digest": _DIGEST, "signed": True, **_SMALL, **changed}
     for base in context.bases(action):
         for reference, repository in _images(context, action):
@@ -48,22 +49,22 @@ def _weak(context: Context) -> Iterator[Hit]:
     for action in ("create", "resume"):
         if not context.has_permit(action):
             continue
-        asked = [made for kind in isolations for made in _created(context, action, digest=None, isolation=kind)]
+        asked = [made for kind in isolations for made in created(context, action, digest=None, isolation=kind)]
         message = "permits a sandbox from an image that no digest pins, so it can change after the review"
         yield from _keyed(context, asked, action, message, key="digest", hint="add when { resource has digest }")
         for isolation in _ORDER[:floor]:
-            asked = list(_created(context, action, isolation=isolation))
+            asked = list(created(context, action, isolation=isolation))
             message = f"permits a sandbox with the isolation {isolation}, weaker than {context.options.isolation_floor}"
             hint = 'add when { context.isolation == Sandbox::Isolation::"microvm" }'
             yield from _keyed(context, asked, action, message, key=isolation, hint=hint)
         asked = [
-            made for kind in isolations for made in _created(context, action, egress="unrestricted", isolation=kind)
+            made for kind in isolations for made in created(context, action, egress="unrestricted", isolation=kind)
         ]
         message = "permits a sandbox whose backend lets everything out"
         hint = 'add when { context.egress == Sandbox::Egress::"none" }'
         yield from _keyed(context, asked, action, message, key="egress", hint=hint)
         if context.options.require_signed_images:
-            asked = [made for kind in isolations for made in _created(context, action, signed=False, isolation=kind)]
+            asked = [made for kind in isolations for made in created(context, action, signed=False, isolation=kind)]
             message = "permits a sandbox from an image whose signature nobody verified"
             yield from _keyed(context, asked, action, message, key="signed", hint="add when { resource.signed }")
 
@@ -85,7 +86,7 @@ def _unlimited(context: Context) -> Iterator[Hit]:
         if not context.has_permit(action):
             continue
         for facts, what in ((_LARGE, "of any size"), (dict.fromkeys(_LARGE), "of a size that nobody tells")):
-            asked = [made for kind in _ORDER[::-1] for made in _created(context, action, isolation=kind, **facts)]
+            asked = [made for kind in _ORDER[::-1] for made in created(context, action, isolation=kind, **facts)]
             for hit in context.first_hits(asked, action, f"permits a sandbox {what}"):
                 if context.first("S042", hit):
                     yield hit

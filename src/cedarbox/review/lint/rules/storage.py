@@ -14,7 +14,7 @@ from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.walk import samples
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["RULES", "SENSITIVE", "asks_for_no_link", "why_sensitive"]
+__all__ = ["RULES", "SENSITIVE", "asks_for_no_link", "mounts", "named_paths", "why_sensitive"]
 
 SENSITIVE: Final = (
     *("/etc", "/usr", "/bin", "/sbin", "/lib", "/lib64", "/boot", "/dev", "/proc", "/sys", "/root", "/run"),
@@ -37,11 +37,11 @@ def why_sensitive(path: str, more: tuple[str, ...] = ()) -> str:
         path: Its canonical path.
         more: Further paths that must not be.
     """
-    above = set(ancestors(path))
+    above = {path, *ancestors(path)}
     for tree in (*SENSITIVE, *more):
         if tree in above:
             return f"{tree} is not for a sandbox to change"
-        if path in set(ancestors(tree)):
+        if path in ancestors(tree):
             return f"{tree} is in it"
     home = next((home for home in ("/home/", "/Users/") if path.startswith(home)), "")
     inside = path.removeprefix(home).partition("/")[2] if home else ""
@@ -58,20 +58,22 @@ def why_sensitive(path: str, more: tuple[str, ...] = ()) -> str:
 def _written(context: Context) -> Iterator[Hit]:
     homes = [f"{home}/{name}" for home in _HOMES for name in (*_SECRET_NAMES, *_START_FILES)]
     known = [*_ROOTS, *SENSITIVE, *_SOCKETS, *_HOMES, *homes, *context.options.sensitive_paths]
-    paths = dict.fromkeys([*known, *(f"{path}/cedarbox-lint" for path in SENSITIVE), *_named(context, "mountWrite")])
+    paths = dict.fromkeys(
+        [*known, *(f"{path}/cedarbox-lint" for path in SENSITIVE), *named_paths(context, "mountWrite")]
+    )
     more = context.options.sensitive_paths
     waiting = {policy.id for policy in context.permits("mountWrite")}
     for path in paths if waiting else ():
         if not (why := why_sensitive(path, more)):
             continue
-        for tried in context.tried(_mounts(context, "mountWrite", [path], writable=True)):
+        for tried in context.tried(mounts(context, "mountWrite", [path], writable=True)):
             for policy_id in waiting.intersection(tried.decision.policies):
                 waiting.discard(policy_id)
                 message = f"lets a sandbox write {path} of the host, and {why}: {tried.told}"
                 yield Hit(message, context.subject.by_id[policy_id], details=tried.details)
 
 
-def _named(context: Context, *wanted: str) -> list[str]:
+def named_paths(context: Context, *wanted: str) -> list[str]:
     """Return the paths of the host that permits name, and one below each."""
     found: list[str] = []
     for policy in context.permits(*wanted):
@@ -82,9 +84,10 @@ def _named(context: Context, *wanted: str) -> list[str]:
     return list(dict.fromkeys(found))
 
 
-def _mounts(
+def mounts(
     context: Context, action: str, paths: Iterable[str], *, writable: bool, is_symlink: bool = False
 ) -> Iterator[Action]:
+    """Yield mounts of paths of the host, to the places in the guest that permits ask for."""
     guests = ["/mnt"]
     for policy in context.permits(action):
         guests += [text for text in samples(policy.est) if text.startswith("/")]
@@ -99,8 +102,8 @@ def _links(context: Context) -> Iterator[Hit]:
     for name in ("mountRead", "mountWrite"):
         if all(asks_for_no_link(policy) for policy in context.permits(name)):
             continue
-        asked = _mounts(
-            context, name, _named(context, name) or ["/srv/data"], writable=name == "mountWrite", is_symlink=True
+        asked = mounts(
+            context, name, named_paths(context, name) or ["/srv/data"], writable=name == "mountWrite", is_symlink=True
         )
         yield from context.first_hits(asked, name, "permits a mount whose path goes through a symbolic link")
 
@@ -118,10 +121,10 @@ def asks_for_no_link(policy: ReviewedPolicy) -> bool:
 def _hooks(context: Context) -> Iterator[Hit]:
     paths = [
         f"{path.removesuffix('/cedarbox-lint')}{below}"
-        for path in _named(context, "mountWrite")
+        for path in named_paths(context, "mountWrite")
         for below in ("/.git/hooks", "/cedarbox-lint/.git/hooks")
     ]
-    asked = _mounts(context, "mountWrite", dict.fromkeys([*paths, "/srv/checkout/.git/hooks"]), writable=True)
+    asked = mounts(context, "mountWrite", dict.fromkeys([*paths, "/srv/checkout/.git/hooks"]), writable=True)
     yield from context.first_hits(
         asked, "mountWrite", "lets a sandbox write git hooks and settings that run on the host afterwards"
     )
@@ -130,9 +133,9 @@ def _hooks(context: Context) -> Iterator[Hit]:
 def _credentials(context: Context) -> Iterator[Hit]:
     homes = [f"{home}/{name}" for home in _HOMES for name in _SECRET_NAMES]
     known = dict.fromkeys([*_SECRET_FILES, *_SOCKETS, *homes, "/", *_HOMES])
-    found = [path for path in _named(context, "mountRead") if why_sensitive(path) and "/." in path]
+    found = [path for path in named_paths(context, "mountRead") if why_sensitive(path) and "/." in path]
     message = "lets a sandbox read credentials or control sockets of the host"
-    yield from context.first_hits(_mounts(context, "mountRead", [*known, *found], writable=False), "mountRead", message)
+    yield from context.first_hits(mounts(context, "mountRead", [*known, *found], writable=False), "mountRead", message)
 
 
 RULES: Final = (
