@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -169,8 +172,10 @@ def _linted(asked: _Asked) -> tuple[Report, str]:
     if asked.baseline is not None and not asked.write_baseline:
         known = baselines.read_baseline(asked.baseline)
     now = datetime.now(UTC)
-    wanted = Wanted(asked.prover is not False, asked.prover_timeout)
-    linted = run(subject, settings, now=now, chosen=chosen, baseline=known, prover=wanted)
+    with _progress() as told:
+        wanted = Wanted(asked.prover is not False, asked.prover_timeout, told)
+        linted = run(subject, settings, now=now, chosen=chosen, baseline=known, prover=wanted)
+    wanted = replace(wanted, progress=None)
     notes: tuple[str, ...] = ()
     text = ""
     if asked.write_baseline and asked.baseline is not None:
@@ -194,6 +199,21 @@ def _linted(asked: _Asked) -> tuple[Report, str]:
             notes = (*notes, f"{made.left} more changes touch these: run it again")
     report = report_of(linted, fail_level=asked.level, prover_needed=asked.prover is True)
     return replace(report, notes=(*notes, *report.notes)), text
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how far the prover is; elsewhere nothing, because it takes seconds."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("proving"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("proving", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
 
 
 def _ids(names: list[str]) -> frozenset[str]:
