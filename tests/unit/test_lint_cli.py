@@ -40,6 +40,13 @@ def test_the_bundles_that_ship_have_no_finding_of_any_severity(name: str) -> Non
     assert len(json.dumps(told).split('"by": "comment"')) - 1 == {"developer": 2}.get(name, 0)
 
 
+def test_what_init_writes_has_no_finding(tmp_path: Path) -> None:
+    made = CliRunner().invoke(app, ["init", str(tmp_path), "--profile", "developer"])
+    assert made.exit_code == 0
+    code, printed = _run(tmp_path / "policies/developer", "--fail-level", "note", "--no-prover", "--json")
+    assert (code, json.loads(printed)["findings"]) == (0, [])
+
+
 def test_a_finding_at_the_fail_level_is_exit_code_1_and_one_below_is_not(tmp_path: Path) -> None:
     bundle = _wide(tmp_path)
     assert _run(bundle, *RULES)[0] == 1

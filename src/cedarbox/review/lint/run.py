@@ -176,11 +176,10 @@ def _finding(rule: LintRule, hit: Hit, config: LintConfig) -> Finding:
     severity: Severity = hit.severity or rule.severity
     if setting is not None and setting.level != "off":
         severity = setting.level
-    message = f"{hit.policy.id}: {hit.message}" if hit.policy else hit.message
     return Finding(
         rule.id,
         severity,
-        message,
+        hit.message,
         place,
         hit.policy.id if hit.policy else "",
         hit.hint or rule.hint,

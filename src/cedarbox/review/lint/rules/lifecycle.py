@@ -56,7 +56,7 @@ def _weak(context: Context) -> Iterator[Hit]:
             asked = list(created(context, action, isolation=isolation))
             message = f"permits a sandbox with the isolation {isolation}, weaker than {context.options.isolation_floor}"
             hint = 'add when { context.isolation == Sandbox::Isolation::"microvm" }'
-            yield from _keyed(context, asked, action, message, key=isolation, hint=hint)
+            yield from _keyed(context, asked, action, message, key="isolation", hint=hint)
         asked = [
             made for kind in isolations for made in created(context, action, egress="unrestricted", isolation=kind)
         ]

@@ -105,7 +105,9 @@ def _links(context: Context) -> Iterator[Hit]:
         asked = mounts(
             context, name, named_paths(context, name) or ["/srv/data"], writable=name == "mountWrite", is_symlink=True
         )
-        yield from context.first_hits(asked, name, "permits a mount whose path goes through a symbolic link")
+        for hit in context.first_hits(asked, name, "permits a mount whose path goes through a symbolic link"):
+            if context.first("S021", hit):
+                yield hit
 
 
 def asks_for_no_link(policy: ReviewedPolicy) -> bool:
