@@ -7,7 +7,12 @@ from pathlib import Path
 
 import pytest
 from tests.unit.bundles import agents, write_bundle
-from tests.unit.linting import found, lint_bundle, lint_text, permit
+from tests.unit.linting import NOW, found, lint_bundle, lint_text, permit
+
+from cedarbox.review.lint.options import LintConfig
+from cedarbox.review.lint.proving import Wanted
+from cedarbox.review.lint.run import Chosen, lint, report_of
+from cedarbox.review.subject import Subject
 
 TLS = 'when { context.proto == Sandbox::Proto::"tls" && context.port == 443 }'
 PUBLIC = 'when { context.ipClass == Sandbox::IpClass::"public" }'
@@ -172,3 +177,15 @@ def test_a_policy_that_is_proved_never_to_fail_is_no_finding(tmp_path: Path) -> 
     )
     assert found(lint_bundle(tmp_path, "S063")) == [("S063", "p")]
     assert found(lint_bundle(tmp_path, "S063", prover=True)) == []
+
+
+def test_a_question_for_which_there_was_no_time_is_told_and_is_no_success_when_the_prover_is_needed(
+    tmp_path: Path,
+) -> None:
+    subject = Subject.load(write_bundle(tmp_path, PROVED[0][1]))
+    chosen = Chosen(frozenset({"S060"}))
+    linted = lint(subject, LintConfig(), now=NOW, chosen=chosen, prover=Wanted(limit_s=0))
+    assert found(linted) == []
+    assert linted.notes == ("not decided: S060 p: whether any request matches it: the time was over",)
+    assert report_of(linted).exit_code == 0
+    assert report_of(linted, prover_needed=True).exit_code == 3
