@@ -207,6 +207,19 @@ def test_a_permit_for_all_whose_condition_is_always_met_is_found_by_the_prover(t
     assert found(lint_bundle(tmp_path, "S001", prover=True)) == [("S001", "all")]
 
 
+def test_a_permit_for_everybody_that_only_mentions_the_principal_is_found_by_the_prover(tmp_path: Path) -> None:
+    """A permit without a group gets a condition about the principal that an agent in no group meets.
+
+    The text mentions the principal; the prover finds an agent in no group that is permitted, and it is told.
+    """
+    text = permit("way", "exec", 'when { principal.trust == Sandbox::Trust::"untrusted" }')
+    write_bundle(tmp_path, text.replace('principal in Sandbox::AgentGroup::"agents"', "principal"))
+    assert found(lint_bundle(tmp_path, "S003")) == []
+    proved = lint_bundle(tmp_path, "S003", prover=True)
+    assert found(proved) == [("S003", "way")]
+    assert "in no group" in proved.findings[0].message
+
+
 def test_a_configuration_cannot_silence_a_rule_without_a_reason(tmp_path: Path) -> None:
     """lint.toml switches rules off, makes them milder, names rules that there are not, and has unknown keys.
 

@@ -18,6 +18,7 @@ __all__ = ["Proved", "Wanted", "prove"]
 
 _BATCH: Final = 16  # Queries; how long a batch takes is what the time can be overdrawn by.
 _SHOWN: Final = 400
+_ALSO: Final = frozenset({"S003"})  # It looks at the text, and asks about what the text does not show.
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +66,7 @@ def prove(context: Context, rules: Sequence[LintRule], pairs: list[tuple[LintRul
         pairs: What they found.
         wanted: How to ask.
     """
-    by_id = {rule.id: rule for rule in rules if rule.how == "prover"}
+    by_id = {rule.id: rule for rule in rules if rule.how == "prover" or rule.id in _ALSO}
     open_before = tuple(f"{each.rule} {each.policy.id}: {each.question}" for each in context.open)
     if not by_id:
         return Proved(pairs, ran=False)
