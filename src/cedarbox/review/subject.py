@@ -7,7 +7,7 @@ not is for :mod:`cedarbox.review.check`, which tells everything that is wrong wi
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -19,7 +19,7 @@ from cedarbox.errors import BundleError
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.reading import read_bundle, utf8_text
 from cedarbox.policy.schema import schema_text
-from cedarbox.policy.source import excess, locate, statements
+from cedarbox.policy.source import Statement, excess, locate, statements
 from cedarbox.review.finding import Place
 
 __all__ = ["ReviewedPolicy", "Subject", "shown"]
@@ -96,7 +96,11 @@ class Subject:
             BundleError: Anything is wrong with it.
         """
         bundle = PolicyBundle.of_files(root, files)
-        policies = [policy for name in sorted(files) if name.endswith(".cedar") for policy in _read(root, name, files)]
+        # Parsed and checked already, in the same order.
+        parsed = iter(policy.est for policy in bundle.policies)
+        policies = [
+            policy for name in sorted(files) if name.endswith(".cedar") for policy in _read(root, name, files, parsed)
+        ]
         return cls(label, root, files, schema_text(), tuple(policies), (), bundle.entities, bundle)
 
     @classmethod
@@ -156,20 +160,13 @@ def shown(path: Path) -> str:
         return path.as_posix()
 
 
-def _read(root: Path, name: str, files: Mapping[str, bytes]) -> list[ReviewedPolicy]:
+def _read(
+    root: Path, name: str, files: Mapping[str, bytes], parsed: Iterator[Mapping[str, Any]] | None = None
+) -> list[ReviewedPolicy]:
     path = root / name
     found = []
     for number, statement in enumerate(statements(utf8_text(path, files[name])), start=1):
-        if too_deep := excess(statement):
-            raise BundleError(too_deep, path=path, line=statement.line, hint="split the policy")
-        try:
-            document = json.loads(cedarpy.policies_to_json_str(statement.text))
-        except ValueError as error:
-            message = str(error).splitlines()[0] if str(error) else "not a policy"
-            line, column = locate(statement, message)
-            raise BundleError(f"not Cedar: {message}", path=path, line=line, column=column) from None
-        parts = {**document["staticPolicies"], **document["templates"]}
-        est = next(iter(parts.values()))
+        est, template = (next(parsed), False) if parsed is not None else _parsed(path, statement)
         annotations = {key: value or "" for key, value in est.get("annotations", {}).items()}
         lines = statement.text.split("\n")
         end_column = len(lines[-1]) + 1 if len(lines) > 1 else statement.column + len(lines[0])
@@ -184,7 +181,21 @@ def _read(root: Path, name: str, files: Mapping[str, bytes]) -> list[ReviewedPol
                 offset=statement.offset,
                 text=statement.text,
                 est=est,
-                template=bool(document["templates"]),
+                template=template,
             )
         )
     return found
+
+
+def _parsed(path: Path, statement: Statement) -> tuple[Mapping[str, Any], bool]:
+    """Return a statement in Cedar's JSON form, and whether it is a template."""
+    if too_deep := excess(statement):
+        raise BundleError(too_deep, path=path, line=statement.line, hint="split the policy")
+    try:
+        document = json.loads(cedarpy.policies_to_json_str(statement.text))
+    except ValueError as error:
+        message = str(error).splitlines()[0] if str(error) else "not a policy"
+        line, column = locate(statement, message)
+        raise BundleError(f"not Cedar: {message}", path=path, line=line, column=column) from None
+    parts = {**document["staticPolicies"], **document["templates"]}
+    return next(iter(parts.values())), bool(document["templates"])

@@ -1,0 +1,228 @@
+"""``cedarbox policy lint``: what a reviewer would ask about, found before they have to."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
+from cedarbox.errors import ConfigurationError
+from cedarbox.review.finding import Report, Severity
+from cedarbox.review.subject import Subject, shown
+from cedarbox.settings import load_settings
+
+__all__ = ["lint"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    path: Path
+    level: Severity | None
+    only: frozenset[str]
+    without: frozenset[str]
+    config: Path | None
+    baseline: Path | None
+    write_baseline: bool
+    fix: bool
+    unsafe: bool
+    diff: bool
+    prover: bool | None
+    prover_timeout: float
+
+
+def lint(
+    bundle: Annotated[
+        Path | None,
+        typer.Argument(readable=False, help="The bundle; by default that of the settings.", show_default=False),
+    ] = None,
+    *,
+    explain: Annotated[
+        str | None, typer.Option(metavar="RULE", help="Print the page of help of a rule.", show_default=False)
+    ] = None,
+    rules: Annotated[bool, typer.Option("--rules", help="Print every rule.")] = False,
+    rule: Annotated[
+        list[str] | None, typer.Option(help="Run this rule only; may be repeated.", show_default=False)
+    ] = None,
+    disable: Annotated[
+        list[str] | None, typer.Option(help="Leave this rule out; may be repeated.", show_default=False)
+    ] = None,
+    fail_level: Annotated[
+        str | None,
+        typer.Option(
+            metavar="error|warning|note",
+            help="The mildest finding that fails; by default what lint.toml says, or warning.",
+            show_default=False,
+        ),
+    ] = None,
+    config: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="By default lint.toml beside the policies.", show_default=False),
+    ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="A file with findings that are known.", show_default=False),
+    ] = None,
+    write_baseline: Annotated[
+        bool, typer.Option("--write-baseline", help="Write the findings of today to the baseline.")
+    ] = False,
+    prover: Annotated[
+        bool | None,
+        typer.Option(
+            "--prover/--no-prover",
+            help="Ask the prover what the rules leave open. By default when it is installed; with --prover an open "
+            "question is no success.",
+            show_default=False,
+        ),
+    ] = None,
+    prover_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for all questions to the prover.")] = 30.0,
+    fix: Annotated[
+        bool, typer.Option("--fix", help="Correct what can be corrected without changing a decision.")
+    ] = False,
+    unsafe_fixes: Annotated[
+        bool, typer.Option("--unsafe-fixes", help="With --fix: also what changes decisions, such as a misspelt host.")
+    ] = False,
+    diff: Annotated[bool, typer.Option("--diff", help="With --fix: print the changes, and write nothing.")] = False,
+    form: Format = "text",
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """Look at the policies of a bundle as a reviewer of sandboxes would.
+
+    A finding is suppressed by a comment in the policy, with a reason: // cedarbox-lint: ignore S013 -- why. Every
+    report tells what was suppressed. lint.toml beside the policies sets severities and options.
+
+    Exit code 0: nothing at the fail level. 1: a finding at it. 2: the bundle, a file or an option cannot be used.
+    3: with --prover, a question was left open, or there is no prover.
+
+    Example: cedarbox policy lint policies/airgapped --output sarif=lint.sarif
+    """
+    if explain is not None or rules:
+        _print(explain)
+        return
+    if (diff or unsafe_fixes) and not fix:
+        raise ConfigurationError("--diff and --unsafe-fixes go with --fix", hint="add --fix")
+    if write_baseline and baseline is None:
+        raise ConfigurationError("--write-baseline needs to know where", hint="add --baseline FILE")
+    if write_baseline and fix:
+        raise ConfigurationError("--write-baseline and --fix at once", hint="fix first, then write the baseline")
+    asked = _Asked(
+        path=bundle or load_settings().policy.bundle,
+        level=_level(fail_level),
+        only=_ids(rule or []),
+        without=_ids(disable or []),
+        config=config,
+        baseline=baseline,
+        write_baseline=write_baseline,
+        fix=fix,
+        unsafe=unsafe_fixes,
+        diff=diff,
+        prover=prover,
+        prover_timeout=prover_timeout,
+    )
+    report, text = _linted(asked)
+    if text and form == "text" and not as_json:
+        typer.echo(text, nl=False)
+    emit(report, form, output, as_json=as_json)
+
+
+def _print(explain: str | None) -> None:
+    from cedarbox.review.lint.rulebook import RULES, by_name, page
+
+    if explain is not None:
+        found = by_name(explain)
+        if found is None:
+            raise ConfigurationError(f"there is no rule {explain[:40]!r}", hint="see cedarbox policy lint --rules")
+        typer.echo(page(found.id), nl=False)
+        return
+    for known in RULES:
+        typer.echo(f"{known.id}  {known.severity:7}  {known.name}: {known.summary}")
+
+
+def _level(text: str | None) -> Severity | None:
+    for level in ("error", "warning", "note"):
+        if text == level:
+            return level
+    if text is not None:
+        raise ConfigurationError(f"--fail-level {text[:40]!r} is no severity", hint="error, warning or note")
+    return None
+
+
+def _linted(asked: _Asked) -> tuple[Report, str]:
+    """Return the report, and the changes as text where they were asked for."""
+    from cedarbox.review.lint import baseline as baselines
+    from cedarbox.review.lint import fixes
+    from cedarbox.review.lint.options import FILE, read_config
+    from cedarbox.review.lint.proving import Wanted
+    from cedarbox.review.lint.rulebook import RULES
+    from cedarbox.review.lint.run import Chosen, report_of
+    from cedarbox.review.lint.run import lint as run
+
+    subject = Subject.load(asked.path)
+    severities = {known.id: known.severity for known in RULES}
+    settings = read_config(asked.config or subject.root / FILE, severities, missing_ok=asked.config is None)
+    chosen = Chosen(asked.only, asked.without)
+    known = None
+    if asked.baseline is not None and not asked.write_baseline:
+        known = baselines.read_baseline(asked.baseline)
+    now = datetime.now(UTC)
+    with _progress() as told:
+        wanted = Wanted(asked.prover is not False, asked.prover_timeout, told)
+        linted = run(subject, settings, now=now, chosen=chosen, baseline=known, prover=wanted)
+    wanted = replace(wanted, progress=None)
+    notes: tuple[str, ...] = ()
+    text = ""
+    if asked.write_baseline and asked.baseline is not None:
+        baselines.write_baseline(asked.baseline, linted.findings)
+        notes = (f"{len(linted.findings)} findings were written to {shown(asked.baseline)}",)
+        known = baselines.read_baseline(asked.baseline)
+        linted = run(subject, settings, now=now, chosen=chosen, baseline=known, prover=wanted)
+    if asked.fix:
+        made = fixes.fixed(subject, linted.fixes, unsafe=asked.unsafe)
+        notes = made.notes
+        if asked.diff:
+            text = made.diff
+            linted.data["diff"] = text
+            notes = (*notes, f"{made.made} changes would be made in {len(made.after)} files; nothing was written")
+        else:
+            fixes.write(made)
+            if made.after:
+                linted = run(Subject.load(asked.path), settings, now=now, chosen=chosen, baseline=known, prover=wanted)
+            notes = (*notes, f"{made.made} changes were made in {len(made.after)} files")
+        if made.left:
+            notes = (*notes, f"{made.left} more changes touch these: run it again")
+    report = report_of(linted, fail_level=asked.level, prover_needed=asked.prover is True)
+    return replace(report, notes=(*notes, *report.notes)), text
+
+
+@contextmanager
+def _progress() -> Iterator[Callable[[int, int], None]]:
+    """Show on a terminal how far the prover is; elsewhere nothing, because it takes seconds."""
+    if not sys.stderr.isatty():
+        yield lambda done, total: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+
+    columns = (TextColumn("proving"), BarColumn(), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("proving", total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total)
+
+
+def _ids(names: list[str]) -> frozenset[str]:
+    from cedarbox.review.lint.rulebook import by_name
+
+    found = set()
+    for name in names:
+        rule = by_name(name)
+        if rule is None:
+            raise ConfigurationError(f"there is no rule {name[:40]!r}", hint="see cedarbox policy lint --rules")
+        found.add(rule.id)
+    return frozenset(found)

@@ -1,0 +1,161 @@
+"""Who asks in a review: the declared agents, and those that could be declared tomorrow.
+
+An agent that is declared tomorrow must find the policies as safe as one of today. So beside the declared agents stand
+members of every group that a policy names and every agent that a policy names, untrusted, for the review only.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from typing import Any, Final
+
+import orjson
+
+from cedarbox.policy.actions import Action
+from cedarbox.policy.bundle import PolicyBundle
+from cedarbox.policy.engine import Decision
+from cedarbox.policy.entities import NAMESPACE, Entity
+from cedarbox.review.subject import ReviewedPolicy
+
+__all__ = ["Agent", "Open", "Seen", "Tried", "kinds_of_agents", "with_reviewed_agents"]
+
+_MARK: Final = "cedarbox-lint "
+_MAX_SHOWN: Final = 60
+
+
+@dataclass(frozen=True, slots=True)
+class Agent:
+    """An agent, for all that the policies treat alike.
+
+    Attributes:
+        id: Its id.
+        told: Who it is, in words.
+        trust: A member of ``Sandbox::Trust``.
+    """
+
+    id: str
+    told: str
+    trust: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tried:
+    """A request that Cedar allowed.
+
+    Attributes:
+        agent: Who asked.
+        action: The request.
+        decision: The answer.
+    """
+
+    agent: Agent
+    action: Action
+    decision: Decision
+
+    @property
+    def told(self) -> str:
+        """The request in one line."""
+        extra = f" ({self.action.summary})" if self.action.summary else ""
+        about = str(self.action.resource)
+        about = about if len(about) <= _MAX_SHOWN else f'{about[: _MAX_SHOWN - 2]}…"'
+        return f"{self.agent.told}: {self.action.name} {about}{extra}"
+
+    @property
+    def details(self) -> dict[str, Any]:
+        """The request in JSON values, as Cedar was asked."""
+        return {
+            "witness": {
+                "principal": {"type": f"{NAMESPACE}::Agent", "id": self.agent.id},
+                "action": self.action.name,
+                "resource": self.action.resource.uid,
+                "context": orjson.loads(orjson.dumps(dict(self.action.context))),
+            }
+        }
+
+
+@dataclass(frozen=True, slots=True)
+class Open:
+    """A question that was not decided.
+
+    Attributes:
+        rule: Id of the rule that asks.
+        policy: The policy that it is about.
+        question: What is not known, in words: ``whether …``.
+    """
+
+    rule: str
+    policy: ReviewedPolicy
+    question: str
+
+
+@dataclass(frozen=True, slots=True)
+class Seen:
+    """What decisions have shown of policies.
+
+    Attributes:
+        matched: Ids of the policies that matched some request.
+        allowing: Ids of those that allowed one.
+        alone: Ids of those that were the only one to determine an answer.
+    """
+
+    matched: set[str]
+    allowing: set[str]
+    alone: set[str]
+
+    def add(self, decision: Decision) -> None:
+        """Count a decision. One with an error shows nothing."""
+        if decision.errors:
+            return
+        self.matched.update(decision.policies)
+        if decision.allowed:
+            self.allowing.update(decision.policies)
+        if len(decision.policies) == 1:
+            self.alone.update(decision.policies)
+
+
+def with_reviewed_agents(bundle: PolicyBundle, named: Iterable[tuple[str, str]]) -> PolicyBundle:
+    """Return a bundle with the agents of the review beside the declared ones.
+
+    Args:
+        bundle: The bundle.
+        named: Kind and id of every entity that its policies name.
+    """
+    declared = {(item["uid"]["type"], item["uid"]["id"]) for item in bundle.entities}
+    tenant = Entity("Tenant", "cedarbox-lint")
+    attrs = {"tenant": tenant.ref, "trust": Entity("Trust", "untrusted").ref}
+    groups = sorted({name for kind, name in named if kind == "AgentGroup"})
+    added = [tenant, *(Entity("AgentGroup", group) for group in groups)]
+    added += [Entity("Agent", f"{_MARK}member of {group}", attrs, (Entity("AgentGroup", group),)) for group in groups]
+    added += [Entity("Agent", name, attrs) for kind, name in sorted(named) if kind == "Agent"]
+    added.append(Entity("Agent", f"{_MARK}agent in no group", attrs))
+    new = [item.to_json() for item in added if (item.uid["type"], item.id) not in declared]
+    return replace(bundle, entities=(*bundle.entities, *new))
+
+
+def kinds_of_agents(
+    bundle: PolicyBundle, declared: PolicyBundle, named: frozenset[str], *, attributes: bool
+) -> tuple[Agent, ...]:
+    """Return one agent for all that the policies treat alike.
+
+    Args:
+        bundle: What :func:`with_reviewed_agents` gave.
+        declared: The bundle as it is.
+        named: Ids of the agents that the policies name.
+        attributes: The policies look at attributes of agents besides the trust.
+    """
+    found: dict[bytes, Agent] = {}
+    for item in bundle.entities:
+        if item["uid"]["type"] != f"{NAMESPACE}::Agent":
+            continue
+        name = str(item["uid"]["id"])
+        trust: Any = item["attrs"]["trust"]
+        parents = sorted(orjson.dumps(parent.get("__entity", parent)).decode() for parent in item.get("parents", ()))
+        looked_at = item["attrs"] if attributes else None
+        alike = [trust, looked_at, parents, item.get("tags"), name if name in named else None]
+        mark = orjson.dumps(alike, option=orjson.OPT_SORT_KEYS)
+        if mark not in found:
+            real = name in declared.principals or name in named
+            told = f"agent {name}" if real else name.removeprefix(_MARK)
+            found[mark] = Agent(name, told, str(trust.get("__entity", trust)["id"]))
+    return tuple(found.values())

@@ -1,0 +1,3 @@
+"""The rules, by subject; :mod:`cedarbox.review.lint.rulebook` has them all."""
+
+__all__: list[str] = []
