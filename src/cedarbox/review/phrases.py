@@ -313,7 +313,7 @@ def _inside(given: Node, *, want: bool) -> Words | None:
     about, uids = _about(given["left"]), uids_of(given["right"])
     if about is None or not uids:
         return None
-    below = [Words.of("one of " if _many(uid) else "", uid_words(uid, below=True)) for uid in uids]
+    below = [Words.of("in ", uid_words(uid)) if _many(uid) else uid_words(uid, below=True) for uid in uids]
     if len(below) == 1 or want:
         return Words.of(f"{about} is {'' if want else 'not '}", listed(below, "or"))
     return Words.of(f"{about} is neither ", listed(below, "nor"))
