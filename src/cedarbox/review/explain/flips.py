@@ -6,7 +6,7 @@ the typed builders and decided by Cedar, so nothing is told that cannot be asked
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations, product
 from typing import Any, Final
@@ -17,14 +17,15 @@ from cedarbox.policy.actions import Action
 from cedarbox.review.arguments import Value, arguments_of, build
 from cedarbox.review.explain.backward import plain
 from cedarbox.review.explain.candidates import Change, dials, literals_of
+from cedarbox.review.explain.parts import PolicyParts
 
 __all__ = ["Flip", "Search", "changed", "search"]
 
 _MOST: Final = 4
 """Arguments that are changed together."""
-_BUDGET: Final = 3_000
-"""Requests that are decided at most with the constants of all policies: half a second on an idle machine."""
-_NEAR: Final = 1_000
+_BUDGET: Final = 2_000
+"""Requests that are decided at most with the constants of all policies: a third of a second on an idle machine."""
+_NEAR: Final = 500
 """Those with the constants of one permit."""
 
 
@@ -57,11 +58,15 @@ class Search:
         flips: The smallest changes that were found, the likeliest first; empty when none was.
         tried: Requests that were decided.
         whole: Every candidate was tried that could have been smaller than, or as small as, what was found.
+        least_is_proved: No smaller change exists: not among the candidates, and not among any others.
+        none_is_proved: No request with this action can be decided otherwise.
     """
 
     flips: tuple[Flip, ...]
     tried: int
     whole: bool
+    least_is_proved: bool = False
+    none_is_proved: bool = False
 
     @property
     def size(self) -> int:
@@ -81,12 +86,23 @@ def changed(principal: str, made: Action, other_principal: str, other: Action) -
     for name in {*mine, *theirs} - {"base"}:
         if mine.get(name) != theirs.get(name):
             seen.add("context.ip" if name == "ipClass" else f"context.{name}")
+    # What the context refers to and the request brings along.
+    if [plain(entity.to_json()) for entity in made.others] != [plain(entity.to_json()) for entity in other.others]:
+        seen.add("context.host" if made.name == "useSecret" else "context.endpoint")
     base, other_base = mine["base"], theirs["base"]
     seen |= {f"context.base.{name}" for name in {*base, *other_base} if base.get(name) != other_base.get(name)}
     return frozenset(seen)
 
 
-def search(engine: PolicyEngine, principal: str, action: str, values: Mapping[str, Value], *, allowed: bool) -> Search:
+def search(
+    engine: PolicyEngine,
+    principal: str,
+    action: str,
+    values: Mapping[str, Value],
+    *,
+    allowed: bool,
+    parts: Sequence[PolicyParts],
+) -> Search:
     """Look for the smallest changes of a request that turn its decision around.
 
     Args:
@@ -95,18 +111,61 @@ def search(engine: PolicyEngine, principal: str, action: str, values: Mapping[st
         action: The action.
         values: The arguments of the request, which has a canonical form.
         allowed: The decision as it is.
+        parts: The parts of every policy of the action, evaluated for the request.
     """
-    bundle = engine.bundle
-    policies = [policy for policy in bundle.policies if action in policy.actions]
+    agents = engine.bundle.principals
     hunt = _Hunt(engine, principal, action, values, allowed=allowed)
-    if not allowed:
-        # With the constants of one permit alone, few candidates are left and all of them are likely.
-        for policy in (policy for policy in policies if policy.effect == "permit"):
-            near = dials(action, values, principal, bundle.principals, literals_of([policy.est]), near=True)
-            hunt.through(near, _NEAR)
-    every = dials(action, values, principal, bundle.principals, literals_of(policy.est for policy in policies))
-    whole = hunt.through(every, _BUDGET)
-    return Search(_chosen(hunt.flips, every), len(hunt.tried), whole)
+    least = 1 if allowed else _least(parts)
+    if least is None:
+        return Search((), 0, whole=True, none_is_proved=True)
+    permits = [told for told in parts if told.policy.effect == "permit"]
+    for told in [] if allowed else sorted(permits, key=lambda told: len(_needed(told))):
+        # Each of these must change for this permit to apply, and its own constants are the likely ones.
+        near = dials(action, values, principal, agents, literals_of([told.policy.est]), near=True)
+        hunt.through(_Sets.covering(near, _needed(told), hunt.seen_by(near)), near, _NEAR)
+    every = dials(action, values, principal, agents, literals_of(told.policy.est for told in parts))
+    whole = True
+    if not hunt.flips or hunt.size > least or allowed:
+        whole = hunt.through(_Sets.all_of(every), every, _BUDGET)
+    return Search(_chosen(hunt.flips, every), len(hunt.tried), whole, least_is_proved=hunt.size == least)
+
+
+def _needed(told: PolicyParts) -> frozenset[str]:
+    """Return what must change for a policy to apply: what a part of it that failed depends on alone."""
+    alone = (part.about for part in told.failed if part.status == "failed" and part.about is not None)
+    return frozenset(name for about in alone if len(about) == 1 for name in about)
+
+
+def _least(parts: Sequence[PolicyParts]) -> int | None:
+    """Return how much must change at least for some permit to apply; None when none ever can.
+
+    An allow needs a permit all of whose parts hold. A part that depends on one thing alone, and does not hold, can only
+    hold when that thing changes.
+    """
+    permits = [told for told in parts if told.policy.effect == "permit"]
+    # A part that depends on nothing of the request never holds for another.
+    possible = [told for told in permits if not any(part.about == frozenset() for part in told.failed)]
+    return min((max(1, len(_needed(told))) for told in possible), default=None)
+
+
+class _Sets:
+    """Which dials are turned together, the fewest candidates first."""
+
+    @staticmethod
+    def all_of(turned: Mapping[str, Sequence[Change]]) -> Iterator[tuple[str, ...]]:
+        for together in range(1, _MOST + 1):
+            yield from sorted(combinations(turned, together), key=lambda names: _size(turned, names))
+
+    @staticmethod
+    def covering(
+        turned: Mapping[str, Sequence[Change]], needed: frozenset[str], seen_by: Mapping[str, frozenset[str]]
+    ) -> Iterator[tuple[str, ...]]:
+        choices = [[name for name in turned if key in seen_by[name]] for key in sorted(needed)]
+        sets = {tuple(sorted(set(chosen))): None for chosen in product(*choices)} if all(choices) else {}
+        plain_sets = sorted(sets, key=lambda names: _size(turned, names))
+        yield from (names for names in plain_sets if names)
+        for names in plain_sets:
+            yield from (tuple(sorted((*names, name))) for name in turned if name not in names)
 
 
 class _Hunt:
@@ -120,15 +179,31 @@ class _Hunt:
         self.flips: list[Flip] = []
         self.tried: set[Any] = set()
 
-    def through(self, turned: Mapping[str, Sequence[Change]], budget: int) -> bool:
-        """Try the changes of some dials, the smallest first; return whether none was left out for the budget."""
+    @property
+    def size(self) -> int:
+        """How much the smallest flips change; 0 when there is none."""
+        return len(self.flips[0].seen) if self.flips else 0
+
+    def seen_by(self, turned: Mapping[str, Sequence[Change]]) -> Mapping[str, frozenset[str]]:
+        """Return what policies can see of each dial."""
+        found = {}
+        for name, changes in turned.items():
+            seen: frozenset[str] = frozenset()
+            for change in changes:
+                made = _made(self._principal, self._action, self._values, change)
+                if made is not None:
+                    seen |= changed(self._principal, self._made, made[0], made[2])
+            found[name] = seen
+        return found
+
+    def through(self, sets: Iterable[tuple[str, ...]], turned: Mapping[str, Sequence[Change]], budget: int) -> bool:
+        """Try the changes of sets of dials; return whether none was left out for the budget."""
         spent = 0
-        for together in range(1, _MOST + 1):
-            smallest = len(self.flips[0].seen) if self.flips else _MOST + 1
-            # What is seen of one dial can be more than one thing, and then fewer dials may do as well.
-            if together > smallest:
-                break
-            for change in _together(turned, together):
+        for names in sets:
+            # What is seen of one dial can be more than one thing, and then fewer things may do as well.
+            if self.flips and len(names) > self.size:
+                continue
+            for change in _together(turned, names):
                 key = tuple(sorted(change.items(), key=lambda item: item[0]))
                 if key in self.tried:
                     continue
@@ -156,17 +231,15 @@ def _failed(decision: Decision) -> bool:
     return bool(decision.errors)
 
 
-def _together(turned: Mapping[str, Sequence[Change]], count: int) -> Iterator[Change]:
-    sets = sorted(combinations(turned, count), key=lambda names: _size(turned, names))
-    for names in sets:
-        for chosen in product(*(turned[name] for name in names)):
-            merged: dict[str, Value] = {}
-            for change in chosen:
-                if any(merged.get(name, value) != value for name, value in change.items()):
-                    break
-                merged |= change
-            else:
-                yield merged
+def _together(turned: Mapping[str, Sequence[Change]], names: Sequence[str]) -> Iterator[Change]:
+    for chosen in product(*(turned[name] for name in names)):
+        merged: dict[str, Value] = {}
+        for change in chosen:
+            if any(merged.get(name, value) != value for name, value in change.items()):
+                break
+            merged |= change
+        else:
+            yield merged
 
 
 def _size(turned: Mapping[str, Sequence[Change]], names: Sequence[str]) -> int:
@@ -179,21 +252,29 @@ def _size(turned: Mapping[str, Sequence[Change]], names: Sequence[str]) -> int:
 def _flip(
     engine: PolicyEngine, principal: str, action: str, values: Mapping[str, Value], change: Change
 ) -> Flip | None:
+    made = _made(principal, action, values, change)
+    if made is None:
+        return None
+    asking, new, request = made
+    return Flip(asking, new, request, change, frozenset(), engine.decide(asking, request))
+
+
+def _made(
+    principal: str, action: str, values: Mapping[str, Value], change: Change
+) -> tuple[str, Mapping[str, Value], Action] | None:
+    """Return the changed request; None when there is no such request."""
     new = {**values, **change}
     asking = str(new.pop("principal", principal))
     known = arguments_of(action)
-    # A value of the policies may be of no use as this argument, a host for a number for example.
-    if any(
-        known[name].members and value is not None and value not in known[name].members for name, value in new.items()
-    ):
+    # A constant of the policies may be of no use as this argument, a text for a member of a closed set for example.
+    if any(known[name].members and value not in {None, *known[name].members} for name, value in new.items()):
+        return None
+    if action in {"connect", "useSecret", "exposePort"} and not 1 <= int(str(new["port"])) <= 65535:
         return None
     try:
-        made = build(action, new)
+        return asking, new, build(action, new)
     except (CanonicalizationError, ValueError, OverflowError):
         return None
-    if action == "connect" and not 1 <= int(str(new["port"])) <= 65535:
-        return None
-    return Flip(asking, new, made, change, frozenset(), engine.decide(asking, made))
 
 
 def _chosen(flips: Sequence[Flip], turned: Mapping[str, Sequence[Change]]) -> tuple[Flip, ...]:

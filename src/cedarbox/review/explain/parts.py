@@ -39,6 +39,8 @@ class Part:
         status: It held, it did not, an earlier one that did not keeps it from being evaluated, or it is an error.
         values: What the request has in its place, such as ``context.port is 8443``.
         error: What Cedar said, for an error.
+        about: What of the request it depends on and on nothing else, as :func:`~cedarbox.review.explain.flips.changed`
+            names it; None when that cannot be told.
     """
 
     kind: str
@@ -48,6 +50,7 @@ class Part:
     status: Status
     values: tuple[str, ...]
     error: str = ""
+    about: frozenset[str] | None = None
 
 
 @dataclass(frozen=True)
@@ -133,6 +136,7 @@ def parts_of(
                     status,
                     tuple(dict.fromkeys(values)),
                     errors[name] if status == "error" else "",
+                    _about(part.node),
                 )
             )
         whole = f"p{number}"
@@ -263,6 +267,22 @@ class _World:
         return list(seen.values())
 
 
+def _about(node: Node) -> frozenset[str] | None:
+    """Return what of a request decides an expression; None when it is not only that."""
+    found: set[str] = set()
+    for leaf in _leaves(node, whole=True):
+        path = (subject_of(leaf) or "").split(".")
+        if path[0] in {"principal", "resource"}:
+            found.add(path[0])
+        elif path[0] == "context" and len(path) > 1 and path[1] != "base":
+            found.add("context.ip" if path[1] in {"ip", "ipClass"} else f"context.{path[1]}")
+        elif path[:2] == ["context", "base"] and len(path) > 2:
+            found.add(f"context.base.{path[2]}")
+        elif path != ["action"]:
+            return None
+    return frozenset(found)
+
+
 _ABSENT: Final = object()
 _MAX_SHOWN: Final = 120
 
@@ -272,25 +292,30 @@ def _key(uid: Mapping[str, Any]) -> tuple[str, str]:
     return inner["type"], inner["id"]
 
 
-def _leaves(node: Any) -> Iterator[Node]:
-    """Yield the longest chains of attributes of the request in an expression; for ``has`` that which it asks for."""
+def _leaves(node: Any, *, whole: bool = False) -> Iterator[Node]:
+    """Yield the longest chains of attributes of the request in an expression; for ``has`` that which it asks for.
+
+    Args:
+        node: The expression.
+        whole: Yield the action, and the context when it is not asked for an attribute, too.
+    """
     if isinstance(node, Mapping):
         if "has" in node and subject_of(node["has"]["left"]) is not None:
             yield {".": {"left": node["has"]["left"], "attr": node["has"]["attr"]}}
             return
         if node.keys() == {"."} or node.keys() == {"Var"}:
-            if subject_of(node) is not None and node.get("Var") not in {"context", "action"}:
+            if subject_of(node) is not None and (whole or node.get("Var") not in {"context", "action"}):
                 yield node
             elif "." in node:
-                yield from _leaves(node["."]["left"])
+                yield from _leaves(node["."]["left"], whole=whole)
             return
         if node.keys() == {"Value"}:
             return
         for item in node.values():
-            yield from _leaves(item)
+            yield from _leaves(item, whole=whole)
     elif isinstance(node, Sequence) and not isinstance(node, str):
         for item in node:
-            yield from _leaves(item)
+            yield from _leaves(item, whole=whole)
 
 
 def _is(leaf: Node, value: Any) -> Node:
