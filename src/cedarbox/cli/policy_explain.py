@@ -69,8 +69,9 @@ def explain(
 ) -> None:
     """Explain one decision: by which policies, which of their conditions held, and what would have to change.
 
-    That is the smallest change of the request that turns the decision around. Every part of a policy and every change that is told was decided by Cedar. A change is told only when cedarbox could
-    ask about it. Where nothing smaller is proved, it says that the search was not exhaustive.
+    That is the smallest change of the request that turns the decision around. Every part of a policy and every change
+    that is told was decided by Cedar. A change is told only when cedarbox could ask about it. Where
+    nothing smaller is proved, it says that the search was not exhaustive.
 
     A record holds less than the request. What it lacks is told, never guessed: add it with NAME=VALUE.
 

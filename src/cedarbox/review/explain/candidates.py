@@ -9,6 +9,7 @@ from typing import Any, Final
 
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.arguments import Value, arguments_of
+from cedarbox.review.phrases import subject_of
 
 __all__ = ["Change", "Literals", "dials", "literals_of"]
 
@@ -62,6 +63,7 @@ class Literals:
     Attributes:
         numbers: Whole numbers, and those beside them, where limits end.
         exact: Whole numbers as they stand there.
+        compared: Whole numbers by the attribute that they are compared to.
         texts: Strings, and what a pattern is with nothing in place of its wildcards.
         ids: Ids of entities by type.
         addresses: Of networks the first address that a machine can have.
@@ -72,6 +74,7 @@ class Literals:
     def __init__(self) -> None:
         self.numbers: dict[int, None] = {}
         self.exact: dict[int, None] = {}
+        self.compared: dict[str, dict[int, None]] = {}
         self.texts: dict[str, None] = {}
         self.ids: dict[str, dict[str, None]] = {}
         self.addresses: dict[str, None] = {}
@@ -114,7 +117,20 @@ def _collect(found: Literals, node: Any) -> None:
                 parts = "".join(part["Literal"] if isinstance(part, Mapping) else "*" for part in given["pattern"])
                 found.texts |= dict.fromkeys((parts.replace("*", ""), parts.replace("*", "a")))
             _extension(found, operator, given)
+            _compared(found, given)
             _collect(found, given)
+
+
+def _compared(found: Literals, given: Any) -> None:
+    if (
+        isinstance(given, Mapping)
+        and isinstance(given.get("left"), Mapping)
+        and isinstance(given.get("right"), Mapping)
+    ):
+        for side, other in ((given["left"], given["right"]), (given["right"], given["left"])):
+            value, subject = other.get("Value"), subject_of(side)
+            if subject is not None and type(value) is int:
+                found.compared.setdefault(subject.rpartition(".")[2], {})[value] = None
 
 
 def _constant(found: Literals, value: Any) -> None:
@@ -238,7 +254,12 @@ def _values(action: str, name: str, literals: Literals) -> Iterator[Value]:
     elif known.kind == "truth":
         yield from (True, False)
     elif known.kind == "number":
-        numbers: list[int] = [*literals.numbers, *(int(text) for text in literals.of("Port") if text.isdecimal())]
+        attribute = re.sub(r"_(.)", lambda letter: letter[1].upper(), name)
+        numbers: list[int] = [
+            *literals.compared.get(attribute, {}),
+            *literals.numbers,
+            *(int(text) for text in literals.of("Port") if text.isdecimal()),
+        ]
         if name == "lifetime_s":
             numbers = [*literals.seconds]
         ports = _PORTS if name == "port" else (1,)
@@ -265,7 +286,8 @@ def _values(action: str, name: str, literals: Literals) -> Iterator[Value]:
         every = {"repository": "ImageRepo", "digest": "Image", "image": "Image", "session": "Instance"}
         every |= {"snapshot_id": "Snapshot", "server": "Toolset"}
         yield from literals.of(every.get(name, ""))
-        yield from literals.texts
+        texts = [text for text in literals.texts if name != "digest" or text.startswith("sha256:")]
+        yield from texts
     if known.nullable or name in _TEXTS:
         yield from (value for value in _TEXTS.get(name, (None,)) if value is not None or known.nullable)
 

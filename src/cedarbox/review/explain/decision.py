@@ -226,14 +226,15 @@ def _flip_words(flip: Flip, request: Request) -> str:
     answer = "permitted" if flip.decision.allowed else "denied"
     by = f", by {' and '.join(flip.decision.policies)}" if flip.decision.policies else ""
     needs = ", with an approval" if flip.decision.approval is not None else ""
-    return f"{answer} if {' and '.join(said)}{by}{needs}"
+    joined = " and ".join([", ".join(said[:-1]), said[-1]] if len(said) > 1 else said)
+    return f"{answer} if {joined}{by}{needs}"
 
 
 def _new(name: str, value: Value, flip: Flip) -> str:
     if name == "ip" and value is not None:
         held = flip.made.context.get("ip")
         if isinstance(held, Mapping):
-            return f"{value} ({_class_of(str(held['__extn']['arg']))})"
+            return f"{value}, a {_class_of(str(held['__extn']['arg'])).replace('_', '-')} address"
     return _value(value)
 
 
