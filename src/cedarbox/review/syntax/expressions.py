@@ -216,16 +216,17 @@ class Expressions:
                 if tokens.next == "(":
                     found = self._method(found, name, start, at)
                     continue
+                inner = {"left": found, "attr": name}
+                self.mark(inner, "attr", at)
             elif tokens.accept("["):
                 at = tokens.start
-                name = unescaped(tokens)
+                inner = {"left": found, "attr": unescaped(tokens)}
+                self.mark(inner, "attr", at)
                 tokens.expect("]", "after the name of an attribute")
             elif tokens.next == "(":
                 tokens.fail("only functions and methods can be called")
             else:
                 return found
-            inner = {"left": found, "attr": name}
-            self.mark(inner, "attr", at)
             found = self.placed({".": inner}, start)
 
     def _method(self, on: Est, name: str, start: int, at: int) -> Est:
