@@ -21,7 +21,7 @@ from cedarbox.policy.endpoints import Endpoints
 from cedarbox.policy.endpoints import endpoints as endpoints_of
 from cedarbox.text import printable
 
-__all__ = ["Form", "endpoints", "print_endpoints"]
+__all__ = ["Form", "declared_agent", "endpoints", "print_endpoints"]
 
 _COLUMNS = ("host", "but", "ports", "protocols", "classes", "networks", "policy", "reason", "exact", "note")
 _SHOWN = ("host", "port", "protocol", "address", "policy")
@@ -81,7 +81,7 @@ def print_endpoints(bundle: Path, principal: str | None, form: Form, *, all_agen
     loaded = PolicyBundle.load(bundle)
     engine = PolicyEngine(loaded)
     if not all_agents:
-        agent = _agent(loaded, principal)
+        agent = declared_agent(loaded, principal)
         found = endpoints_of(engine, agent)
         made = rows(found)
         if form == "json":
@@ -137,7 +137,16 @@ def _print_remarks(agents: Sequence[str], found: Endpoints, made: tuple[Row, ...
         typer.echo(line, err=True)
 
 
-def _agent(bundle: PolicyBundle, wanted: str | None) -> str:
+def declared_agent(bundle: PolicyBundle, wanted: str | None) -> str:
+    """Return the agent that is meant.
+
+    Args:
+        bundle: Declares it.
+        wanted: Its id; None for the only one.
+
+    Raises:
+        ConfigurationError: There is none, or more than one.
+    """
     declared = sorted(bundle.principals)
     hint = f"declared are: {', '.join(declared) or 'none'}"
     if wanted is None and len(declared) == 1:

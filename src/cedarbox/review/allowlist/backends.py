@@ -30,6 +30,7 @@ from cedarbox.policy.regions import (
     network_range,
     networks,
 )
+from cedarbox.review.allowlist.points import addresses_of
 
 __all__ = ["BACKENDS", "Backend", "BackendName", "Entry", "backend_of"]
 
@@ -173,17 +174,9 @@ def _addresses_of(endpoint: Endpoint) -> Iterator[Entry]:
     protocols = [name for name, kinds in (("tcp", _TCP), ("udp", kinds_of_proto("udp"))) if kinds <= box.kinds]
     if not box.ips & PRESENT or not protocols:
         return
-    from cedarbox.policy.addresses import classes
-
     held = box.ips & PRESENT
     if box.classes != CLASSES:
-        # The first class that holds an address wins, so what is before it is taken off.
-        left, inside = PRESENT, Ranges(())
-        for name, members in classes():
-            here = Ranges.of(network_range(network) for network in members) & left
-            inside = inside | here if name in box.classes else inside
-            left = left - here
-        held = held & (inside | left if "reserved" in box.classes else inside)
+        held = held & addresses_of(box.classes)
     for network in networks(held):
         for low, high in box.ports.parts:
             for protocol in protocols:
@@ -218,7 +211,7 @@ def _nftables_text(entries: Sequence[Entry], agent: str, digest: str) -> str:
         by_family["ipv6" if ":" in entry.text else "ipv4"].append(entry.text)
     lines = [
         f"# What {_comment(agent)} may connect to, by {digest}.",
-        "# Made by cedarbox policy compile. Nothing jumps to the chain yet: jump to it where the traffic of the agent is.",
+        "# Made by cedarbox policy compile. Nothing jumps to the chain yet: jump to it with the traffic of the agent.",
         "table inet cedarbox {",
     ]
     for family, texts in by_family.items():
@@ -271,13 +264,13 @@ _NFTABLES: Final = Backend(
 # A proxy
 
 
-def _proxy(classes: frozenset[str], protocols: tuple[str, ...]) -> Backend:
+def _proxy(dialled: frozenset[str], protocols: tuple[str, ...]) -> Backend:
     kinds: frozenset[Kind] = _TCP
     if protocols:
         kinds = frozenset().union(*(kinds_of_proto(name) for name in protocols))
         # Whoever looks for TLS and lets only that through sees what it names.
         kinds = frozenset(kind for kind in kinds if kind.proto != "tls" or kind.hello == "named")
-    dials = "any address" if classes == CLASSES else f"{', '.join(sorted(classes))} addresses only"
+    dials = "any address" if dialled == CLASSES else f"{', '.join(sorted(dialled))} addresses only"
     speaks = "all that TCP carries" if not protocols else " and ".join(protocols)
 
     def rule(text: str) -> Entry:
@@ -298,7 +291,7 @@ def _proxy(classes: frozenset[str], protocols: tuple[str, ...]) -> Backend:
         else:
             held = Targets.below(_name(name[2:])) if name.startswith("*.") else Targets.host(_name(name))
             ips = Box().ips
-        box = Box(targets=held, ports=Ranges.of([(first, last)]), kinds=kinds, classes=classes, ips=ips)
+        box = Box(targets=held, ports=Ranges.of([(first, last)]), kinds=kinds, classes=dialled, ips=ips)
         return Entry(text, (box,))
 
     def rules(endpoint: Endpoint) -> Iterator[Entry]:

@@ -11,10 +11,10 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.addresses import classes, ip_class, translated
 from cedarbox.policy.canonical import canonical_host
 from cedarbox.policy.protocols import Kind
-from cedarbox.policy.regions import PRESENT, Box, Ranges, Targets, network_range, networks, place
+from cedarbox.policy.regions import PRESENT, Box, Ranges, Targets, network_range, networks
 from cedarbox.review.arguments import Value, build
 
-__all__ = ["connections", "told"]
+__all__ = ["addresses_of", "connections", "told"]
 
 _SPREAD: Final = 3
 """Of each property that has ends, or many members, so many values are taken."""
@@ -87,16 +87,32 @@ def _names(held: Targets) -> Iterator[str]:
 def _addresses(box: Box) -> Iterator[str]:
     found: dict[str, None] = {}
     for name in sorted(box.classes):
-        inside = Ranges.of(network_range(network) for each, held in classes() if each == name for network in held)
         taken = 0
-        for network in networks(inside & box.ips & PRESENT)[:_MANY]:
+        for network in networks(addresses_of(frozenset({name})) & box.ips)[:_MANY]:
             first, last = network.network_address, network.broadcast_address
-            for ip in dict.fromkeys((first, first + 1 if first != last else first, last)):
-                fits = not translated(ip) and place(ip) in box.ips and ip_class(ip) == name
-                if fits and taken < 2 * _SPREAD and _canonical(ip):
+            for ip in dict.fromkeys((first + 1 if first != last else first, first, last)):
+                if not translated(ip) and ip_class(ip) == name and taken < 2 * _SPREAD and _canonical(ip):
                     found[str(ip)] = None
                     taken += 1
     yield from found
+
+
+def addresses_of(names: frozenset[str]) -> Ranges:
+    """Return the addresses of some classes; of IPv6, without what only spells an IPv4 address.
+
+    Args:
+        names: Members of ``Sandbox::IpClass``.
+    """
+    # The first class that holds an address wins, so what is before it is taken off; what none holds is reserved.
+    left, inside = PRESENT, Ranges(())
+    for name, members in classes():
+        here = Ranges.of(network_range(network) for network in members) & left
+        inside = inside | here if name in names else inside
+        left = left - here
+    return (inside | left if "reserved" in names else inside) - _SPELT
+
+
+_SPELT: Final = Ranges.of(network_range(ipaddress.ip_network(text)) for text in ("::ffff:0:0/96", "64:ff9b::/96"))
 
 
 def _canonical(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
