@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import orjson
 import typer
 
-from cedarbox.cli import policy_compile, policy_endpoints, policy_explain, policy_test
+from cedarbox.cli import policy_compile, policy_endpoints, policy_explain, policy_render, policy_review, policy_test
 from cedarbox.ed25519 import load_private_key, load_public_key, write_key_pair
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import open_regular, write_file
@@ -36,6 +36,8 @@ app.command()(policy_test.test)
 app.command()(policy_explain.explain)
 app.command()(policy_endpoints.endpoints)
 app.command("compile")(policy_compile.compile_policies)
+app.command()(policy_render.render)
+app.command()(policy_review.review)
 
 Bundle = Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")]
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?", re.ASCII)

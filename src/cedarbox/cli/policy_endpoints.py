@@ -16,7 +16,7 @@ from rich.table import Table
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.policy import PolicyBundle, PolicyEngine
-from cedarbox.policy.endpoint_rows import Row, rows
+from cedarbox.policy.endpoint_rows import Row, agents_alike, rows
 from cedarbox.policy.endpoints import Endpoints
 from cedarbox.policy.endpoints import endpoints as endpoints_of
 from cedarbox.text import printable
@@ -89,7 +89,7 @@ def print_endpoints(bundle: Path, principal: str | None, form: Form, *, all_agen
         else:
             _print(form, [agent], found, made)
         raise typer.Exit(0 if found.exact else _NOT_EXACT)
-    groups = _alike(engine)
+    groups = agents_alike(engine)
     match form:
         case "json":
             told = ",".join(_json(loaded, agent, found, made) for agents, found, made in groups for agent in agents)
@@ -105,21 +105,6 @@ def print_endpoints(bundle: Path, principal: str | None, form: Form, *, all_agen
             if not groups:
                 typer.echo("no agent is declared, so nothing is permitted")
     raise typer.Exit(0 if all(found.exact for _, found, _ in groups) else _NOT_EXACT)
-
-
-def _alike(engine: PolicyEngine) -> list[tuple[list[str], Endpoints, tuple[Row, ...]]]:
-    """Return the declared agents by what they may connect to."""
-    groups: list[tuple[list[str], Endpoints, tuple[Row, ...]]] = []
-    for agent in sorted(engine.bundle.principals):
-        found = endpoints_of(engine, agent)
-        made = rows(found)
-        for agents, other, same in groups:
-            if (made, found.exact, found.unknown, found.notes) == (same, other.exact, other.unknown, other.notes):
-                agents.append(agent)
-                break
-        else:
-            groups.append(([agent], found, made))
-    return groups
 
 
 def _print(form: Form, agents: Sequence[str], found: Endpoints, made: tuple[Row, ...]) -> None:

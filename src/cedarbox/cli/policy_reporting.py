@@ -6,7 +6,8 @@ import errno
 import os
 import sys
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextvars import ContextVar
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Final, NoReturn
@@ -18,7 +19,10 @@ from cedarbox.files import open_regular, write_file
 from cedarbox.review.finding import Report
 from cedarbox.review.reports import FORMATS, FormatName, render
 
-__all__ = ["AsJson", "Format", "Output", "Target", "emit"]
+__all__ = ["AsJson", "Format", "Output", "Target", "emit", "reported"]
+
+_COLLECTED: Final[ContextVar[list[Report] | None]] = ContextVar("collected", default=None)
+"""Where :func:`emit` leaves its report while :func:`reported` waits for it."""
 
 _MAX_SUMMARY: Final = 1024 * 1024 - 1024
 """Bytes of the summary of a step: GitHub takes 1 MiB and drops all of a larger one. Less what others may add."""
@@ -106,6 +110,9 @@ def emit(
         ConfigurationError: A file cannot be written.
         typer.Exit: Always, else.
     """
+    if (collected := _COLLECTED.get()) is not None:
+        collected.append(report)
+        raise typer.Exit(report.exit_code)
     for target in outputs or ():
         try:
             write_file(target.path, render(report, target.form).encode(), 0o644)
@@ -124,6 +131,30 @@ def emit(
     if form == "github" and (path := os.environ.get("GITHUB_STEP_SUMMARY")):
         _summarise(report, path)
     raise typer.Exit(report.exit_code)
+
+
+def reported(command: Callable[..., object], *arguments: object, **options: object) -> Report:
+    """Run a command that ends with :func:`emit`, and return its report; nothing is printed or written.
+
+    Args:
+        command: The function of the command, with its defaults.
+        arguments: Its arguments.
+        options: Its options.
+
+    Raises:
+        CedarboxError: The command does.
+    """
+    collected: list[Report] = []
+    token = _COLLECTED.set(collected)
+    try:
+        command(*arguments, **options)
+    except typer.Exit:
+        pass
+    finally:
+        _COLLECTED.reset(token)
+    if len(collected) != 1:
+        raise RuntimeError(f"the command made {len(collected)} reports")
+    return collected[0]
 
 
 def _summarise(report: Report, path: str) -> None:

@@ -12,7 +12,7 @@ from __future__ import annotations
 from typing import Final
 
 from cedarbox.review.finding import Finding, Report
-from cedarbox.review.reports.parts import counted, one_line, to_act_on, worst_first
+from cedarbox.review.reports.parts import closing, counted, one_line, to_act_on, worst_first
 from cedarbox.review.reports.plain import inert
 
 __all__ = ["MAX_ANNOTATIONS", "text"]
@@ -37,12 +37,12 @@ def text(report: Report) -> str:
     if hidden := len(findings) - len(shown):
         lines.append(f"{counted(hidden, 'more finding')} in the summary of the step")
     lines += [inert(f"note: {one_line(note)}") for note in report.notes]
-    lines.append(inert(one_line(f"{report.subject}: {report.summary}")))
+    lines.append(inert(closing(report)))
     return "\n".join(lines) + "\n"
 
 
 def _told(report: Report) -> str:
-    return _data(f"{report.subject}: {report.summary}")
+    return _data(closing(report))
 
 
 def _command(finding: Finding) -> str:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from cedarbox.review.finding import SEVERITIES, Check, Finding, Report, Rule
 from cedarbox.text import printable
 
-__all__ = ["CHECK_RULES", "cases", "clean", "counted", "numbered", "one_line", "to_act_on", "worst_first"]
+__all__ = ["CHECK_RULES", "cases", "clean", "closing", "counted", "numbered", "one_line", "to_act_on", "worst_first"]
 
 CHECK_RULES: Final = {
     "failed": Rule("check-failed", "check-failed", "error", "A check failed"),
@@ -63,6 +63,12 @@ def to_act_on(report: Report) -> list[Finding]:
 def counted(number: int, thing: str) -> str:
     """Return a number with its thing, such as ``1 error`` and ``2 errors``."""
     return f"{number} {thing}{'' if number == 1 else 's'}"
+
+
+def closing(report: Report) -> str:
+    """Return the outcome with the subject before it, once."""
+    told = report.summary.startswith(f"{report.subject}:")
+    return one_line(report.summary if told or not report.subject else f"{report.subject}: {report.summary}")
 
 
 def numbered(findings: Sequence[Finding]) -> list[str]:

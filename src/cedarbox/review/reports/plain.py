@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cedarbox.review.finding import Finding, Report, Section
-from cedarbox.review.reports.parts import counted, one_line, to_act_on
+from cedarbox.review.reports.parts import closing, counted, one_line, to_act_on
 
 __all__ = ["finding_line", "inert", "text"]
 
@@ -38,7 +38,7 @@ def _lines(report: Report) -> Iterator[str]:
         yield f"note: {one_line(note)}"
     if hidden := len(report.findings) - len(report.counted):
         yield f"note: {counted(hidden, 'finding')} suppressed"
-    yield one_line(f"{report.subject}: {report.summary}")
+    yield closing(report)
 
 
 def finding_line(finding: Finding) -> str:

@@ -14,7 +14,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cedarbox.review.finding import Check, Report
-from cedarbox.review.reports.parts import cases, one_line
+from cedarbox.review.reports.parts import cases, closing, one_line
 
 __all__ = ["text"]
 
@@ -27,7 +27,7 @@ def text(report: Report) -> str:
     lines = ["TAP version 13", f"1..{len(found)}"]
     for number, case in enumerate(found, start=1):
         lines += _point(number, case)
-    lines += [f"# {one_line(line)}" for line in (*report.notes, f"{report.subject}: {report.summary}")]
+    lines += [f"# {one_line(line)}" for line in (*report.notes, closing(report))]
     return "\n".join(lines) + "\n"
 
 

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cedarbox.files import open_regular
 from cedarbox.review.finding import Finding, Place, Report
-from cedarbox.review.reports.parts import counted, one_line, to_act_on
+from cedarbox.review.reports.parts import closing, counted, one_line, to_act_on
 from cedarbox.text import printable
 
 __all__ = ["show"]
@@ -49,7 +49,7 @@ def show(report: Report, console: Console) -> None:
     if hidden := len(report.findings) - len(report.counted):
         console.print(Text(f"note: {counted(hidden, 'finding')} suppressed", "dim"))
     style = "bold red" if report.failed else "bold yellow" if report.undecided else "bold green"
-    console.print(Text(one_line(f"{report.subject}: {report.summary}"), style))
+    console.print(Text(closing(report), style))
 
 
 def _finding(finding: Finding, console: Console, lines: tuple[str, ...]) -> None:

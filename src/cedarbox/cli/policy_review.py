@@ -1,0 +1,218 @@
+"""``cedarbox policy review``: all that there is to say of a change, in one report."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from importlib import import_module
+from pathlib import Path
+from typing import Annotated, Any, Final, Literal
+
+import typer
+from rich.console import Console
+
+from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit, reported
+from cedarbox.errors import BundleError, ConfigurationError
+from cedarbox.policy.reading import read_bundle, utf8_text
+from cedarbox.review.finding import Finding, Place, Report, Rule, Severity
+from cedarbox.review.subject import shown
+from cedarbox.review.whole import whole
+
+__all__ = ["PARTS", "bundles_of", "review"]
+
+Part = Literal["check", "fmt", "lint", "test", "diff", "prove"]
+
+PARTS: Final[tuple[Part, ...]] = ("check", "fmt", "lint", "test", "diff", "prove")
+"""The parts of a review, in their order. When the first fails the others have nothing to run on."""
+
+_METADATA: Final = "bundle.toml"
+_NOT_FORMATTED: Final = Rule("F001", "not-formatted", "error", "A file is not as policy fmt would have it")
+
+
+@dataclass(frozen=True, slots=True)
+class _Asked:
+    """What is asked of the parts."""
+
+    base: str | None
+    accepted: Path | None
+    acceptor: list[Path] | None
+    baseline: Path | None
+    fail_level: Severity | None
+
+
+def review(
+    paths: Annotated[
+        list[Path],
+        typer.Argument(readable=False, metavar="BUNDLE...", help="Bundles, or files in them as pre-commit names them."),
+    ],
+    *,
+    base: Annotated[
+        str | None,
+        typer.Option(help="Also tell what changed since this git revision, and fail if it widens.", show_default=False),
+    ] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(metavar="|".join(PARTS), help="Run this part only; may be repeated.", show_default=False),
+    ] = None,
+    skip_others: Annotated[
+        bool, typer.Option("--skip-others", help="Leave out paths that are in no bundle, as pre-commit may name them.")
+    ] = False,
+    accepted: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="File of signed acceptances of widenings.", show_default=False),
+    ] = None,
+    acceptor: Annotated[
+        list[Path] | None,
+        typer.Option(
+            readable=False, help="Public key of someone whose acceptance counts; may be repeated.", show_default=False
+        ),
+    ] = None,
+    baseline: Annotated[
+        Path | None, typer.Option(readable=False, help="A file with lint findings that are known.", show_default=False)
+    ] = None,
+    fail_level: Annotated[
+        Literal["error", "warning", "note"] | None,
+        typer.Option(help="The mildest severity of a finding that fails, whatever its part says.", show_default=False),
+    ] = None,
+    form: Format = "text",
+    output: Output = None,
+    as_json: AsJson = False,
+) -> None:
+    """Check, lint and test bundles, look whether they are formatted, and tell what a change of them widens.
+
+    The parts are check, fmt, lint, test, diff (with --base) and prove (where a bundle has properties). There is one
+    report and one exit code. When a bundle does not check, its other parts are not run.
+
+    Exit code 0: good. 1: a part failed, or there is a finding of --fail-level or worse. 2: a path, a revision or an
+    option cannot be used. 3: nothing failed, and something was not decided.
+
+    Example: cedarbox policy review policies/site --base origin/main --output sarif=review.sarif --format github
+    """
+    bundles = bundles_of(paths, skip_others=skip_others)
+    wanted = _wanted(only, base)
+    asked = _Asked(base, accepted, acceptor, baseline, fail_level)
+    parts: list[Report] = []
+    with Console(stderr=True).status("") as status:
+        for bundle in bundles:
+            parts.extend(_review(bundle, wanted, asked, lambda name: status.update(f"{name} …")))
+    if not bundles:
+        emit(Report("review", "no bundle", "none of the paths is in one"), form, output, as_json=as_json)
+    subject = ", ".join(shown(bundle) for bundle in bundles)
+    emit(whole("review", subject, parts, fail_level=fail_level), form, output, as_json=as_json)
+
+
+def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Path, ...]:
+    """Return the directories of the bundles that paths are or are in, each once.
+
+    Args:
+        paths: Directories and files.
+        skip_others: Leave out a path that is in no bundle.
+
+    Raises:
+        ConfigurationError: A path is in no bundle: no directory above it has a ``bundle.toml``.
+    """
+    found: dict[Path, None] = {}
+    for path in paths:
+        try:
+            above = [path, *path.absolute().parents] if path.is_dir() else list(path.absolute().parents)
+            bundle = next((one for one in above if (one / _METADATA).is_file()), None)
+        except (OSError, ValueError):
+            bundle = None
+        if bundle is None and skip_others:
+            continue
+        if bundle is None:
+            raise ConfigurationError(
+                f"{path}: it is in no policy bundle", hint=f"a bundle is a directory with a {_METADATA}"
+            )
+        found[Path(shown(bundle))] = None
+    return tuple(found)
+
+
+def _wanted(only: Sequence[str] | None, base: str | None) -> tuple[Part, ...]:
+    if unknown := [name for name in only or () if name not in PARTS]:
+        raise ConfigurationError(f"--only {unknown[0][:40]!r} is no part of a review", hint=f"write {', '.join(PARTS)}")
+    if only and "diff" in only and base is None:
+        raise ConfigurationError("--only diff has nothing to compare with", hint="give --base too")
+    return tuple(part for part in PARTS if (not only or part in only) and (part != "diff" or base is not None))
+
+
+def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[[str], None]) -> Iterator[Report]:
+    for number, part in enumerate(wanted):
+        tell(f"{part} {bundle}")
+        try:
+            report = _RUN[part](bundle, asked)
+        except BundleError as error:
+            report = _broken(part, bundle, error)
+        except ModuleNotFoundError as error:
+            if not (error.name or "").startswith("cedarbox."):
+                raise
+            report = Report(part, shown(bundle), "not run: this version has no such command", undecided=True)
+        if report is None:
+            continue
+        # By its directory in each part, whatever name it gives itself.
+        yield replace(report, subject=shown(bundle))
+        if part == "check" and report.failed:
+            for later in wanted[number + 1 :]:
+                yield Report(later, shown(bundle), "not run: the bundle does not check", undecided=True)
+            return
+
+
+def _broken(part: Part, bundle: Path, error: BundleError) -> Report:
+    place = Place(shown(error.path), error.line or 1, error.column)
+    if error.path.is_dir():
+        place = Place(shown(bundle / _METADATA))
+    finding = Finding(f"{part}-refused", "error", error.message, place, hint=error.hint)
+    return Report(part, shown(bundle), "the bundle cannot be used", findings=(finding,), failed=True)
+
+
+def _command(part: Part) -> Any:
+    """Return the function of a command. It is imported when it is run: the solvers take their time."""
+    return getattr(import_module(f"cedarbox.cli.policy_{part}"), part)
+
+
+def _check(bundle: Path, asked: _Asked) -> Report:
+    return reported(_command("check"), bundle)
+
+
+def _fmt(bundle: Path, asked: _Asked) -> Report:
+    """Look whether the files are formatted. ``policy fmt`` makes no report: it says which files it wrote."""
+    formatting = import_module("cedarbox.review.formatting")
+    found = []
+    files = read_bundle(bundle, with_signature=False).deciding
+    names = [name for name in sorted(files) if name.endswith(".cedar")]
+    for name in names:
+        path = bundle / name
+        text = utf8_text(path, files[name])
+        if formatting.format_policies(text) != text:
+            hint = f"run: cedarbox policy fmt {shown(path)}"
+            found.append(Finding(_NOT_FORMATTED.id, "error", "not formatted", Place(shown(path)), hint=hint))
+    summary = f"{len(names) - len(found)} of {len(names)} files formatted"
+    return Report("fmt", shown(bundle), summary, findings=found, rules=[_NOT_FORMATTED], failed=bool(found))
+
+
+def _lint(bundle: Path, asked: _Asked) -> Report:
+    return reported(_command("lint"), bundle, fail_level=asked.fail_level, baseline=asked.baseline)
+
+
+def _test(bundle: Path, asked: _Asked) -> Report:
+    return reported(_command("test"), bundle)
+
+
+def _diff(bundle: Path, asked: _Asked) -> Report:
+    return reported(
+        _command("diff"), asked.base, None, bundle=[bundle], accepted=asked.accepted, acceptor=asked.acceptor
+    )
+
+
+def _prove(bundle: Path, asked: _Asked) -> Report | None:
+    return reported(_command("prove"), bundle)
+
+
+_RUN: Final[dict[Part, Callable[[Path, _Asked], Report | None]]] = {
+    "check": _check,
+    "fmt": _fmt,
+    "lint": _lint,
+    "test": _test,
+    "diff": _diff,
+    "prove": _prove,
+}

@@ -1,0 +1,83 @@
+"""Makes one report of several: the review of a change, which every command has its part in."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import replace
+
+from cedarbox.review.finding import SEVERITIES, Check, Report, Rule, Section, Severity
+
+__all__ = ["whole"]
+
+
+def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Severity | None = None) -> Report:
+    """Return one report of all parts.
+
+    Args:
+        command: What to call it.
+        subject: What was looked at.
+        parts: At least one, in the order to show them.
+        fail_level: The mildest severity of a finding that fails the whole; None for none. A part that failed does so
+            in any case.
+    """
+    failing = () if fail_level is None else SEVERITIES[: SEVERITIES.index(fail_level) + 1]
+    severities = {finding.severity for part in parts for finding in part.counted}
+    several = len({part.subject for part in parts}) > 1
+    failed = any(part.failed for part in parts) or not severities.isdisjoint(failing)
+    rules: dict[str, Rule] = {}
+    for rule in (rule for part in parts for rule in part.rules):
+        rules.setdefault(rule.id, rule)
+    outcomes = Section("What was done", (), ("part", "of", "outcome", "in short"), tuple(map(_outcome, parts)))
+    return Report(
+        command=command,
+        subject=subject,
+        summary=", ".join(f"{_name(part, several=several)} {_word(part)}" for part in parts),
+        findings=[finding for part in parts for finding in part.findings],
+        checks=[check for part in parts for check in _checks(part, several=several)],
+        sections=[outcomes, *(section for part in parts for section in _sections(part, several=several))],
+        notes=[f"{_name(part, several=several)}: {note}" for part in parts for note in part.notes],
+        rules=list(rules.values()),
+        data={
+            "parts": [
+                {
+                    **part.data,
+                    "command": part.command,
+                    "subject": part.subject,
+                    "summary": part.summary,
+                    "exit_code": part.exit_code,
+                }
+                for part in parts
+            ]
+        },
+        failed=failed,
+        undecided=any(part.undecided for part in parts),
+    )
+
+
+def _name(part: Report, *, several: bool) -> str:
+    return f"{part.command} {part.subject}" if several else part.command
+
+
+def _word(part: Report) -> str:
+    return "failed" if part.failed else "not decided" if part.undecided else "good"
+
+
+def _outcome(part: Report) -> tuple[str, ...]:
+    return part.command, part.subject, _word(part), part.summary.removeprefix(f"{part.subject}: ")
+
+
+def _sections(part: Report, *, several: bool) -> list[Section]:
+    return [replace(section, title=f"{_name(part, several=several)}: {section.title}") for section in part.sections]
+
+
+def _checks(part: Report, *, several: bool) -> list[Check]:
+    """Return the checks of a part: one at least, so that a part that was not run cannot look like a good one."""
+    name = _name(part, several=several)
+    checks = [replace(check, suite=f"{name}: {check.suite}") for check in part.checks]
+    if part.failed:
+        said = bool(part.counted) or any(check.status == "failed" for check in part.checks)
+        return checks if said else [*checks, Check(name, part.command, "failed", part.summary)]
+    if part.undecided:
+        said = any(check.status == "undecided" for check in part.checks)
+        return checks if said else [*checks, Check(name, part.command, "undecided", part.summary)]
+    return checks or [Check(name, part.command, "passed")]
