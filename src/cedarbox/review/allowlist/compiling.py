@@ -111,7 +111,7 @@ def compile_list(
         for entry in backend.entries(endpoint):
             if all(found.permits(box) for box in entry.opens):
                 wanted[entry.text] = entry
-    kept = tuple(wanted[text] for text in sorted(wanted))
+    kept = tuple(wanted.values())
     return _compared(
         subject, agent, backend, found, kept, engine=engine, narrow=narrow, given=False, limit_s=time_limit_s
     )
@@ -182,7 +182,7 @@ def report_of(told: Compiled) -> Report:
             f"{told.backend.name} list of {told.agent}",
             verdict.entry.text,
             {"within": "passed", "wider": "failed", "unknown": "undecided"}[verdict.said],  # type: ignore[arg-type]
-            "" if verdict.said == "within" else f"{verdict.how}: {verdict.witness}".removesuffix(": "),
+            "" if verdict.said == "within" else _message(verdict),
         )
         for verdict in told.verdicts
     ]
@@ -249,22 +249,23 @@ def _wrong(told: Compiled) -> list[Finding]:
         if verdict.said == "within":
             continue
         rule = WIDER if verdict.said == "wider" else UNDECIDED
-        message = (
-            f"{verdict.entry.text} opens {verdict.witness}, which is denied: {verdict.reason}"
-            if verdict.said == "wider"
-            else f"{verdict.entry.text}: {verdict.how}"
-        )
         found.append(
             Finding(
                 rule.id,
                 rule.severity,
-                message,
+                _message(verdict),
                 hint="take it off the list" if verdict.said == "wider" else told.proof,
                 details={"entry": verdict.entry.text, "witness": verdict.witness},
                 key=verdict.entry.text,
             )
         )
     return found
+
+
+def _message(verdict: Verdict) -> str:
+    if verdict.said == "wider":
+        return f"{verdict.entry.text} opens {verdict.witness}, which is denied: {verdict.reason}"
+    return f"{verdict.entry.text}: {verdict.how}"
 
 
 def _untold(told: Compiled) -> list[Finding]:

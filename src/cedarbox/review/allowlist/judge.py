@@ -8,7 +8,7 @@ every connection. What none of them shows is *not proved*.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Any, Final, Literal
 
@@ -19,7 +19,7 @@ from cedarbox.policy.regions import Box, TooLargeError, difference
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.allowlist.backends import Entry
 from cedarbox.review.allowlist.cedar import policy_of
-from cedarbox.review.allowlist.points import connections, told
+from cedarbox.review.allowlist.points import SPELT, connections, told
 from cedarbox.review.prove import Allows, And, Environment, Not, PrincipalIs, Prover, Query, Side, available
 
 __all__ = ["Left", "Verdict", "judge", "left_closed"]
@@ -194,9 +194,12 @@ def left_closed(engine: PolicyEngine, agent: str, found: Endpoints, entries: Seq
 
 def _rest(endpoint: Endpoint, opened: tuple[Box, ...]) -> tuple[Box, ...]:
     try:
-        return difference((endpoint.box,), opened)
+        rest = difference((endpoint.box,), opened)
     except TooLargeError:
-        return (endpoint.box,)
+        rest = (endpoint.box,)
+    # No request has an address that only spells another.
+    real = (replace(box, ips=box.ips - SPELT) for box in rest)
+    return tuple(box for box in real if box)
 
 
 def _permitted(engine: PolicyEngine, agent: str, rest: Sequence[Box]) -> str:

@@ -14,7 +14,7 @@ from cedarbox.policy.protocols import Kind
 from cedarbox.policy.regions import PRESENT, Box, Ranges, Targets, network_range, networks
 from cedarbox.review.arguments import Value, build
 
-__all__ = ["addresses_of", "connections", "told"]
+__all__ = ["SPELT", "addresses_of", "connections", "told"]
 
 _SPREAD: Final = 3
 """Of each property that has ends, or many members, so many values are taken."""
@@ -109,10 +109,11 @@ def addresses_of(names: frozenset[str]) -> Ranges:
         here = Ranges.of(network_range(network) for network in members) & left
         inside = inside | here if name in names else inside
         left = left - here
-    return (inside | left if "reserved" in names else inside) - _SPELT
+    return (inside | left if "reserved" in names else inside) - SPELT
 
 
-_SPELT: Final = Ranges.of(network_range(ipaddress.ip_network(text)) for text in ("::ffff:0:0/96", "64:ff9b::/96"))
+SPELT: Final = Ranges.of(network_range(ipaddress.ip_network(text)) for text in ("::ffff:0:0/96", "64:ff9b::/96"))
+"""Where addresses of IPv6 lie that are other spellings of IPv4, see :func:`cedarbox.policy.addresses.embedded`."""
 
 
 def _canonical(ip: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:

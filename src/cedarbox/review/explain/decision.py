@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from cedarbox.policy import Decision, PolicyEngine
@@ -47,7 +47,14 @@ class Explained:
     least: str
 
 
-def explain(subject: Subject, request: Request, *, bundle: PolicyBundle | None = None, flips: bool = True) -> Explained:
+def explain(
+    subject: Subject,
+    request: Request,
+    *,
+    bundle: PolicyBundle | None = None,
+    flips: bool = True,
+    time_limit_s: float = 5.0,
+) -> Explained:
     """Explain the decision of a request.
 
     Args:
@@ -55,6 +62,7 @@ def explain(subject: Subject, request: Request, *, bundle: PolicyBundle | None =
         request: The request.
         bundle: The bundle with agents that only its tests know; that of the subject when not given.
         flips: Look for changes that would turn it.
+        time_limit_s: For the solver, where one is needed to tell that nothing smaller turns it.
 
     Raises:
         ValueError: The subject is no bundle.
@@ -75,7 +83,8 @@ def explain(subject: Subject, request: Request, *, bundle: PolicyBundle | None =
     if not flips:
         return Explained(subject, request, decision, parts, None, "")
     found = search(engine, request.principal, request.action, request.values, allowed=decision.allowed, parts=parts)
-    return Explained(subject, request, decision, parts, found, _least(found, request))
+    found, least = _least(engine, request, found, allowed=decision.allowed, time_limit_s=time_limit_s)
+    return Explained(subject, request, decision, parts, found, least)
 
 
 _CANONICAL: Final = "No policy was asked: spell it so that it has one canonical form."
@@ -92,20 +101,58 @@ def _as_others(engine: PolicyEngine, request: Request) -> Search:
     return Search(tuple(flips), len(engine.bundle.principals), whole=True, least_is_proved=bool(flips))
 
 
-def _least(found: Search, request: Request) -> str:
+def _least(
+    engine: PolicyEngine, request: Request, found: Search, *, allowed: bool, time_limit_s: float
+) -> tuple[Search, str]:
+    """Return what was found, and what is known of smaller changes."""
     if found.none_is_proved:
-        return (
-            f"No request with the action {request.action} can be permitted: no permit of this bundle can apply to one."
-        )
-    if not found.flips:
-        return (
-            f"None of the {found.tried} requests that were tried is decided otherwise. The search was not exhaustive."
-        )
+        none = "no permit of this bundle can apply to one"
+        return found, f"No request with the action {request.action} can be permitted: {none}."
     if found.size == 1:
-        return "No smaller change exists: one thing is changed."
+        return found, "No smaller change exists: one thing is changed."
     if found.least_is_proved:
-        return f"No smaller change exists: for every permit at least {found.size} things would have to change."
-    return f"A smaller change may exist: {found.tried} requests were tried, and the search was not exhaustive."
+        return found, f"No smaller change exists: for every permit at least {found.size} things would have to change."
+    tried = f"{found.tried} requests were tried, and the search was not exhaustive."
+    assert request.made is not None  # noqa: S101 - it was searched for
+    # Imported here because most explanations need no solver.
+    from cedarbox.review.explain.smaller import smaller
+
+    asked = smaller(
+        engine,
+        request.principal,
+        request.made,
+        allowed=allowed,
+        most=found.size - 1 if found.flips else None,
+        time_limit_s=time_limit_s,
+    )
+    if asked.flip is not None:
+        flip = replace(asked.flip, change=_change(request, asked.flip))
+        better = replace(found, flips=(flip,), whole=False)
+        rest = "No smaller change exists: one thing is changed." if better.size == 1 else "A smaller one may exist."
+        return better, f"{asked.words} {rest}"
+    if asked.none and found.flips:
+        return replace(found, least_is_proved=True), f"No smaller change exists. {asked.words}"
+    if asked.none:
+        answer = "denied" if allowed else "permitted"
+        told = f"No request of a declared agent with the action {request.action} is {answer}. {asked.words}"
+        return replace(found, none_is_proved=True), told
+    if found.flips:
+        return found, f"A smaller change may exist: {tried} {asked.words}"
+    return found, f"None is decided otherwise: {tried} {asked.words}"
+
+
+def _change(request: Request, flip: Flip) -> Mapping[str, Value]:
+    """Return what is different of a request that a solver found."""
+    known = arguments_of(request.action)
+    change: dict[str, Value] = {}
+    if flip.principal != request.principal:
+        change["principal"] = flip.principal
+    for name, argument in known.items():
+        was, new = (values.get(name, argument.default) for values in (request.values, flip.values))
+        # A time has more than one spelling.
+        if was != new and (name != "at" or "context.base.at" in flip.seen):
+            change[name] = new
+    return change
 
 
 class _Sources:
