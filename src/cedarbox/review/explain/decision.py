@@ -7,11 +7,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
+from cedarbox.errors import CanonicalizationError
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.canonical import ip_class
-from cedarbox.review.arguments import Value, arguments_of
-from cedarbox.review.explain.flips import Flip, Search, search
+from cedarbox.review.arguments import Value, arguments_of, build
+from cedarbox.review.explain.flips import Flip, Search, changed, search
 from cedarbox.review.explain.parts import Part, PolicyParts, parts_of
 from cedarbox.review.explain.requests import Request
 from cedarbox.review.finding import Place, Report, Section
@@ -101,7 +102,7 @@ def _as_others(engine: PolicyEngine, request: Request) -> Search:
     return Search(tuple(flips), len(engine.bundle.principals), whole=True, least_is_proved=bool(flips))
 
 
-def _least(
+def _least(  # noqa: PLR0911  # one return for each thing that can be known
     engine: PolicyEngine, request: Request, found: Search, *, allowed: bool, time_limit_s: float
 ) -> tuple[Search, str]:
     """Return what was found, and what is known of smaller changes."""
@@ -126,9 +127,10 @@ def _least(
         time_limit_s=time_limit_s,
     )
     if asked.flip is not None:
-        flip = replace(asked.flip, change=_change(request, asked.flip))
-        better = replace(found, flips=(flip,), whole=False)
-        rest = "No smaller change exists: one thing is changed." if better.size == 1 else "A smaller one may exist."
+        flip = _shrunk(engine, request, asked.flip, allowed=allowed)
+        better, rest = _least(
+            engine, request, replace(found, flips=(flip,), whole=False), allowed=allowed, time_limit_s=time_limit_s
+        )
         return better, f"{asked.words} {rest}"
     if asked.none and found.flips:
         return replace(found, least_is_proved=True), f"No smaller change exists. {asked.words}"
@@ -139,6 +141,25 @@ def _least(
     if found.flips:
         return found, f"A smaller change may exist: {tried} {asked.words}"
     return found, f"None is decided otherwise: {tried} {asked.words}"
+
+
+def _shrunk(engine: PolicyEngine, request: Request, flip: Flip, *, allowed: bool) -> Flip:
+    """Take back what of a change that a solver found has no part in it."""
+    assert request.made is not None  # noqa: S101 - the solver was asked about it
+    best = replace(flip, change=_change(request, flip))
+    for name in best.change:
+        less = {other: value for other, value in best.change.items() if other != name}
+        values = {**request.values, **less}
+        principal = str(values.pop("principal", request.principal))
+        try:
+            made = build(request.action, values)
+        except (CanonicalizationError, ValueError, OverflowError):
+            continue
+        decision = engine.decide(principal, made)
+        seen = changed(request.principal, request.made, principal, made)
+        if decision.allowed is not allowed and not decision.errors and seen:
+            best = Flip(principal, values, made, less, seen, decision)
+    return best
 
 
 def _change(request: Request, flip: Flip) -> Mapping[str, Value]:
