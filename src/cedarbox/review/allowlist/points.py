@@ -77,7 +77,7 @@ def _names(held: Targets) -> Iterator[str]:
         tried += [f"{label}.{rule}".rstrip(".") for label in ("a", "a.b", "zz")] if below else []
         for name in tried:
             try:
-                host = canonical_host(name if "." in name else f"{name}.example")
+                host = canonical_host(name)
             except CanonicalizationError:
                 continue
             if host in held:

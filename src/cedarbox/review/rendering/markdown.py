@@ -41,7 +41,7 @@ def _lines(page: Page) -> Iterator[str]:
         for row in listed.rows:
             but = f", but not {', '.join(row.but)}" if row.but else ""
             address = " ".join((*row.classes, *(row.networks if row.networks != ("any",) else ())))
-            only = " and ".join(f"`{_code(text)}`" for text in row.when)
+            only = " and ".join(_code(text) for text in row.when)
             forbidden = f" some of it is forbidden by {', '.join(row.forbidden_by)}" if row.forbidden_by else ""
             note = f": only {only}{_text(forbidden)}" if not row.exact else ""
             cells = (row.host + but, row.ports, ", ".join(row.protocols), address)
@@ -113,7 +113,7 @@ def _table(heads: tuple[str, ...], rows: list[tuple[str, ...]]) -> Iterator[str]
 
 
 def _words(told: Words) -> str:
-    marks = {"words": "{}", "value": "**{}**", "cedar": "`{}`"}
+    marks = {"words": "{}", "value": "**{}**", "cedar": "{}"}
     said = []
     for piece in told.pieces:
         inner = _code(piece.text) if piece.kind == "cedar" else _text(piece.text, plain=piece.kind == "words")
@@ -122,8 +122,8 @@ def _words(told: Words) -> str:
 
 
 def _code(text: str) -> str:
-    # No span of code can be left from inside it without a backquote.
-    return printable(" ".join(text.split())).replace("`", "'").replace("|", "\\|")
+    # Not between backquotes: what is in them is not escaped, and a backquote or a bar would end it.
+    return f"<code>{_text(text)}</code>"
 
 
 def _text(text: str, *, plain: bool = False) -> str:
