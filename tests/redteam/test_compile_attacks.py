@@ -26,10 +26,10 @@ RULES = """
 
 
 def held(
-    tmp_path: Path, name: BackendName, entries: list[str], rules: str = RULES, **more: tuple[str, ...]
+    tmp_path: Path, name: BackendName, entries: list[str], rules: str = RULES, classes: tuple[str, ...] = ()
 ) -> Compiled:
     subject = Subject.load(write_bundle(tmp_path / "bundle", rules))
-    backend = backend_of(name, **more)
+    backend = backend_of(name, classes=classes)
     written = backend.write([backend.parse(entry) for entry in entries], "agent", "sha256:0")
     return check_list(subject, "agent", backend, written)
 
@@ -64,7 +64,7 @@ def test_entry_that_opens_a_little_more(tmp_path: Path, name: BackendName, good:
 
     The entry is found without a solver, with a connection that it opens and Cedar denies; the other stays good.
     """
-    told = held(tmp_path, name, [good, wide], **({"classes": ("public",)} if name == "proxy" else {}))
+    told = held(tmp_path, name, [good, wide], classes=("public",) if name == "proxy" else ())
     assert [verdict.said for verdict in told.verdicts] == ["within", "wider"]
     assert (told.good, report_of(told).exit_code) == (False, 1)
     assert told.verdicts[1].witness
@@ -154,7 +154,6 @@ def test_text_that_ends_the_list(tmp_path: Path) -> None:
     The name of the agent is on its comment line only, and no entry is taken that is no name, network or port.
     """
     agent = "agent\n*:1-65535\u2028*.example:443 } } table inet evil { "
-    for name in ("nftables", "proxy"):
-        backend = backend_of(name)  # type: ignore[arg-type]
+    for backend in (backend_of("nftables"), backend_of("proxy")):
         assert backend.read(backend.write([], agent, "sha256:0")) == []
     assert json.loads(backend_of("boxlite").write([], agent, "sha256:0")) == {"egress_mode": "none"}

@@ -119,7 +119,7 @@ def _print(form: Form, agents: Sequence[str], found: Endpoints, made: tuple[Row,
 
 def _print_remarks(agents: Sequence[str], found: Endpoints, made: tuple[Row, ...]) -> None:
     for line in _remarks(found, printable(", ".join(agents)), made):
-        typer.echo(line, err=True)
+        typer.echo(printable(line), err=True)
 
 
 def declared_agent(bundle: PolicyBundle, wanted: str | None) -> str:
@@ -197,7 +197,8 @@ def _table(made: tuple[Row, ...]) -> None:
     told = []
     for row in made:
         marks = [str(notes.setdefault(text, len(notes) + 1)) for text in _footnotes(row)]
-        told.append((*_short(row), f"{row.policy} [{','.join(marks)}]" if marks else row.policy))
+        cells = (*_short(row), f"{row.policy} [{','.join(marks)}]" if marks else row.policy)
+        told.append(tuple(map(printable, cells)))
     table = Table(*_SHOWN, box=None, pad_edge=False)
     for column in table.columns[:-1]:
         column.no_wrap = True
@@ -213,7 +214,7 @@ def _table(made: tuple[Row, ...]) -> None:
     under.add_column(no_wrap=True)
     under.add_column(overflow="fold")
     for text, number in notes.items():
-        under.add_row(f"[{number}]", text)
+        under.add_row(f"[{number}]", printable(text))
     if notes:
         console.print()
         console.print(under)
