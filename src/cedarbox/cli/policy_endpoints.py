@@ -197,8 +197,8 @@ def _table(made: tuple[Row, ...]) -> None:
     told = []
     for row in made:
         marks = [str(notes.setdefault(text, len(notes) + 1)) for text in _footnotes(row)]
-        cells = (*_short(row), f"{row.policy} [{','.join(marks)}]" if marks else row.policy)
-        told.append(tuple(map(printable, cells)))
+        named = f"{row.policy} [{','.join(marks)}]" if marks else row.policy
+        told.append(tuple(printable(cell) for cell in (*_short(row), named)))
     table = Table(*_SHOWN, box=None, pad_edge=False)
     for column in table.columns[:-1]:
         column.no_wrap = True

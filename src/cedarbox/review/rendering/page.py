@@ -142,6 +142,7 @@ class Page:
         endpoints: What may be connected to, by agents that may the same.
         approvers: Names of those who can approve.
         tests: How many cases there are and how many of them passed, in words.
+        anchors: The name of each policy in links, by its id.
     """
 
     name: str
@@ -152,6 +153,7 @@ class Page:
     endpoints: tuple[Endpoints, ...]
     approvers: tuple[str, ...]
     tests: str
+    anchors: Mapping[str, str]
 
 
 def page_of(subject: Subject, *, signed: str) -> Page:
@@ -192,6 +194,7 @@ def page_of(subject: Subject, *, signed: str) -> Page:
         endpoints=tuple(listed),
         approvers=tuple(sorted(bundle.approvers)),
         tests=tests,
+        anchors=anchors,
     )
 
 
