@@ -37,7 +37,9 @@ toolset it is the name
 ``ModelEndpoint``: a host, an address or     ``entities.model_endpoint``
 ``in-process``; ``locality`` and ancestors
 follow from it
-``at`` is in the years 1 to 9999             ``entities.Base``
+nothing but the resource, ``host`` and         ``actions.Action.others``, ``engine.PolicyEngine.decide``
+``endpoint`` is brought along
+``at`` is in the years 1000 to 9999          ``entities.Base``; Cedar does not read what it writes before
 principals are the declared ones             ``engine.PolicyEngine.decide``, ``principals.declared_principals``
 ===========================================  ==========================================================================
 """
@@ -73,6 +75,8 @@ _PATHS: Final = frozenset(map(_named, ("HostPath", "GuestPath")))
 _OF_BACKEND: Final = frozenset(map(_named, ("Instance", "Snapshot")))
 _PRINCIPALS: Final = frozenset(map(_named, ("Agent", "AgentGroup", "Tenant")))
 _BACKEND: Final = "context.base.backend"
+_OTHERS: Final = (("useSecret", "context.host", _HOST), ("useServerState", "context.endpoint", _ENDPOINT))
+"""What requests bring along besides the resource: the action, the part of the request, its type."""
 
 REPOSITORY: Final = f"{_IMAGE}^repository"
 """The function that gives the repository of an image."""
@@ -118,6 +122,13 @@ class BundleWorld(World):
         terms = self.values.terms
         if entity_type in _PRINCIPALS:
             return self._declared.attribute(self.values, entity_type, self._known(entity), name)
+        member = self._attribute(entity_type, entity, name)
+        if member is None:
+            return None
+        return Member(member.type, member.payload, terms.and_(self._brought(entity_type, entity), member.present))
+
+    def _attribute(self, entity_type: str, entity: Term, name: str) -> Member | None:
+        terms = self.values.terms
         if (entity_type == _HOST and name == "fqdn") or (entity_type in _PATHS and name == "path"):
             return Member(STRING, entity, terms.true)
         if entity_type in _OF_BACKEND and name == "backend":
@@ -137,12 +148,28 @@ class BundleWorld(World):
         terms = self.values.terms
         if below in _PRINCIPALS:
             return self._declared.within(self.values, (below, self._known(x)), above, y)
-        if below == above and below in _PATHS:
+        there = self._brought(below, x)
+        if below == above and below in _PATHS and there is terms.true:
             return _in_path(self.values, x, y)
-        return terms.or_(self.values.equal(EntityOf(below), x, EntityOf(above), y), self.ancestor(below, x, above, y))
+        same = self.values.equal(EntityOf(below), x, EntityOf(above), y)
+        return terms.or_(same, terms.and_(there, self.ancestor(below, x, above, y)))
+
+    def _brought(self, entity_type: str, entity: Term) -> Term:
+        """Return whether a request brings an entity along; what is not brought has no attributes and no ancestors."""
+        terms = self.values.terms
+        kind = EntityOf(entity_type)
+        of_request = [self.variable("resource", self._environment.resource_type)]
+        of_request += [
+            Value(EntityOf(brought), terms.var(name, "String"), terms.false)
+            for action, name, brought in _OTHERS
+            if action == self._environment.action_id
+        ]
+        return terms.or_(
+            *(self.values.equal(kind, entity, each.type, each.payload) for each in of_request if each.type == kind)
+        )
 
     def ancestor(self, below: str, x: Term, above: str, y: Term) -> Term:
-        """Return whether an entity is a proper ancestor of another."""
+        """Return whether an entity that the request brings along has another as a proper ancestor."""
         terms = self.values.terms
         match below, above:
             case (kind, "Sandbox::Domain") if kind == _HOST:
@@ -155,7 +182,9 @@ class BundleWorld(World):
             case (kind, "Sandbox::Toolset") if kind == _TOOL:
                 same = terms.eq(terms.app(SERVER, (x,), "String"), y)
                 return terms.and_(terms.app(f"{SERVER}?", (x,), "Bool"), same)
-        # Nothing else that is asked about has ancestors; entities that are not brought along have none.
+            case (kind, other) if kind == other and kind in _PATHS:
+                return _in_path(self.values, x, y)
+        # Nothing else that is asked about has ancestors.
         return terms.false
 
     @staticmethod
@@ -447,5 +476,5 @@ def _years() -> tuple[int, int]:
     return first * 1000, last * 1000 + 999
 
 
-_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime(1000, 1, 1, tzinfo=UTC)
 _LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)
