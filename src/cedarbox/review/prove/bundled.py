@@ -56,7 +56,7 @@ from cedarbox.review.prove import canonical
 from cedarbox.review.prove.agents import Declared
 from cedarbox.review.prove.goals import Environment
 from cedarbox.review.prove.patterns import Pattern, UnsupportedError
-from cedarbox.review.prove.terms import Term
+from cedarbox.review.prove.terms import Term, Terms
 from cedarbox.review.prove.types import IP, STRING, EntityOf, RecordOf
 from cedarbox.review.prove.values import IpParts, Member, Value, Values
 from cedarbox.review.prove.worlds import World, attribute_name
@@ -176,7 +176,7 @@ class BundleWorld(World):
                 return _in_domain(self.values, x, y)
             case (kind, "Sandbox::Domain") if kind == _ENDPOINT:
                 remote = terms.not_(terms.eq(_locality(self.values, x), terms.string("in_process")))
-                return terms.and_(remote, terms.matches(x, canonical.HOST), _in_domain(self.values, x, y))
+                return terms.and_(remote, _is_name(terms, x), _in_domain(self.values, x, y))
             case (kind, "Sandbox::ImageRepo") if kind == _IMAGE:
                 return terms.eq(terms.app(REPOSITORY, (x,), "String"), y)
             case (kind, "Sandbox::Toolset") if kind == _TOOL:
@@ -202,6 +202,13 @@ def _in_domain(values: Values, host: Term, domain: Term) -> Term:
         return terms.false
     dotted = terms.concat(terms.string("."), host)
     return terms.suffix(terms.string(f".{domain.value}"), dotted)
+
+
+def _is_name(terms: Terms, host: Term) -> Term:
+    """Return whether the id of an endpoint, which is a name or an address, is a name."""
+    return terms.and_(
+        terms.matches(host, canonical.HOST), terms.not_(terms.matches(host, canonical.ADDRESS_4))
+    )
 
 
 def _in_path(values: Values, path: Term, above: Term) -> Term:
@@ -459,7 +466,7 @@ class _Facts:
             local = terms.or_(
                 terms.eq(endpoint, terms.string("localhost")), terms.suffix(terms.string(".localhost"), endpoint)
             )
-            is_name = terms.matches(endpoint, canonical.HOST)
+            is_name = _is_name(terms, endpoint)
             by_name = terms.implies(is_name, terms.eq(on_host, local))
             is_four = terms.matches(endpoint, canonical.ADDRESS_4)
             by_four = terms.implies(is_four, terms.eq(on_host, terms.prefix(terms.string("127."), endpoint)))
