@@ -23,7 +23,7 @@ from cedarbox.review.prove import available
 from cedarbox.review.subject import Subject
 
 BUNDLES = sorted(path.parent.name for path in SHIPPED.glob("*/bundle.toml"))
-EVERY = 1 if os.environ.get("CEDARBOX_LONG") else 120
+EVERY = 1 if os.environ.get("CEDARBOX_LONG") else 200
 CONNECT = 'principal, action == Sandbox::Action::"connect"'
 
 

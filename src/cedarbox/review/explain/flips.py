@@ -23,9 +23,9 @@ __all__ = ["Flip", "Search", "changed", "search"]
 
 _MOST: Final = 4
 """Arguments that are changed together."""
-_BUDGET: Final = 2_000
-"""Requests that are decided at most with the constants of all policies: a third of a second on an idle machine."""
-_NEAR: Final = 500
+_BUDGET: Final = 800
+"""Requests that are decided at most with the constants of all policies: a sixth of a second on an idle machine."""
+_NEAR: Final = 300
 """Those with the constants of one permit."""
 
 
