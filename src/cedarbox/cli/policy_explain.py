@@ -1,195 +1,189 @@
-"""``cedarbox policy explain``: what a bundle permits, in the words of those who have to open a firewall for it."""
+"""``cedarbox policy explain``: one decision in words, and what would have to change for another."""
 
 from __future__ import annotations
 
-import csv
-import io
-from dataclasses import asdict
+import re
+from dataclasses import replace
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
-import orjson
 import typer
-from rich.console import Console
-from rich.table import Table
 
+from cedarbox.cli.policy_endpoints import print_endpoints
+from cedarbox.cli.policy_reporting import Output, emit
 from cedarbox.errors import ConfigurationError
-from cedarbox.policy import PolicyBundle, PolicyEngine
-from cedarbox.policy.endpoint_rows import Row, rows
-from cedarbox.policy.endpoints import Endpoints
-from cedarbox.policy.endpoints import endpoints as endpoints_of
+
+if TYPE_CHECKING:
+    from cedarbox.policy.bundle import PolicyBundle
+    from cedarbox.review.explain.requests import Request
+    from cedarbox.review.reports import FormatName
 
 __all__ = ["explain"]
 
-_COLUMNS = ("host", "but", "ports", "protocols", "classes", "networks", "policy", "reason", "exact", "note")
-_SHOWN = ("host", "port", "protocol", "address", "policy")
-_NOT_EXACT = 1
-_MAX_NETWORKS = 2  # In a cell; more are told below the table. As the next one, chosen for 80 columns.
-_MAX_PORTS = 3
-_LEAST_POLICY = 20  # Characters that the last column has at least.
+_MAX_REQUEST: Final = 1024 * 1024
+_AGENT: Final = re.compile(r'(?:Sandbox::)?Agent::"(.*)"', re.DOTALL)
 
 
 def explain(
     bundle: Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")],
+    given: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[ACTION] [NAME=VALUE]…",
+            help="The request, with the arguments of the test tables; with --record, what the record lacks.",
+            show_default=False,
+        ),
+    ] = None,
     *,
+    case: Annotated[
+        str | None, typer.Option(metavar="FILE:LINE", help="The request of a test case.", show_default=False)
+    ] = None,
+    request: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="A request in Cedar's JSON form, from a file.", show_default=False),
+    ] = None,
+    record: Annotated[
+        int | None,
+        typer.Option(min=0, help="The request of a record of the ledger, by its number.", show_default=False),
+    ] = None,
+    ledger: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="Directory of the ledger; by default that of the settings."),
+    ] = None,
+    stream: Annotated[
+        str | None, typer.Option(help="The stream of the record, where two have its number.", show_default=False)
+    ] = None,
     endpoints: Annotated[
-        bool, typer.Option("--endpoints", help="What an agent may connect to. This version explains nothing else.")
+        bool, typer.Option("--endpoints", help="What an agent may connect to; the same as policy endpoints.")
     ] = False,
     principal: Annotated[
         str | None,
         typer.Option(help="The agent; needed where entities.json declares more than one.", show_default=False),
     ] = None,
-    form: Annotated[Literal["table", "csv", "json"], typer.Option("--format", help="How to print it.")] = "table",
+    form: Annotated[
+        Literal["text", "json", "junit", "tap", "sarif", "github", "gitlab", "markdown", "table", "csv"] | None,
+        typer.Option("--format", help="How to print it; table and csv go with --endpoints.", show_default="text"),
+    ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    output: Output = None,
 ) -> None:
-    """Print what the policies of a bundle let an agent connect to: the list that a firewall team needs.
+    """Explain one decision: by which policies, which of their conditions held, and what would have to change.
 
-    A row that is not exact says more than the policies permit; its note tells what else must hold, or which policy
-    forbids some of it. Nothing that the policies permit is missing.
+    That is the smallest change of the request that turns the decision around. Every part of a policy and every change
+    that is told was decided by Cedar. A change is told only when cedarbox could ask about it. Where
+    nothing smaller is proved, it says that the search was not exhaustive.
 
-    Protocols: tls names the host in its hello; http is plain HTTP/1; tcp is anything else over TCP. TLS that hides its
-    name is told apart. The table has reasons and notes below it; csv and json have a column for each.
+    A record holds less than the request. What it lacks is told, never guessed: add it with NAME=VALUE.
 
-    Exit code 0: printed, and the rows say exactly what the policies do. 1: printed, and some row is not exact. 2: the
-    bundle or an option cannot be used.
+    Exit code 0: explained, whatever the decision. 2: the bundle, the request or an option cannot be used. With
+    --endpoints as policy endpoints.
 
-    Example: cedarbox policy explain policies/internal-mirror --endpoints --format csv
+    Example: cedarbox policy explain policies/internal-mirror connect principal=agent target=mirror.corp.example
+    port=8443 proto=tls ip=10.0.0.5
     """
-    if not endpoints:
-        raise ConfigurationError("nothing to explain", hint="give --endpoints, all that this version can explain")
-    loaded = PolicyBundle.load(bundle)
-    agent = _agent(loaded, principal)
-    found = endpoints_of(PolicyEngine(loaded), agent)
-    made = rows(found)
-    match "json" if as_json else form:
-        case "json":
-            typer.echo(_json(loaded, agent, found, made))
-        case "csv":
-            typer.echo(_csv(made), nl=False)
-        case _:
-            _table(made)
-            if made and found.exact:
-                typer.echo(f"\nEvery row is exact: {agent} may connect to this and to nothing else.")
-    for line in () if as_json or form == "json" else _remarks(found, agent, made):
-        typer.echo(line, err=True)
-    raise typer.Exit(0 if found.exact else _NOT_EXACT)
+    if endpoints:
+        if given or case or request or record is not None:
+            raise ConfigurationError("--endpoints explains no request", hint="leave the request out")
+        if form not in {None, "table", "csv", "json"}:
+            raise ConfigurationError(f"--endpoints cannot be printed as {form}", hint="give table, csv or json")
+        print_endpoints(bundle, principal, "json" if as_json else (form or "table"))
+    if form in {"table", "csv"}:
+        raise ConfigurationError(f"a decision cannot be printed as {form}", hint="give text, json or markdown")
+    sources = [name for name, there in _sources(given, case, request, record).items() if there]
+    if len(sources) != 1:
+        told = " and ".join(sources) if sources else "nothing to explain"
+        hint = "give an action with its arguments, --case, --request, --record, or --endpoints"
+        raise ConfigurationError(f"which request? {told}", hint=hint)
+
+    from cedarbox.review.explain.decision import explain as explained
+    from cedarbox.review.explain.decision import report_of
+    from cedarbox.review.explain.requests import of_arguments, of_document
+    from cedarbox.review.subject import Subject
+
+    subject = Subject.load(bundle)
+    loaded, recorded = cast("PolicyBundle", subject.bundle), ""
+    if case is not None:
+        from cedarbox.review.cases import Suite
+        from cedarbox.review.explain.requests import of_case
+
+        suite = Suite.load(loaded)
+        loaded, asked = suite.bundle, of_case(suite.cases, case)
+    elif request is not None:
+        asked = of_document(request, _text(request))
+    elif record is not None:
+        asked, recorded = _recorded(record, ledger, stream, given or [], loaded)
+    else:
+        action, *arguments = given or [""]
+        only = next(iter(loaded.principals)) if len(loaded.principals) == 1 else None
+        asked = of_arguments(action, arguments, default_principal=principal or only)
+    answer = explained(subject, asked, bundle=loaded)
+    if recorded and recorded != ("allow" if answer.decision.allowed else "deny"):
+        why = f"this explanation is of another decision than record {record} holds: the bundle or what it lacks differs"
+        answer = replace(answer, request=replace(asked, notes=(*asked.notes, why)))
+    emit(report_of(answer), cast("FormatName", form or "text"), output, as_json=as_json)
 
 
-def _agent(bundle: PolicyBundle, wanted: str | None) -> str:
-    declared = sorted(bundle.principals)
-    hint = f"declared are: {', '.join(declared) or 'none'}"
-    if wanted is None and len(declared) == 1:
-        return declared[0]
-    if wanted is None:
-        raise ConfigurationError(f"{bundle.path / 'entities.json'}: which agent? Give --principal", hint=hint)
-    if wanted not in declared:
-        raise ConfigurationError(f"{bundle.path / 'entities.json'}: no agent {wanted[:80]!r}", hint=hint)
-    return wanted
-
-
-def _note(row: Row) -> str:
-    said = [f"only when {text}" for text in row.when]
-    if row.forbidden_by:
-        said.append(f"some of it is forbidden by {', '.join(row.forbidden_by)}")
-    if not said and not row.exact:
-        said.append("a policy may fail to evaluate, and then everything is denied")
-    return "; ".join(said)
-
-
-def _cells(row: Row) -> list[str]:
-    return [
-        row.host,
-        " ".join(row.but),
-        row.ports,
-        " ".join(row.protocols),
-        " ".join(row.classes),
-        " ".join(row.networks),
-        row.policy,
-        row.reason,
-        "yes" if row.exact else "no",
-        _note(row),
-    ]
-
-
-def _csv(made: tuple[Row, ...]) -> str:
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(_COLUMNS)
-    # A spreadsheet runs what begins like a formula.
-    writer.writerows([f"'{cell}" if cell[:1] in "=+-@\t\r" and cell else cell for cell in _cells(row)] for row in made)
-    return text.getvalue()
-
-
-def _json(bundle: PolicyBundle, agent: str, found: Endpoints, made: tuple[Row, ...]) -> str:
-    told = {
-        "bundle": bundle.digest,
-        "principal": agent,
-        "exact": found.exact,
-        "endpoints": [{**asdict(row), "note": _note(row)} for row in made],
-        "unknown": [asdict(item) for item in found.unknown],
-        "notes": list(found.notes),
+def _sources(given: list[str] | None, case: str | None, request: Path | None, record: int | None) -> dict[str, bool]:
+    return {
+        "an action": bool(given) and record is None,
+        "--case": case is not None,
+        "--request": request is not None,
+        "--record": record is not None,
     }
-    return orjson.dumps(told).decode()
 
 
-def _table(made: tuple[Row, ...]) -> None:
-    if not made:
-        return
-    notes: dict[str, int] = {}
-    told = []
-    for row in made:
-        marks = [str(notes.setdefault(text, len(notes) + 1)) for text in _footnotes(row)]
-        told.append((*_short(row), f"{row.policy} [{','.join(marks)}]" if marks else row.policy))
-    table = Table(*_SHOWN, box=None, pad_edge=False)
-    for column in table.columns[:-1]:
-        column.no_wrap = True
-    table.columns[-1].overflow = "fold"
-    for cells in told:
-        table.add_row(*cells)
-    console = Console(highlight=False, markup=False)
-    # Better wider than the screen than a name of which a part is missing.
-    fixed = sum(max(map(len, column)) + 2 for column in list(zip(_SHOWN, *told, strict=True))[:-1])
-    wide = max(console.width, fixed + _LEAST_POLICY)
-    Console(highlight=False, markup=False, width=wide).print(table)
-    under = Table.grid(padding=(0, 1))
-    under.add_column(no_wrap=True)
-    under.add_column(overflow="fold")
-    for text, number in notes.items():
-        under.add_row(f"[{number}]", text)
-    if notes:
-        console.print()
-        console.print(under)
+def _text(path: Path) -> str:
+    from cedarbox.files import open_regular
+
+    try:
+        with open_regular(path, follow=True) as file:
+            data = file.read(_MAX_REQUEST + 1)
+        if len(data) > _MAX_REQUEST:
+            raise ConfigurationError(f"{path}: larger than {_MAX_REQUEST} bytes", hint="one request is small")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not UTF-8", hint="write the request as JSON in UTF-8") from None
+    except (OSError, ValueError) as error:
+        told = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"{path}: it cannot be read: {told}", hint="check the path") from None
 
 
-def _short(row: Row) -> tuple[str, str, str, str]:
-    """Return host, port, protocol and address in as few words as say it."""
-    address = " ".join(name for name in row.classes if name != "any")
-    if row.networks != ("any",):
-        many = len(row.networks) > _MAX_NETWORKS
-        listed = f"{len(row.networks)} networks" if many else " ".join(row.networks)
-        address = f"{address} {listed}".strip()
-    host = f"{row.host} (not all)" if row.but else row.host
-    ports = row.ports if row.ports.count(",") < _MAX_PORTS else f"{row.ports.count(',') + 1} ranges"
-    protocols = "any" if row.protocols == ("any",) else ", ".join(row.protocols)
-    return host, ports, protocols, address or "any"
+def _recorded(
+    number: int, ledger: Path | None, stream: str | None, given: list[str], bundle: PolicyBundle
+) -> tuple[Request, str]:
+    """Return the request of a record, and what the record says was decided."""
+    from cedarbox.audit.browse import browse
+    from cedarbox.audit.files import INDEX
+    from cedarbox.audit.query import Query
+    from cedarbox.cli.audit_filters import Unreadable, ledger_directory
+    from cedarbox.review.explain.records import Facts, of_record
 
-
-def _footnotes(row: Row) -> list[str]:
-    said = [row.reason] if row.reason else []
-    if row.but:
-        said.append(f"not among them: {', '.join(row.but)}")
-    if row.ports.count(",") >= _MAX_PORTS:
-        said.append(f"the ports {row.ports}")
-    if len(row.networks) > _MAX_NETWORKS:
-        said.append(f"the networks {' '.join(row.networks)}")
-    return said if row.exact else [*said, f"not exact: {_note(row)}"]
-
-
-def _remarks(found: Endpoints, agent: str, made: tuple[Row, ...]) -> list[str]:
-    said = [] if made else [f"{agent} may connect to nothing"]
-    said += [f"note: {item.effect} {item.policy}: {item.text}" for item in found.unknown]
-    said += [f"note: {note}" for note in found.notes]
-    inexact = sum(not row.exact for row in made)
-    if inexact:
-        said.append(f"note: {inexact} of {len(made)} rows say more than the policies permit, see their notes")
-    return said
+    directory = ledger_directory(ledger)
+    unreadable = Unreadable()
+    records = browse(directory, Query(stream=stream), unreadable=unreadable)
+    found = [(of, each) for of, each in records if each.seq == number and of != INDEX]
+    if len(found) != 1:
+        unreadable.exit()
+        told = f"{len(found)} streams have a record {number}" if found else f"there is no record {number}"
+        hint = f"give --stream: {', '.join(of for of, _ in found)}" if found else "see: cedarbox audit show"
+        raise ConfigurationError(f"{directory}: {told}", hint=hint)
+    record, entry = found[0][1], found[0][1].entry
+    if entry.event != "decision":
+        hint = "give the number of a decision; see: cedarbox audit show --event decision"
+        raise ConfigurationError(f"{directory}: record {number} is no decision but {entry.event}", hint=hint)
+    named = entry.principal or ""
+    agent = _AGENT.fullmatch(named)
+    summary = entry.attrs.get("summary")
+    facts = Facts(
+        number=number,
+        action=entry.action or "",
+        resource=entry.resource or "",
+        summary=summary if isinstance(summary, str) else "",
+        time=record.time,
+        principal=agent[1] if agent else named,
+        tool=entry.tool,
+    )
+    by = " and ".join(entry.policies) or "no policy"
+    other = "" if entry.bundle in {None, bundle.digest} else f", under another bundle ({entry.bundle})"
+    note = f"record {number} says {entry.decision} by {by}{other}"
+    return replace(made := of_record(facts, given), notes=(note, *made.notes)), entry.decision or ""

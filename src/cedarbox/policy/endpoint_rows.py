@@ -6,11 +6,12 @@ import ipaddress
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from cedarbox.policy.endpoints import Endpoint, Endpoints
+from cedarbox.policy.endpoints import Endpoint, Endpoints, endpoints
+from cedarbox.policy.engine import PolicyEngine
 from cedarbox.policy.protocols import words
 from cedarbox.policy.regions import CLASSES, PORTS, PRESENT, Ranges, Targets, networks
 
-__all__ = ["Row", "Target", "rows", "targets"]
+__all__ = ["Row", "Target", "agents_alike", "rows", "targets"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,25 @@ def rows(found: Endpoints) -> tuple[Row, ...]:
     """Return the rows of a list, in the order of its targets."""
     made = {row for entry in found.entries for row in _rows(entry, certain=found.certain)}
     return tuple(sorted(made, key=lambda row: (row.host, row.ports, row.protocols, row.policy, row.networks, row.but)))
+
+
+def agents_alike(engine: PolicyEngine) -> list[tuple[list[str], Endpoints, tuple[Row, ...]]]:
+    """Return the declared agents by what they may connect to: those with the same list, the list, its rows.
+
+    Args:
+        engine: The policies.
+    """
+    groups: list[tuple[list[str], Endpoints, tuple[Row, ...]]] = []
+    for agent in sorted(engine.bundle.principals):
+        found = endpoints(engine, agent)
+        made = rows(found)
+        for agents, other, same in groups:
+            if (made, found.exact, found.unknown, found.notes) == (same, other.exact, other.unknown, other.notes):
+                agents.append(agent)
+                break
+        else:
+            groups.append(([agent], found, made))
+    return groups
 
 
 def _rows(entry: Endpoint, *, certain: bool) -> Iterator[Row]:

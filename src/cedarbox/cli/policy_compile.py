@@ -1,0 +1,111 @@
+"""``cedarbox policy compile``: the allow-list that a backend takes, proved not to be wider than the policies."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from cedarbox.cli.policy_endpoints import declared_agent
+from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
+from cedarbox.errors import ConfigurationError
+from cedarbox.files import open_regular, write_file
+
+__all__ = ["compile_policies"]
+
+_MAX_LIST = 4 * 1024 * 1024
+
+
+def compile_policies(
+    bundle: Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")],
+    *,
+    backend: Annotated[Literal["boxlite", "nftables", "proxy"], typer.Option(help="Who takes the list.")],
+    principal: Annotated[
+        str | None,
+        typer.Option(help="The agent; needed where entities.json declares more than one.", show_default=False),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            help="Write the list there, and only when it is proved; - prints it instead of the report.",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="Do not compile, but hold this list against the policies.", show_default=False
+        ),
+    ] = None,
+    narrow: Annotated[
+        bool, typer.Option("--narrow", help="Leave out what depends on more than a list can tell, instead of refusing.")
+    ] = False,
+    dials: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For proxy: it dials addresses of this class only, such as public; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    speaks: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="For proxy: it lets through this protocol only, tls, http or tcp; may be repeated.",
+            show_default=False,
+        ),
+    ] = None,
+    time_limit: Annotated[float, typer.Option(min=0.1, help="Seconds for each search of the solver.")] = 20.0,
+    form: Format = "text",
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """Compile what an agent may connect to into the list of a backend, and prove that it opens nothing more.
+
+    What an entry opens is encoded back as Cedar. Then no connection may be opened by the list and denied by the
+    policies: by the arithmetic of regions, by Cedar on single connections, and by a solver where one is installed.
+    Where a backend cannot tell a port, a protocol or a class of addresses, the entry is left out, with an example of
+    what stays closed. Where a policy depends on something else, the list is refused.
+
+    Exit code 0: proved to be equal to the policies, or narrower. 1: refused, or the list of --check opens what the
+    policies deny. 2: bad input. 3: not proved. Nothing is written unless it is 0.
+
+    Example: cedarbox policy compile policies/developer --backend boxlite --into egress.json
+    """
+    from cedarbox.review.allowlist.backends import backend_of
+    from cedarbox.review.allowlist.compiling import check_list, compile_list, report_of
+    from cedarbox.review.subject import Subject
+
+    chosen = backend_of(backend, classes=dials or (), protocols=speaks or ())
+    subject = Subject.load(bundle)
+    assert subject.bundle is not None  # noqa: S101 - it was loaded as one
+    agent = declared_agent(subject.bundle, principal)
+    if check is not None:
+        if narrow or into is not None:
+            raise ConfigurationError("--check compiles nothing", hint="leave --narrow and --into out")
+        told = check_list(subject, agent, chosen, _text(check), time_limit_s=time_limit)
+    else:
+        told = compile_list(subject, agent, chosen, narrow=narrow, time_limit_s=time_limit)
+    if str(into) == "-" and told.good:
+        typer.echo(told.text, nl=False)
+        raise typer.Exit(0)
+    if into is not None and told.good:
+        try:
+            write_file(into, told.text.encode(), 0o644)
+        except OSError as error:
+            raise ConfigurationError(f"{into}: it cannot be written: {error.strerror}", hint="check the path") from None
+    emit(report_of(told), form, output, as_json=as_json)
+
+
+def _text(path: Path) -> str:
+    try:
+        with open_regular(path, follow=True) as file:
+            data = file.read(_MAX_LIST + 1)
+        if len(data) > _MAX_LIST:
+            raise ConfigurationError(f"{path}: larger than {_MAX_LIST} bytes", hint="no list is that large")
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError:
+        raise ConfigurationError(f"{path}: not UTF-8", hint="give a list in UTF-8") from None
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or str(error)
+        raise ConfigurationError(f"{path}: it cannot be read: {reason}", hint="check the path") from None

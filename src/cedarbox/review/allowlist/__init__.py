@@ -1,0 +1,3 @@
+"""Allow-lists of backends, compiled from the policies and held against them."""
+
+from __future__ import annotations
