@@ -6,7 +6,8 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cedarbox.review.prove.encode import Encoder, Outcome, Request
+from cedarbox.review.prove.encode import Encoder, Outcome
+from cedarbox.review.prove.expressions import Request
 from cedarbox.review.prove.goals import (
     Allows,
     And,
