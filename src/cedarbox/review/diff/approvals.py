@@ -1,10 +1,10 @@
 """Approvals as part of what is permitted: a permit that waits for a person is less than one that does not.
 
 A call goes through in a *mode*: freely, or with a signature by one key that holds so long. Which modes a bundle has for
-a request is a matter of the permits that match it (see :func:`cedarbox.policy.approval.combined`): each that asks for an
-approval rules out the modes that it does not take. A change widens when a request goes through in a mode in which it did
-not. So dropping ``@requires_approval``, an approver more, another key behind a name and a longer time are all found, and
-permits that could not be approved together are no permission.
+a request is a matter of the permits that match it (see :func:`cedarbox.policy.approval.combined`): each that asks for
+an approval rules out the modes that it does not take. A change widens when a request goes through in a mode in which it
+did not. So dropping ``@requires_approval``, an approver more, another key behind a name and a longer time are all
+found, and permits that could not be approved together are no permission.
 """
 
 from __future__ import annotations

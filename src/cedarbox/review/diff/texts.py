@@ -1,4 +1,4 @@
-"""What changed in the text of the policies: which were added, removed, changed or renamed, and the lines that did it."""
+"""What changed in the text of the policies: which were added, removed, changed or renamed, and by which lines."""
 
 from __future__ import annotations
 
