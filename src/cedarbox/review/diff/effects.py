@@ -10,12 +10,15 @@ import hashlib
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 from typing import Any, Final
 
 import rfc8785
 
+from cedarbox.errors import BundleError
 from cedarbox.policy.approval import DEFAULT_EXPIRY_S
 from cedarbox.review.diff.agents import AgentState, agent_states
+from cedarbox.review.prove import Side
 from cedarbox.review.subject import ReviewedPolicy, Subject
 from cedarbox.times import duration_s
 
@@ -63,10 +66,11 @@ class Effects:
     Args:
         subject: The version; None for none, which denies everything.
         groups: The groups that each action is in, by its qualified name such as ``Sandbox::Action::"connect"``.
+        is_bundle: It is a bundle, not plain Cedar; also when there is none.
     """
 
-    def __init__(self, subject: Subject | None, groups: Mapping[str, frozenset[str]]) -> None:
-        self.subject = subject
+    def __init__(self, subject: Subject | None, groups: Mapping[str, frozenset[str]], *, is_bundle: bool) -> None:
+        self.subject, self.is_bundle = subject, is_bundle
         self._groups = groups
 
     @cached_property
@@ -78,7 +82,7 @@ class Effects:
         linked: dict[str, list[Any]] = {}
         for link in self.subject.links:
             linked.setdefault(str(link.get("templateId")), []).append(dict(link.get("values", {})))
-        found = {}
+        found: dict[str, Effect] = {}
         for policy in self.subject.policies:
             approving = _approving(policy, approvers) if self.subject.bundle else None
             content: dict[str, Any] = {"policy": {k: v for k, v in policy.est.items() if k != "annotations"}}
@@ -86,8 +90,46 @@ class Effects:
                 content["links"] = sorted(linked.get(policy.id, []), key=repr)
             if approving is not None:
                 content["approval"] = {"keys": [key for key, _ in approving.keys], "expires": approving.expires_s}
+            if policy.id in found:
+                path, hint = Path(policy.place.file), "give each policy an id of its own"
+                raise BundleError(
+                    f"second policy with the id {policy.id!r}", path=path, line=policy.place.line, hint=hint
+                )
             found[policy.id] = Effect(policy, digest_of(content), approving)
         return found
+
+    def instances(self, policy: str) -> tuple[str, ...]:
+        """Return the ids of what decides for a policy: itself, or the links of a template.
+
+        Args:
+            policy: Its id.
+        """
+        if self.subject is None or not self.subject.by_id[policy].template:
+            return (policy,)
+        return tuple(str(link["newId"]) for link in self.subject.links if link.get("templateId") == policy)
+
+    def owner(self, instance: str) -> Effect | None:
+        """Return the policy that a replay names; None when it is none of these.
+
+        Args:
+            instance: Id of a policy, or of a link of a template.
+        """
+        links = self.subject.links if self.subject else ()
+        template = next((str(link.get("templateId")) for link in links if link.get("newId") == instance), instance)
+        return self.policies.get(template)
+
+    def side(self, action: str) -> Side:
+        """Return what the prover needs to know for requests of an action.
+
+        Args:
+            action: Its qualified name.
+        """
+        chosen = self.on(action)
+        if self.subject is None:
+            return Side({}, (), (), deny_on_error=self.is_bundle)
+        links = [link for link in self.subject.links if link.get("templateId") in chosen]
+        policies = {name: each.policy.est for name, each in chosen.items()}
+        return Side(policies, self.subject.entities, links, deny_on_error=self.is_bundle)
 
     @cached_property
     def agents(self) -> Mapping[str, AgentState]:

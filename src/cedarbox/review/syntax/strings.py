@@ -69,7 +69,9 @@ def _characters(tokens: Tokens, *, stars: bool) -> list[tuple[str, bool]]:
             tokens.fail("a carriage return in a string", place, hint=r"write \r")
         else:
             shown = raw[match.start() : match.start() + 2]
-            hint = r'Cedar has \n, \r, \t, \0, \\, \", \', \x41 and \u{1f512}' + (r", and \* in a pattern" if stars else "")
+            hint = r"Cedar has \n, \r, \t, \0, \\, \", \', \x41 and \u{1f512}" + (
+                r", and \* in a pattern" if stars else ""
+            )
             tokens.fail(f"`{shown}` is no escape", place, hint=hint)
     found += [(char, False) for char in raw[at:]]
     tokens.advance()
