@@ -1,9 +1,9 @@
 """What could be behind a widening: every part of a change that can let a request through by itself.
 
-A request that goes through now and did not before is matched by a permit that is new, or was not permitted by one that
-is as before, because a forbid that is gone matched it, because a policy that is gone could not be evaluated, or because
-its agent is seen otherwise. So the parts below leave nothing out, and each is searched by itself: a widening cannot hide
-behind another.
+A request that goes through now and did not before is matched by a permit that is new, or it was not permitted by one
+that is as before, because a forbid that is gone matched it, because a policy that is gone could not be evaluated, or
+because its agent is seen otherwise. So the parts below leave nothing out, and each is searched by itself: a widening
+cannot hide behind another.
 """
 
 from __future__ import annotations

@@ -159,9 +159,9 @@ def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
                 _uid(str(each.get("type") or f"{prefix}Action"), str(each["id"])) for each in members
             }
     found: dict[str, frozenset[str]] = {}
-    for name in direct:
+    for name, groups in direct.items():
         seen: set[str] = set()
-        waiting = list(direct[name])
+        waiting = list(groups)
         while waiting:
             each = waiting.pop()
             if each not in seen:

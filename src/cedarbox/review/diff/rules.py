@@ -24,8 +24,8 @@ WIDENS: Final = Rule(
     "change-widens",
     "error",
     "A request goes through that did not before, or goes through with less of an approval",
-    "Something is permitted that was not: a permit is new or wider, a forbid is gone or narrower, an agent was put into "
-    "a group, an approval was dropped, or `bundle.toml` says so.\n" + _ACCEPT,
+    "Something is permitted that was not: a permit is new or wider, a forbid is gone or narrower, an agent was put "
+    "into a group, an approval was dropped, or `bundle.toml` says so.\n" + _ACCEPT,
 )
 NARROWS: Final = Rule(
     "D101",
@@ -39,8 +39,8 @@ UNDECIDED: Final = Rule(
     "change-not-decided",
     "warning",
     "It could not be proved what the change does",
-    "The old version cannot be loaded, the time limit was reached, or a policy uses something that the prover does not "
-    "know. Nothing is safe that is not proved: exit code 3. Give it more time with `--timeout`, install the prover with "
+    "The old version cannot be loaded, the time limit was reached, or a policy uses something that the prover does "
+    "not know. Nothing is safe that is not proved: exit code 3. Give it more time with `--timeout`, install the prover with "
     "`pip install 'cedarbox[prove]'`, or write the policy in simpler words.",
 )
 ACCEPTANCE: Final = Rule(
