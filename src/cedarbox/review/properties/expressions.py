@@ -1,4 +1,4 @@
-"""Cedar expressions in properties: each must fit the schema for its action, or the property would say less than it reads.
+"""Cedar expressions in properties: each must fit the schema, or the property would say less than it reads.
 
 An expression that fails to evaluate is not true of a request, so a ``never`` about it would hold too easily. Cedar's
 validator refuses what can fail for a missing attribute, and what it refuses is refused here.

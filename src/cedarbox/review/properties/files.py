@@ -26,11 +26,11 @@ r"""Property files: ``properties/*.yaml`` beside the policies.
 
 Each is one of
 
-* ``never``: no such request is allowed; ``always``: every such request is allowed, without an approval; ``reachable``:
-  some such request is allowed. A sentence (see :mod:`cedarbox.review.properties.sentences`), or ``action`` with ``when``,
-  ``unless`` or both, which are Cedar expressions;
-* ``equivalent``, ``implies``, ``disjoint``: with a directory or a revision, about what is allowed by these policies and
-  by those: the same, no more than there, nothing in common. With a list of two ids, about what these two policies match.
+* ``never``: no such request is allowed; ``always``: every such request is allowed, without an approval;
+  ``reachable``: some such request is allowed. A sentence (see :mod:`cedarbox.review.properties.sentences`), or
+  ``action`` with ``when``, ``unless`` or both, which are Cedar expressions;
+* ``equivalent``, ``implies``, ``disjoint``: with a directory or a revision, about what is allowed by these policies
+  and by those: the same, no more than there, nothing in common. With a list of two ids, about what these two match.
 
 The files decide nothing, so they are not part of the digest of the bundle.
 """
