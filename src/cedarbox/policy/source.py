@@ -18,22 +18,27 @@ _MAX_OPERATORS = 1000
 _MAX_TEXT = 256 * 1024
 _BETWEEN = frozenset({"when", "unless", "if", "then", "else", "in", "is", "like"})
 
-# A string may run over lines, as it does for Cedar: what looks like a comment in it is none. A comment ends at a carriage
-# return as well, so that nothing can hide behind one. Python counts four separators as space that Cedar does not.
+# A string may run over lines, as it does for Cedar: what looks like a comment in it is none. A comment ends at a
+# carriage return as well, so that nothing can hide behind one. Python counts four separators as space that Cedar does
+# not.
 TOKEN: Final = re.compile(
     r"""(?P<gap>[^\S\x1c-\x1f]+|//[^\n\r]*)
     |(?P<word>[A-Za-z_][A-Za-z0-9_]*)
     |(?P<sign>::|&&|\|\||[=!<>]=|[-.,;:(){}\[\]<>+*/%!=@])
-    |(?P<text>"(?:[^"\\]|\\.)*")
+    |(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")
     |(?P<number>[0-9]+)
     |(?P<slot>\?[A-Za-z_][A-Za-z0-9_]*)
-    |(?P<open>"(?:[^"\\]|\\.)*\\?\Z)
+    |(?P<open>"[^"\\]*(?:\\.[^"\\]*)*\\?\Z)
     |(?P<other>.)""",
     re.DOTALL | re.VERBOSE,
 )
 """A token of Cedar, of policies as well as of schemas. ``gap`` is what stands between tokens, ``open`` a string without
 its end, ``other`` a character that no token begins with."""
 
+# The same for whoever looks for semicolons only.
+_PIECE: Final = re.compile(
+    r"""(?P<gap>(?:[^\S\x1c-\x1f]+|//[^\n\r]*)+)|(?P<end>;)|"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^\s";/]+|.""", re.DOTALL
+)
 _QUOTED_IN_MESSAGE = re.compile(r"`([^`]+)`|'([^']+)'|: ([A-Za-z_]\w*)$")
 
 
@@ -57,22 +62,25 @@ class Statement:
 def statements(text: str) -> Iterator[Statement]:
     """Yield the statements of a Cedar file in order; a last one without its semicolon is yielded too."""
     start: int | None = None
-    end = 0
-    for match in TOKEN.finditer(text):
-        if match.lastgroup == "gap":
+    end = counted = 0
+    line = 1
+    for match in _PIECE.finditer(text):
+        kind = match.lastgroup
+        if kind == "gap":
             continue
-        start = match.start() if start is None else start
+        if start is None:
+            start = match.start()
+            line, counted = line + text.count("\n", counted, start), start
         end = match.end()
-        if match.group() == ";":
-            yield _statement(text, start, end)
+        if kind == "end":
+            yield _statement(text, start, end, line)
             start = None
     if start is not None:
-        yield _statement(text, start, end)
+        yield _statement(text, start, end, line)
 
 
-def _statement(text: str, start: int, end: int) -> Statement:
-    line_start = text.rfind("\n", 0, start) + 1
-    return Statement(text[start:end], text.count("\n", 0, start) + 1, start - line_start + 1, start)
+def _statement(text: str, start: int, end: int, line: int) -> Statement:
+    return Statement(text[start:end], line, start - text.rfind("\n", 0, start), start)
 
 
 def excess(statement: Statement) -> str:

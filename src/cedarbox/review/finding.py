@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
@@ -136,7 +137,7 @@ class Finding:
     def fingerprint(self) -> str:
         """32 hex digits that stay the same while the rule, the file, the policy and the key do, whatever the line."""
         file = self.place.file if self.place else ""
-        told = "\x00".join((self.rule, file, self.policy, self.key or ("" if self.policy else self.message)))
+        told = json.dumps((self.rule, file, self.policy, self.key or ("" if self.policy else self.message)))
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 

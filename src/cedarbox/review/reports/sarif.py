@@ -13,8 +13,8 @@ from pathlib import PurePath
 from typing import Any, Final
 from urllib.parse import quote
 
-from cedarbox.review.finding import Edit, Finding, Place, Report, Rule, Suppression
-from cedarbox.review.reports.parts import CHECK_RULES, clean, counted, numbered, one_line, to_act_on, worst_first
+from cedarbox.review.finding import SEVERITIES, Edit, Finding, Place, Report, Rule, Suppression
+from cedarbox.review.reports.parts import CHECK_RULES, clean, counted, numbered, one_line, to_act_on
 
 __all__ = ["MAX_RESULTS", "MAX_RUNS", "text"]
 
@@ -40,8 +40,10 @@ def text(report: Report) -> str:
 
 def _run(report: Report) -> dict[str, Any]:
     findings = [*to_act_on(report), *(finding for finding in report.findings if finding.suppressed)]
-    prints = dict(zip(map(id, findings), numbered(findings), strict=True))
-    kept = findings if len(findings) <= MAX_RESULTS else worst_first(findings)[:MAX_RESULTS]
+    kept = list(zip(findings, numbered(findings), strict=True))
+    if len(kept) > MAX_RESULTS:
+        kept = sorted(kept, key=lambda pair: SEVERITIES.index(pair[0].severity))[:MAX_RESULTS]
+    told_apart = any(finding.suppressed for finding in findings)
     rules = _rules(report, findings)
     index = {rule.id: number for number, rule in enumerate(rules)}
     notes = [*report.notes]
@@ -62,7 +64,10 @@ def _run(report: Report) -> dict[str, Any]:
         ],
         "columnKind": "unicodeCodePoints",
         "originalUriBaseIds": {_ROOT: {"description": {"text": "The directory that the command ran in."}}},
-        "results": [_result(report, finding, index[finding.rule], prints[id(finding)]) for finding in kept],
+        "results": [
+            _result(report, finding, index[finding.rule], fingerprint, suppressions=told_apart)
+            for finding, fingerprint in kept
+        ],
     }
 
 
@@ -96,7 +101,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
     return described
 
 
-def _result(report: Report, finding: Finding, index: int, fingerprint: str) -> dict[str, Any]:
+def _result(report: Report, finding: Finding, index: int, fingerprint: str, *, suppressions: bool) -> dict[str, Any]:
     hint = f" ({finding.hint})" if finding.hint else ""
     location: dict[str, Any] = {"physicalLocation": _physical(finding.place, report)}
     if finding.policy:
@@ -115,8 +120,8 @@ def _result(report: Report, finding: Finding, index: int, fingerprint: str) -> d
         result["properties"] = {"details": finding.details}
     if finding.edits:
         result["fixes"] = [_fix(finding)]
-    # An empty list says of the others that they count; without one a reader could not know.
-    if any(one.suppressed for one in report.findings):
+    # When some have them the others must have an empty list (§3.27.23).
+    if suppressions:
         result["suppressions"] = [_suppression(finding.suppressed)] if finding.suppressed else []
     return result
 

@@ -39,7 +39,7 @@ def show(report: Report, console: Console) -> None:
         for line in section.lines:
             console.print(Text(f"  {one_line(line)}"))
         if section.columns:
-            table = Table(*(Text(one_line(column)) for column in section.columns), box=None, pad_edge=True)
+            table = Table(*map(one_line, section.columns), box=None)
             for row in section.rows:
                 table.add_row(*(Text(one_line(cell)) for cell in row))
             console.print(table)

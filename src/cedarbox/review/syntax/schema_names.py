@@ -1,14 +1,14 @@
 """Resolves the names of a schema: every name qualified, every common type written out.
 
-A name without ``::`` means one of its own namespace first, then one outside of any namespace; a common type comes before
-an entity type. Cedar's own types can be hidden by declarations outside of any namespace, and are always there below
-``__cedar::``. This is what Cedar 4.12 does: cedar-policy-core/src/validator/schema/raw_name.rs.
+A name without ``::`` means one of its own namespace first, then one outside of any namespace; a common type comes
+before an entity type. Cedar's own types can be hidden by declarations outside of any namespace, and are always there
+below ``__cedar::``. This is what Cedar 4.12 does: cedar-policy-core/src/validator/schema/raw_name.rs.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from cedarbox.review.syntax.schema_text import (
     ActionName,
@@ -108,18 +108,18 @@ class _Names:
         for full in _candidates(name.text, space):
             if full in self._entities:
                 return full
-        self._fail(f"no entity type `{name.text}` is declared", name.span)
+        raise self._error(f"no entity type `{name.text}` is declared", name.span)
 
     def _action_uid(self, name: ActionName, space: str) -> dict[str, str]:
         for kind in _candidates(name.type or "Action", space):
             if (kind, name.id) in self._actions:
                 return {"type": kind, "id": name.id}
-        self._fail(f"no action `{name.id}` is declared", name.span)
+        raise self._error(f"no action `{name.id}` is declared", name.span)
 
     def _record(self, kind: Type, space: str, what: str) -> dict[str, Any]:
         found = self._counted(kind, space)
         if found["type"] != "Record":
-            self._fail(f"{what} must be a record", kind.span if isinstance(kind, Name) else None)
+            raise self._error(f"{what} must be a record", kind.span if isinstance(kind, Name) else None)
         return found
 
     def _counted(self, kind: Type, space: str) -> dict[str, Any]:
@@ -131,14 +131,14 @@ class _Names:
     def _refuse_large(self, parts: int, kind: Type) -> None:
         if parts > _MAX_PARTS:
             span = kind.span if isinstance(kind, Name) else None
-            self._fail(f"the types are more than {_MAX_PARTS} parts when they are written out", span)
+            raise self._error(f"the types are more than {_MAX_PARTS} parts when they are written out", span)
 
     def _type(self, kind: Type, space: str) -> tuple[dict[str, Any], int]:
         """Return a type written out, and how many parts it has."""
         self._depth += 1
         if self._depth > _MAX_DEPTH:
             span = kind.span if isinstance(kind, Name) else None
-            self._fail(f"types are nested more than {_MAX_DEPTH} deep", span)
+            raise self._error(f"types are nested more than {_MAX_DEPTH} deep", span)
         try:
             return self._written(kind, space)
         finally:
@@ -167,12 +167,12 @@ class _Names:
         hidden = own == name.text and (own in self._entities or own in self._common)
         if name.kind != "entity" and own in _OWN_TYPES and not hidden:
             return dict(_OWN_TYPES[own]), 1
-        self._fail(f"no type `{name.text}` is declared", name.span)
+        raise self._error(f"no type `{name.text}` is declared", name.span)
 
     def _written_out(self, full: str, name: Name) -> tuple[dict[str, Any], int]:
         if full not in self._known:
             if full in self._open:
-                self._fail(f"the type `{full}` is defined by itself", name.span)
+                raise self._error(f"the type `{full}` is defined by itself", name.span)
             self._open.append(full)
             home, kind = self._common[full]
             self._known[full] = self._type(kind, home)
@@ -181,8 +181,8 @@ class _Names:
         self._refuse_large(parts, name)
         return found, parts
 
-    def _fail(self, message: str, span: Span | None) -> NoReturn:
-        raise ParseError(message, self._text, span or Span(0, 0))
+    def _error(self, message: str, span: Span | None) -> ParseError:
+        return ParseError(message, self._text, span or Span(0, 0))
 
 
 def _joined(space: str, name: str) -> str:

@@ -10,7 +10,9 @@ from cedarbox.review.syntax.tokens import Span, Tokens
 __all__ = ["pattern", "unescaped"]
 
 # Cedar takes the escapes of Rust's string literals: https://doc.rust-lang.org/reference/tokens.html#string-literals
-_ESCAPE: Final = re.compile(r"\\(?:([nrt\\0'\"])|x([0-7][0-9A-Fa-f])|u\{([0-9A-Fa-f][0-9A-Fa-f_]*)\}|(\*))|\\|\r")
+_ESCAPE: Final = re.compile(
+    r"\\(?:([nrt\\0'\"])|x([0-7][0-9A-Fa-f])|u\{([0-9A-Fa-f][0-9A-Fa-f_]*)\}|(\*))|\\.?|\r", re.DOTALL
+)
 _SIMPLE: Final = {"n": "\n", "r": "\r", "t": "\t", "\\": "\\", "0": "\0", "'": "'", '"': '"'}
 _MAX_DIGITS: Final = 6
 _MAX_CODE: Final = 0x10FFFF
@@ -27,7 +29,9 @@ def unescaped(tokens: Tokens) -> str:
 
 
 def pattern(tokens: Tokens) -> list[Literal["Wildcard"] | dict[Literal["Literal"], str]]:
-    r"""Read the pattern of ``like`` and return its parts in Cedar's JSON form: characters, and ``*`` where it is not ``\*``.
+    r"""Read the pattern of ``like`` and return its parts in Cedar's JSON form.
+
+    These are characters, and a wildcard for each ``*`` that is not ``\*``.
 
     Raises:
         ParseError: As for :func:`unescaped`.
@@ -68,11 +72,10 @@ def _characters(tokens: Tokens, *, stars: bool) -> list[tuple[str, bool]]:
         elif match.group() == "\r":
             tokens.fail("a carriage return in a string", place, hint=r"write \r")
         else:
-            shown = raw[match.start() : match.start() + 2]
             hint = r"Cedar has \n, \r, \t, \0, \\, \", \', \x41 and \u{1f512}" + (
                 r", and \* in a pattern" if stars else ""
             )
-            tokens.fail(f"`{shown}` is no escape", place, hint=hint)
+            tokens.fail(f"`{match.group()}` is no escape", place, hint=hint)
     found += [(char, False) for char in raw[at:]]
     tokens.advance()
     return found

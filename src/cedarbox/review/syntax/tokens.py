@@ -12,7 +12,7 @@ from cedarbox.policy.source import TOKEN
 __all__ = ["MAX_DEPTH", "ParseError", "Span", "Tokens", "line_and_column"]
 
 MAX_DEPTH: Final = 64
-"""How deep brackets, conditionals and types may stand in each other: what :func:`cedarbox.policy.source.excess` allows."""
+"""How deep brackets, conditionals and types may stand in each other, as in :func:`cedarbox.policy.source.excess`."""
 
 
 @dataclass(frozen=True, slots=True)
