@@ -17,7 +17,7 @@ from cedarbox.policy.signing import Signers
 if TYPE_CHECKING:
     from cedarbox.review.diff.compared import Incomparable
     from cedarbox.review.diff.plan import Plan, Searcher
-    from cedarbox.review.prove import Query
+    from cedarbox.review.prove import Answer, Query
 
 __all__ = [
     "Base",
@@ -36,8 +36,8 @@ __all__ = [
 Base = Annotated[
     str | None,
     typer.Argument(
-        help="How it was: a revision, REVISION... for where it was left, REVISION:DIRECTORY, or a directory. By default "
-        "where this branch left the main branch.",
+        help="How it was: a revision, REVISION... for where it was left, REVISION:DIRECTORY, or a directory. By "
+        "default where this branch left the main branch.",
         show_default=False,
     ),
 ]
@@ -125,7 +125,7 @@ def prover(timeout: float, *, second_opinion: bool) -> Callable[[str], AbstractC
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int, Query], None] | None]:
+def progress() -> Iterator[Callable[[int, int, Query, Answer], None] | None]:
     """Show how far the searches are on a terminal; elsewhere nothing is shown."""
     if not sys.stderr.isatty():
         yield None
@@ -136,7 +136,8 @@ def progress() -> Iterator[Callable[[int, int, Query], None] | None]:
     with Progress(console=Console(stderr=True), transient=True) as shown:
         task = shown.add_task("searching", total=None)
 
-        def told(done: int, total: int, query: Query) -> None:
+        def told(done: int, total: int, query: Query, answer: Answer) -> None:
+            del answer
             shown.update(task, completed=done, total=total, description=query.label or "searching")
 
         yield told

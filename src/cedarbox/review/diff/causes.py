@@ -62,10 +62,10 @@ def causes(compared: Compared, action: str) -> tuple[Cause, ...]:
 
     for name, effect in _without(new, old):
         if effect.policy.effect == "permit":
-            goals = [Matches("new", each) for each in compared.new.instances(name)]
+            matched = Or(*(Matches("new", each) for each in compared.new.instances(name)))
             text = by_new.get(name)
             what = "changed" if text is not None and text.old is not None else "added"
-            add(name, Cause(name, effect.digest, f"permit {what}", Or(*goals), text))
+            add(name, Cause(name, effect.digest, f"permit {what}", matched, text))
     for name, effect in _without(old, new):
         text = by_old.get(name)
         after = text.new if text is not None else None

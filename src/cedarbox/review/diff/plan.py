@@ -11,7 +11,7 @@ The searches go in steps, so that what does not change costs nothing and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
@@ -34,7 +34,7 @@ class Searcher(Protocol):
     """What searches for requests: :class:`cedarbox.review.prove.Prover`."""
 
     def search_all(
-        self, queries: Iterable[Query], progress: Callable[[int, int, Query], None] | None = None
+        self, queries: Sequence[Query], progress: Callable[[int, int, Query, Answer], None] | None = None
     ) -> Sequence[Answer]:
         """Return the answer to each query, in their order."""
         ...
@@ -145,7 +145,9 @@ class _Found:
     unsure: set[AgentClass] = field(default_factory=set)
 
 
-def plan(compared: Compared, searcher: Searcher, progress: Callable[[int, int, Query], None] | None = None) -> Plan:
+def plan(
+    compared: Compared, searcher: Searcher, progress: Callable[[int, int, Query, Answer], None] | None = None
+) -> Plan:
     """Search what a change does.
 
     Args:
@@ -158,7 +160,7 @@ def plan(compared: Compared, searcher: Searcher, progress: Callable[[int, int, Q
 
 class _Planner:
     def __init__(
-        self, compared: Compared, searcher: Searcher, progress: Callable[[int, int, Query], None] | None
+        self, compared: Compared, searcher: Searcher, progress: Callable[[int, int, Query, Answer], None] | None
     ) -> None:
         self._compared, self._searcher, self._progress = compared, searcher, progress
         self._plan = Plan(compared)

@@ -239,11 +239,7 @@ def _sections(plan: Plan, judged: _Judged) -> Iterator[Section]:
         ]
         yield Section("Narrowed", (), ("action", "principals", "request", "before", "after"), tuple(rows))
     if compared.texts:
-        rows_of = [
-            ((each.new or each.old).id, each.told, str(each.place or ""))
-            for each in compared.texts
-            if each.new or each.old
-        ]
+        rows_of = [(each.policy, each.told, str(each.place or "")) for each in compared.texts]
         yield Section("Policies", (), ("policy", "change", "place"), tuple(rows_of))
     if compared.agent_changes:
         told = tuple(each.told for each in compared.agent_changes)

@@ -40,8 +40,8 @@ UNDECIDED: Final = Rule(
     "warning",
     "It could not be proved what the change does",
     "The old version cannot be loaded, the time limit was reached, or a policy uses something that the prover does "
-    "not know. Nothing is safe that is not proved: exit code 3. Give it more time with `--timeout`, install the prover with "
-    "`pip install 'cedarbox[prove]'`, or write the policy in simpler words.",
+    "not know. Nothing is safe that is not proved: exit code 3. Give it more time with `--timeout`, install the "
+    "prover with `pip install 'cedarbox[prove]'`, or write the policy in simpler words.",
 )
 ACCEPTANCE: Final = Rule(
     "D103",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from cedarbox.review.diff.compared import Compared, Incomparable, compared
@@ -12,7 +12,7 @@ from cedarbox.review.revisions import Pair
 
 __all__ = ["Unavailable", "plans"]
 
-Progress = Callable[[int, int, Query], None]
+Progress = Callable[[int, int, Query, Answer], None]
 
 
 class Unavailable:
@@ -25,7 +25,7 @@ class Unavailable:
     def __init__(self, why: str) -> None:
         self._why = why
 
-    def search_all(self, queries: Iterable[Query], progress: Progress | None = None) -> Sequence[Answer]:
+    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> Sequence[Answer]:
         """Return for each query that it is undecided."""
         del progress
         return [Answer("undecided", why=self._why) for _ in queries]
@@ -71,7 +71,7 @@ class _Lazy:
     ) -> None:
         self._schema, self._prover, self._provers, self._opened = schema, prover, provers, opened
 
-    def search_all(self, queries: Iterable[Query], progress: Progress | None = None) -> Sequence[Answer]:
+    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> Sequence[Answer]:
         if self._schema not in self._provers:
             self._provers[self._schema] = self._opened.enter_context(self._prover(self._schema))
         return self._provers[self._schema].search_all(queries, progress)

@@ -36,6 +36,12 @@ class TextChange:
     new: ReviewedPolicy | None
 
     @property
+    def policy(self) -> str:
+        """Id of the policy, the new one when it has one."""
+        each = self.new or self.old
+        return each.id if each else ""
+
+    @property
     def told(self) -> str:
         """What happened, in a few words."""
         if self.old is not None and self.new is not None and self.old.id != self.new.id:
