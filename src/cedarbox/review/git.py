@@ -36,6 +36,7 @@ _SWITCHED_OFF: Final = (
     "core.fsmonitor=false",  # a program that git runs to learn what changed
     "core.hooksPath=/dev/null",
     "core.alternateRefsCommand=",
+    "core.commitGraph=false",  # parents come from the commits, not from a file that repeats them
     "protocol.allow=never",  # a partial clone must not fetch what is missing
     "core.pager=cat",
     "log.showSignature=false",  # it would run gpg.program
@@ -330,6 +331,7 @@ def _environment() -> dict[str, str]:
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_GRAFT_FILE": os.devnull,
         "LC_ALL": "C",
     }
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from cedarbox.review.diff.effects import Approving, Effect
 from cedarbox.review.prove import Allows, And, Goal, Matches, Not, Or
 
-__all__ = ["Mode", "gained", "level", "modes"]
+__all__ = ["Mode", "free", "gained", "level", "modes"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +62,16 @@ def gained(new: str, old: str, sides: Mapping[str, Mapping[str, Effect]]) -> Goa
         for mode in modes(sides[new], sides[old])
     ]
     return each[0] if len(each) == 1 else Or(*each)
+
+
+def free(side: str, effects: Mapping[str, Effect]) -> Goal:
+    """Return the formula: the request goes through without an approval.
+
+    Args:
+        side: Name of the side.
+        effects: Its policies that can match the action, by id.
+    """
+    return _through(side, effects, Mode())
 
 
 def _through(side: str, effects: Mapping[str, Effect], mode: Mode) -> Goal:
