@@ -161,15 +161,19 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
             details=_narrowing_data(narrowing),
             key=f"{action} {resource} {narrowing.agents.told}",
         )
-    for missing in outcome.undecided:
-        yield Finding(
-            UNDECIDED.id,
-            "warning",
-            f"{missing.action} on {missing.resource}: {missing.about} was not decided: {missing.why}",
-            compared.pair.place,
-            hint="nothing is safe that is not proved",
-            key=f"{missing.action} {missing.resource} {missing.about}",
-        )
+    yield from _undecided(outcome)
+
+
+def _undecided(plan: Plan) -> Iterator[Finding]:
+    # One reason, such as that no solver is installed, is told once.
+    reasons: dict[str, list[str]] = {}
+    for missing in plan.undecided:
+        reasons.setdefault(missing.why, []).append(f"{missing.action} on {missing.resource}: {missing.about}")
+    for why, told in reasons.items():
+        more = f" and {len(told) - 1} more" if len(told) > 1 else ""
+        message = f"{told[0]}{more} was not decided: {why}"
+        hint = "nothing is safe that is not proved"
+        yield Finding(UNDECIDED.id, "warning", message, plan.compared.pair.place, hint=hint, key=" ".join(told))
 
 
 def _message(each: Widening) -> str:
@@ -209,7 +213,7 @@ def _summary(outcomes: Sequence[Outcome], findings: Sequence[Finding]) -> str:
         parts.append(f"{_counted(len(wide), 'widening')}" + (f", {accepted} of them accepted" if accepted else ""))
     if narrow := sum(finding.rule == NARROWS.id for finding in findings):
         parts.append(_counted(narrow, "narrowing"))
-    if unknown := sum(finding.rule == UNDECIDED.id for finding in findings):
+    if unknown := sum(len(each.undecided) if isinstance(each, Plan) else 1 for each in outcomes):
         parts.append(f"{unknown} not decided")
     if parts:
         return ", ".join(parts)
@@ -260,17 +264,23 @@ def _who(row: Row) -> str:
 
 
 def _widening_section(compared: Compared, each: Widening, judged: _Judged, number: int) -> Section:
-    lines = [f"Request: {each.witness.told()}"]
+    rows = [("request", each.witness.told())]
+    for name, word, effects, answer in (
+        ("old", "was", compared.old, each.before),
+        ("new", "is", compared.new, each.after),
+    ):
+        rows.append((word, f"{answer}: {_by(effects, each.witness, name)}"))
     if each.cause is not None:
-        lines.append(f"Because: {each.cause.told}: {each.cause.policy}, {_place(compared, each)}")
-        lines += each.cause.text.lines if each.cause.text else [change.told for change in compared.agent_changes]
+        rows.append(("because", f"{each.cause.told}: {each.cause.policy}, {_place(compared, each)}"))
+        text = each.cause.text
+        rows += [("text", line) for line in (text.lines if text else [one.told for one in compared.agent_changes])]
     suppressed = judged.of(each.subject) if each.cause else None
-    lines.append(f"Accepted: {suppressed.reason}" if suppressed else f"Id: {identity(each.subject)}")
-    sides = (("old", compared.old, each.before), ("new", compared.new, each.after))
-    labels = {"old": compared.pair.base.label, "new": compared.pair.head.label}
-    rows = tuple((labels[name], answer, _by(effects, each.witness, name)) for name, effects, answer in sides)
+    if suppressed is not None:
+        rows.append(("accepted", suppressed.reason))
+    elif each.cause is not None:
+        rows.append(("id", identity(each.subject)))
     title = f"Widening {number}: {each.subject.action} on {each.subject.resource}, for {each.agents.told}"
-    return Section(title, tuple(lines), ("version", "answer", "determined by"), rows)
+    return Section(title, (), ("what", "how"), tuple(rows))
 
 
 def _by(effects: Effects, witness: Witness, name: str) -> str:
