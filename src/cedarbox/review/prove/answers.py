@@ -20,7 +20,7 @@ class Replay:
 
     Attributes:
         allowed: The request goes through: for a bundle only if Cedar says Allow and reports no error.
-        decision: Cedar's own word, ``Allow`` or ``Deny``; ``Undeclared`` when the bundle does not declare the principal.
+        decision: Cedar's own word, ``Allow`` or ``Deny``; ``Undeclared`` when the bundle does not have the principal.
         policies: Ids of the policies that determined it, sorted.
         errors: What could not be evaluated.
     """

@@ -66,7 +66,7 @@ class Concrete:
             return _extension("ip", ip_text(v4, address % 2**width, min(prefix, width)))
         return self._plain(kind, parts.pop(0))
 
-    def _plain(self, kind: Type, known: Any) -> Any:
+    def _plain(self, kind: Type, known: Any) -> Any:  # noqa: PLR0911  # one return for each type
         if isinstance(kind, EntityOf):
             uid = {"type": kind.name, "id": self.entity_id(kind.name, known)}
             self._waiting.append((uid["type"], uid["id"]))
@@ -98,7 +98,7 @@ class Concrete:
         return given.members[0] if given and given.members else _NAME
 
     def entities(self, first: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
-        """Return the entities that there must be: the first ones, those that the solver spoke of, what they refer to."""
+        """Return the entities that there must be: the first, those that the solver spoke of, what they refer to."""
         waiting = self._waiting
         waiting += first
         for name, args in self._model.functions():

@@ -11,7 +11,7 @@ from typing import Any, Final, NamedTuple
 
 from cedarbox.review.prove import literals
 from cedarbox.review.prove.extensions import METHODS
-from cedarbox.review.prove.patterns import UnsupportedError, like, wildcards
+from cedarbox.review.prove.patterns import UnsupportedError, checked, like, wildcards
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import (
     BOOL,
@@ -127,7 +127,7 @@ class Encoder:
         named = scope.get("entities") or [scope["entity"]]
         action = self._request.action
         reached = {action} if scope["op"] == "==" else {action, *self._values.types.groups(action)}
-        return self._terms.bool(any((uid["type"], uid["id"]) in reached for uid in named))
+        return self._terms.truth(any((uid["type"], uid["id"]) in reached for uid in named))
 
     def _entity_scope(self, scope: Mapping[str, Any], value: Value) -> Term:
         terms = self._terms
@@ -141,8 +141,8 @@ class Encoder:
         other = self._entity(scope["entity"])
         return self._same(value, other) if scope["op"] == "==" else self._in(value, other)
 
-    # An expression that is not encoded becomes one that may be anything, in the smallest part that is true or false: what
-    # is proved of that, is proved of the expression.
+    # An expression that is not encoded becomes one that may be anything, in the smallest part that is true or false:
+    # what is proved of that, is proved of the expression.
     def _truth(self, node: Mapping[str, Any]) -> Value:
         terms = self._terms
         try:
@@ -185,14 +185,14 @@ class Encoder:
             raise UnsupportedError(f"the variable {name}")
         return found
 
-    def _literal(self, _: str, given: Any) -> Value:
+    def _literal(self, _: str, given: Any) -> Value:  # noqa: PLR0911  # one return for each kind
         terms = self._terms
         if isinstance(given, bool):
-            return self._known(BOOL, terms.bool(given))
+            return self._known(BOOL, terms.truth(given))
         if isinstance(given, int):
-            return self._known(LONG, terms.int(given))
+            return self._known(LONG, terms.number(given))
         if isinstance(given, str):
-            return self._known(STRING, terms.string(given))
+            return self._known(STRING, terms.string(checked(given)))
         if isinstance(given, Mapping) and "__entity" in given:
             return self._entity(given["__entity"])
         if isinstance(given, Mapping) and "__extn" in given and "arg" in given["__extn"]:
@@ -204,7 +204,7 @@ class Encoder:
         raise UnsupportedError("a literal of an unknown kind")
 
     def _entity(self, uid: Mapping[str, Any]) -> Value:
-        return self._known(EntityOf(str(uid["type"])), self._terms.string(str(uid["id"])))
+        return self._known(EntityOf(str(uid["type"])), self._terms.string(checked(str(uid["id"]))))
 
     def _constructed(self, function: str, text: str) -> Value:
         terms = self._terms
@@ -212,13 +212,13 @@ class Encoder:
             match function:
                 case "ip":
                     v4, address, prefix = literals.ip_of(text)
-                    return self._known(IP, IpParts(terms.bool(v4), terms.bv(address), terms.bv(prefix)))
+                    return self._known(IP, IpParts(terms.truth(v4), terms.bv(address), terms.bv(prefix)))
                 case "decimal":
-                    return self._known(DECIMAL, terms.int(literals.decimal_of(text)))
+                    return self._known(DECIMAL, terms.number(literals.decimal_of(text)))
                 case "datetime":
-                    return self._known(DATETIME, terms.int(literals.datetime_of(text)))
+                    return self._known(DATETIME, terms.number(literals.datetime_of(text)))
                 case "duration":
-                    return self._known(DURATION, terms.int(literals.duration_of(text)))
+                    return self._known(DURATION, terms.number(literals.duration_of(text)))
         except ValueError as error:
             raise UnsupportedError(f"{function}({text!r})") from error
         raise UnsupportedError(f"the function {function}")
@@ -273,7 +273,7 @@ class Encoder:
             # What is never evaluated has no say in the type.
             value = self._never() if when is terms.false else self._value(given[part])
             chosen.append((value, when))
-        (then, _), (other, _) = chosen
+        then, other = (value for value, _when in chosen)
         fails = terms.or_(condition.fails, *(terms.and_(when, value.fails) for value, when in chosen))
         if then.type is None or other.type is None:
             kept = then if other.type is None else other
@@ -324,7 +324,7 @@ class Encoder:
             return self._never()
         make = {"+": terms.add, "-": terms.sub, "*": terms.times}[operator]
         result = make(left.payload, right.payload)
-        overflow = terms.or_(terms.less(result, terms.int(MIN_LONG)), terms.less(terms.int(MAX_LONG), result))
+        overflow = terms.or_(terms.less(result, terms.number(MIN_LONG)), terms.less(terms.number(MAX_LONG), result))
         return Value(LONG, result, terms.or_(left.fails, right.fails, overflow))
 
     def _attribute(self, _: str, given: Mapping[str, Any]) -> Value:
@@ -365,7 +365,7 @@ class Encoder:
         value = self._value(given["left"])
         if value.type != STRING:
             return self._never()
-        parts = wildcards(given["pattern"])
+        parts = tuple(part if part is None else checked(part) for part in wildcards(given["pattern"]))
         text: Term = value.payload
         match parts:
             case ():
@@ -416,7 +416,7 @@ class Encoder:
                 raise UnsupportedError("in with an action that is not known")
             one = (below.name, left.payload.value)
             reached = {one, *self._values.types.groups(one)}
-            return terms.bool((above.name, right.payload.value) in reached)
+            return terms.truth((above.name, right.payload.value) in reached)
         return self._world.within(below.name, left.payload, above.name, right.payload)
 
     def _is(self, _: str, given: Mapping[str, Any]) -> Value:

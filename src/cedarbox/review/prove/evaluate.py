@@ -70,7 +70,7 @@ def _evaluate(roots: Iterable[Term], model: Model, bound: Mapping[Term, Any]) ->
     return known
 
 
-def _value(term: Term, args: list[Any], model: Model, bound: Mapping[Term, Any]) -> Any:
+def _value(term: Term, args: list[Any], model: Model, bound: Mapping[Term, Any]) -> Any:  # noqa: PLR0911  # one for each operator
     match term.op:
         case "const":
             return term.value

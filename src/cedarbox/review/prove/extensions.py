@@ -41,7 +41,7 @@ def _contains(terms: Terms, ip: IpParts, range_: IpParts) -> _Result:
 def _of_class(v4: tuple[int, int], v6: tuple[int, int]) -> _Method:
     def method(terms: Terms, ip: IpParts) -> _Result:
         found = [
-            in_range(terms, ip, IpParts(terms.bool(four), terms.bv(address), terms.bv(prefix)))
+            in_range(terms, ip, IpParts(terms.truth(four), terms.bv(address), terms.bv(prefix)))
             for four, (address, prefix) in ((True, v4), (False, v6))
         ]
         return terms.or_(*found), terms.false
@@ -66,7 +66,7 @@ def _ordering(strict: bool, swapped: bool) -> _Method:
 
 
 def _checked(terms: Terms, value: Term) -> _Result:
-    low, high = terms.int(MIN_LONG), terms.int(MAX_LONG)
+    low, high = terms.number(MIN_LONG), terms.number(MAX_LONG)
     return value, terms.or_(terms.less(value, low), terms.less(high, value))
 
 
@@ -79,21 +79,21 @@ def _since(terms: Terms, moment: Term, other: Term) -> _Result:
 
 
 def _date(terms: Terms, moment: Term) -> _Result:
-    return _checked(terms, terms.sub(moment, terms.mod(moment, terms.int(DAY_MS))))
+    return _checked(terms, terms.sub(moment, terms.mod(moment, terms.number(DAY_MS))))
 
 
 def _time(terms: Terms, moment: Term) -> _Result:
-    return terms.mod(moment, terms.int(DAY_MS)), terms.false
+    return terms.mod(moment, terms.number(DAY_MS)), terms.false
 
 
 def _in_units(unit_ms: int) -> _Method:
     def method(terms: Terms, duration: Term) -> _Result:
         if unit_ms == 1:
             return duration, terms.false
-        unit, minus = terms.int(unit_ms), terms.int(-1)
+        unit, minus = terms.number(unit_ms), terms.number(-1)
         # Cedar rounds towards zero.
         below = terms.times(minus, terms.div(terms.times(minus, duration), unit))
-        return terms.ite(terms.less(duration, terms.int(0)), below, terms.div(duration, unit)), terms.false
+        return terms.ite(terms.less(duration, terms.number(0)), below, terms.div(duration, unit)), terms.false
 
     return method
 

@@ -11,7 +11,7 @@ from cedarbox.review.prove.terms import Term
 
 __all__ = ["SolverModel", "read_values"]
 
-_TOKEN: Final = re.compile(r'"(?:[^"]|"")*"|\|[^|]*\||[()]|[^\s()]+')
+_PART: Final = re.compile(r'"(?:[^"]|"")*"|\|[^|]*\||[()]|[^\s()]+')
 _ESCAPE: Final = re.compile(r"\\u\{([0-9a-fA-F]{1,5})\}|\\u([0-9a-fA-F]{4})|\\x([0-9a-fA-F]{2})")
 _DEFAULTS: Final[Mapping[str, Any]] = {"Bool": False, "Int": 0, "String": "", "BV": 0}
 
@@ -25,29 +25,27 @@ def read_values(text: str) -> list[Any]:
         ValueError: It is no such answer.
     """
     tree = _tree(text)
-    if not isinstance(tree, list):
-        raise ValueError("no list of values")
     return [_value(pair[-1]) for pair in tree if isinstance(pair, list)]
 
 
 def _tree(text: str) -> _Node:
     stack: list[list[_Node]] = [[]]
-    for token in _TOKEN.findall(text):
-        if token == "(":
+    for part in _PART.findall(text):
+        if part == "(":
             stack.append([])
-        elif token == ")":
+        elif part == ")":
             done = stack.pop()
             if not stack:
                 raise ValueError("unbalanced")
             stack[-1].append(done)
         else:
-            stack[-1].append(token)
+            stack[-1].append(part)
     if len(stack) != 1 or len(stack[0]) != 1:
         raise ValueError("unbalanced")
     return stack[0][0]
 
 
-def _value(node: _Node) -> Any:
+def _value(node: _Node) -> Any:  # noqa: PLR0911  # one return for each kind
     match node:
         case "true" | "false":
             return node == "true"
@@ -58,9 +56,9 @@ def _value(node: _Node) -> Any:
         case str() if node.startswith('"'):
             return _text(node[1:-1])
         case str() if node.startswith("#x"):
-            return int(node[2:], 16)
+            return int(f"0{node[1:]}", 16)
         case str() if node.startswith("#b"):
-            return int(node[2:], 2)
+            return int(f"0{node[1:]}", 2)
         case str():
             return int(node)
     raise ValueError("a value of an unknown kind")

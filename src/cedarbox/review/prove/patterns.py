@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final
 
-__all__ = ["HIGHEST", "Pattern", "UnsupportedError", "like", "quoted", "wildcards"]
+__all__ = ["HIGHEST", "Pattern", "UnsupportedError", "checked", "like", "quoted", "wildcards"]
 
 HIGHEST: Final = 0x2FFFF
 """The highest code point that a character of SMT-LIB can be (theory of strings, version 2.6)."""
@@ -67,6 +67,17 @@ def like(parts: Sequence[str | None]) -> Pattern:
     return Pattern(smt[0] if len(smt) == 1 else f"(re.++ {' '.join(smt)})", python)
 
 
+def checked(text: str) -> str:
+    """Return a text that solvers can have.
+
+    Raises:
+        UnsupportedError: It has a character that they cannot.
+    """
+    if text and ord(max(text)) > HIGHEST:
+        raise UnsupportedError(f"the character U+{ord(max(text)):X}, which solvers cannot have in a text,")
+    return text
+
+
 def quoted(text: str) -> str:
     """Return a text as SMT-LIB writes it.
 
@@ -74,10 +85,8 @@ def quoted(text: str) -> str:
         UnsupportedError: It has a character that SMT-LIB cannot have.
     """
     out = []
-    for char in text:
+    for char in checked(text):
         code = ord(char)
-        if code > HIGHEST:
-            raise UnsupportedError(f"the character U+{code:X}, which solvers cannot have in a text,")
         if char == '"':
             out.append('""')
         elif 0x20 <= code < 0x7F and char != "\\":

@@ -102,6 +102,7 @@ class Problem:
         sides: Mapping[str, Side],
         worlds: Mapping[str, World],
         declared: Sequence[str],
+        *,
         principal: str | None = None,
     ) -> None:
         self.values, self.principal = values, principal
@@ -131,7 +132,7 @@ class Problem:
         """Return what is not encoded, by the name of the variable that stands for it."""
         return {name: why for encoder in self._encoders for name, why in encoder.skipped.items()}
 
-    def term(self, goal: Goal) -> Term:
+    def term(self, goal: Goal) -> Term:  # noqa: PLR0911  # one return for each kind
         """Return a goal as a term.
 
         Raises:
@@ -152,7 +153,7 @@ class Problem:
                 return held if view.declared else terms.false
             case PrincipalIs(name):
                 if self.principal is not None:
-                    return terms.bool(self.principal == name)
+                    return terms.truth(self.principal == name)
                 return terms.eq(terms.var("principal", "String"), terms.string(name))
             case Not(inner):
                 return terms.not_(self.term(inner))

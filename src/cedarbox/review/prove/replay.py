@@ -132,7 +132,7 @@ class Replayer:
             raise ReplayError("; ".join(" ".join(str(error).split()) for error in result.diagnostics.errors)[:300])
         return result
 
-    def _is_so(
+    def _is_so(  # noqa: PLR0911  # one return for each kind
         self,
         goal: Goal,
         request: Mapping[str, Any],

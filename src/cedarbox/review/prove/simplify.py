@@ -65,7 +65,7 @@ def _is_value(part: Term) -> bool:
 def _given(terms: Terms, parts: Iterable[Term]) -> dict[Term, Term]:
     given: dict[Term, Term] = {}
     for part in parts:
-        given[_atom(part)] = terms.bool(part.op != "not")
+        given[_atom(part)] = terms.truth(part.op != "not")
         if _is_value(part):
             given[part.args[0]] = part.args[1]
     return given

@@ -21,8 +21,8 @@ class Term:
     """One node.
 
     Attributes:
-        op: ``const``, ``var``, ``app`` (a function that nothing is known of), ``member`` (of a set that nothing is known
-            of), ``anc`` (a proper ancestor), ``all`` (of a set), or an operator.
+        op: ``const``, ``var``, ``app`` (a function of which nothing is known), ``member`` (of a set of which nothing is
+            known), ``anc`` (a proper ancestor), ``all`` (of a set), or an operator.
         args: What it is made of.
         sort: What it is.
         value: The value of a constant, the name of a variable or function, what else an operator needs.
@@ -103,11 +103,11 @@ class Terms:
         """Return a value."""
         return self._term("const", (), sort, value)
 
-    def bool(self, value: bool) -> Term:
+    def truth(self, value: bool) -> Term:
         """Return a truth value."""
         return self.true if value else self.false
 
-    def int(self, value: int) -> Term:
+    def number(self, value: int) -> Term:
         """Return a whole number."""
         return self._term("const", (), "Int", value)
 
@@ -164,7 +164,7 @@ class Terms:
     def not_(self, a: Term) -> Term:
         """Return the opposite."""
         if a.op == "const":
-            return self.bool(not a.value)
+            return self.truth(not a.value)
         if a.op == "not":
             return a.args[0]
         return self._term("not", (a,), "Bool")
@@ -232,7 +232,7 @@ class Terms:
         if a is b:
             return self.true
         if a.op == "const" and b.op == "const":
-            return self.bool(a.value == b.value)
+            return self.truth(a.value == b.value)
         if a.op == "const" or (b.op != "const" and a.number > b.number):
             a, b = b, a
         if a.sort == "Bool" and b.op == "const":
@@ -246,7 +246,7 @@ class Terms:
         if a is b:
             return self.false
         if a.op == "const" and b.op == "const":
-            return self.bool(a.value < b.value)
+            return self.truth(a.value < b.value)
         return self._term("<", (a, b), "Bool")
 
     def at_most(self, a: Term, b: Term) -> Term:
@@ -254,13 +254,13 @@ class Terms:
         if a is b:
             return self.true
         if a.op == "const" and b.op == "const":
-            return self.bool(a.value <= b.value)
+            return self.truth(a.value <= b.value)
         return self._term("<=", (a, b), "Bool")
 
     def add(self, a: Term, b: Term) -> Term:
         """Return the sum."""
         if a.op == "const" and b.op == "const":
-            return self.int(a.value + b.value)
+            return self.number(a.value + b.value)
         if a.op == "const":
             a, b = b, a
         if b.op == "const" and b.value == 0:
@@ -269,12 +269,12 @@ class Terms:
 
     def sub(self, a: Term, b: Term) -> Term:
         """Return the difference."""
-        return self.add(a, self.times(self.int(-1), b))
+        return self.add(a, self.times(self.number(-1), b))
 
     def times(self, a: Term, b: Term) -> Term:
         """Return the product."""
         if a.op == "const" and b.op == "const":
-            return self.int(a.value * b.value)
+            return self.number(a.value * b.value)
         if b.op == "const":
             a, b = b, a
         if a.op == "const" and a.value in (0, 1):
@@ -283,11 +283,11 @@ class Terms:
 
     def div(self, a: Term, b: Term) -> Term:
         """Return the quotient by a positive constant, rounded down."""
-        return self.int(a.value // b.value) if a.op == "const" else self._term("div", (a, b), "Int")
+        return self.number(a.value // b.value) if a.op == "const" else self._term("div", (a, b), "Int")
 
     def mod(self, a: Term, b: Term) -> Term:
         """Return the remainder by a positive constant, which is not negative."""
-        return self.int(a.value % b.value) if a.op == "const" else self._term("mod", (a, b), "Int")
+        return self.number(a.value % b.value) if a.op == "const" else self._term("mod", (a, b), "Int")
 
     def concat(self, a: Term, b: Term) -> Term:
         """Return one text after another."""
@@ -298,13 +298,13 @@ class Terms:
     def suffix(self, end: Term, of: Term) -> Term:
         """Return whether a text ends with another."""
         if end.op == "const" and of.op == "const":
-            return self.bool(of.value.endswith(end.value))
+            return self.truth(of.value.endswith(end.value))
         return self._term("suffix", (end, of), "Bool")
 
     def prefix(self, start: Term, of: Term) -> Term:
         """Return whether a text begins with another."""
         if start.op == "const" and of.op == "const":
-            return self.bool(of.value.startswith(start.value))
+            return self.truth(of.value.startswith(start.value))
         return self._term("prefix", (start, of), "Bool")
 
     def matches(self, text: Term, pattern: Any) -> Term:
@@ -315,7 +315,7 @@ class Terms:
             pattern: A :class:`cedarbox.review.prove.patterns.Pattern`.
         """
         if text.op == "const":
-            return self.bool(pattern.holds(text.value))
+            return self.truth(pattern.holds(text.value))
         return self._term("matches", (text,), "Bool", pattern)
 
     def bvand(self, a: Term, b: Term) -> Term:
@@ -351,7 +351,7 @@ class Terms:
         if a is b:
             return self.true
         if a.op == "const" and b.op == "const":
-            return self.bool(a.value <= b.value)
+            return self.truth(a.value <= b.value)
         return self._term("ule", (a, b), "Bool")
 
     def top(self, a: Term, bits: int, value: int) -> Term:
@@ -361,10 +361,10 @@ class Terms:
         if bits >= 128:
             return self.true
         if a.op == "const":
-            return self.bool(a.value >> bits == value >> bits)
+            return self.truth(a.value >> bits == value >> bits)
         return self._term("top", (a,), "Bool", (bits, value >> bits))
 
-    def rebuilt(self, term: Term, args: tuple[Term, ...]) -> Term:
+    def rebuilt(self, term: Term, args: tuple[Term, ...]) -> Term:  # noqa: PLR0911  # one return for each operator
         """Return the term with other parts, simplified again."""
         if args == term.args:
             return term

@@ -191,7 +191,7 @@ def _attributes(shape: Mapping[str, Any]) -> Mapping[str, Attribute]:
     }
 
 
-def _type(given: Mapping[str, Any]) -> Type:
+def _type(given: Mapping[str, Any]) -> Type:  # noqa: PLR0911  # one return for each kind
     match given["type"]:
         case "String":
             return STRING

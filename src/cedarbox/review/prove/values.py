@@ -102,6 +102,8 @@ _SORTS: Final[Mapping[str, Sort]] = {
     "duration": "Int",
 }
 
+_ZEROS: Final[Mapping[Sort, bool | int | str]] = {"Bool": False, "Int": 0, "String": "", "BV": 0}
+
 Guard = Callable[[tuple[Term, ...]], Term]
 
 
@@ -200,7 +202,7 @@ class Values:
             raise UnsupportedError(f"a value of the type {kind}")
         sort = _SORTS[kind.name]
         if sort == "Int":
-            low, high = terms.int(MIN_LONG), terms.int(MAX_LONG)
+            low, high = terms.number(MIN_LONG), terms.number(MAX_LONG)
 
             def guard(given: tuple[Term, ...]) -> Term:
                 value = terms.app(name, given, "Int")
@@ -268,7 +270,7 @@ class Values:
         return (tuple(payload) if target == IP else (payload,)), terms.true
 
     def _zero(self, part: Term) -> Term:
-        return self.terms.const({"Bool": False, "Int": 0, "String": "", "BV": 0}[part.sort], part.sort)
+        return self.terms.const(_ZEROS[part.sort], part.sort)
 
     def _nothing(self, kind: Type) -> tuple[Term, ...]:
         terms = self.terms
@@ -283,7 +285,7 @@ class Values:
         if kind == IP:
             return terms.false, terms.bv(0), terms.bv(0)
         sort: Sort = "String" if isinstance(kind, EntityOf) else _SORTS[kind.name] if isinstance(kind, Plain) else "Int"
-        return (terms.const({"Bool": False, "Int": 0, "String": ""}[sort], sort),)
+        return (terms.const(_ZEROS[sort], sort),)
 
     def equal(self, a_type: Type | None, a: Any, b_type: Type | None, b: Any) -> Term:
         """Return whether two values are equal; values of two types never are."""

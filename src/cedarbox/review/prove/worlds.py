@@ -22,7 +22,7 @@ def attribute_name(entity_type: str, attribute: str) -> str:
 
 
 def tag_name(entity_type: str) -> str:
-    """Return the name of the function that gives the tags of the entities of a type; with ``?``, whether it is there."""
+    """Return the name of the function that gives the tags of entities of a type; with ``?``, whether there is one."""
     return f"{entity_type}#"
 
 
