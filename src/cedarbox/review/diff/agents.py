@@ -10,9 +10,10 @@ import rfc8785
 
 from cedarbox.policy.entities import NAMESPACE
 
-__all__ = ["AgentChange", "AgentClass", "AgentState", "agent_changes", "agent_states", "classes", "named_agents"]
+__all__ = ["AgentChange", "AgentClass", "AgentState", "agent_changes", "agent_states", "classes"]
 
 _AGENT = f"{NAMESPACE}::Agent"
+_GROUP = f"{NAMESPACE}::AgentGroup"
 _SHOWN = 3
 
 
@@ -36,10 +37,9 @@ class AgentState:
         """Return it for a digest. Which groups are direct makes no difference to any policy."""
         return {"groups": list(self.groups), "attributes": self.attributes, "tags": self.tags}
 
-    @property
-    def seen(self) -> tuple[tuple[str, ...], str, str]:
-        """What tells it from another agent."""
-        return self.groups, self.attributes, self.tags
+    def seen(self, groups: frozenset[str]) -> tuple[tuple[str, ...], str, str]:
+        """Return what tells it from another agent, where only some groups are looked at."""
+        return tuple(group for group in self.groups if group in groups), self.attributes, self.tags
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,30 +99,25 @@ def agent_states(entities: Sequence[Mapping[str, Any]]) -> Mapping[str, AgentSta
 
 
 def classes(
-    old: Mapping[str, AgentState], new: Mapping[str, AgentState], named: frozenset[str]
+    old: Mapping[str, AgentState], new: Mapping[str, AgentState], policies: Iterable[Mapping[str, Any]]
 ) -> tuple[AgentClass, ...]:
     """Put the agents of two versions into classes.
+
+    Policies see a group only where they name it: no attribute of the schema, and no request, holds one.
 
     Args:
         old: The agents of the old version.
         new: The agents of the new one.
-        named: Ids that a policy of either names: such an agent is like no other.
+        policies: Those of both, in Cedar's JSON form.
     """
-    alike: dict[tuple[object, ...], list[str]] = {}
+    named = frozenset(each for policy in policies for each in _named(policy))
+    groups = frozenset(name for kind, name in named if kind == _GROUP)
+    alike: dict[tuple[object, object, str], list[str]] = {}
     for name in sorted(old.keys() | new.keys()):
-        before, after = old.get(name), new.get(name)
-        key = (before and before.seen, after and after.seen, name if name in named else "")
-        alike.setdefault(key, []).append(name)
+        before, after = (side[name].seen(groups) if name in side else None for side in (old, new))
+        # An agent that a policy names is like no other.
+        alike.setdefault((before, after, name if (_AGENT, name) in named else ""), []).append(name)
     return tuple(AgentClass(tuple(ids), changed=before != after) for (before, after, _), ids in alike.items())
-
-
-def named_agents(policies: Iterable[Mapping[str, Any]]) -> frozenset[str]:
-    """Return the ids of the agents that policies name.
-
-    Args:
-        policies: In Cedar's JSON form.
-    """
-    return frozenset(each for policy in policies for each in _named(policy))
 
 
 def agent_changes(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> tuple[AgentChange, ...]:
@@ -182,7 +177,7 @@ def _group_parents(entities: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]
     return {
         _uid(item["uid"])[1]: {_uid(parent)[1] for parent in item.get("parents", ())}
         for item in entities
-        if _uid(item["uid"])[0] == f"{NAMESPACE}::AgentGroup"
+        if _uid(item["uid"])[0] == _GROUP
     }
 
 
@@ -214,10 +209,11 @@ def _plain(value: Any) -> Any:
     return str(value) if type(value) is int else value
 
 
-def _named(value: Any) -> Iterator[str]:
+def _named(value: Any) -> Iterator[tuple[str, str]]:
     if isinstance(value, Mapping):
-        if value.get("type") == _AGENT and isinstance(value.get("id"), str):
-            yield value["id"]
+        kind, name = value.get("type"), value.get("id")
+        if isinstance(kind, str) and isinstance(name, str):
+            yield kind, name
         for each in value.values():
             yield from _named(each)
     elif isinstance(value, list):

@@ -91,6 +91,11 @@ class Level:
     modes: frozenset[Mode]
     told: str
 
+    @property
+    def keys(self) -> str:
+        """The keys that can sign, in words."""
+        return f"key {', '.join(sorted({mode.key for mode in self.modes if mode.key}))}"
+
 
 def level(*, allowed: bool, determining: Iterable[Effect], among: Iterable[Mode]) -> Level:
     """Return how a request went through that was replayed.

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 from cedarbox.review.diff.compared import Compared
 from cedarbox.review.diff.effects import Effect
 from cedarbox.review.diff.texts import TextChange
-from cedarbox.review.prove import And, Fails, Goal, Matches, Not, Or, PrincipalIs
+from cedarbox.review.finding import Place
+from cedarbox.review.prove import And, Environment, Fails, Goal, Matches, Not, Or, PrincipalIs
 
 __all__ = ["AGENTS", "Cause", "causes"]
 
@@ -33,6 +34,7 @@ class Cause:
         told: What was done, in words, such as ``permit added``.
         goal: The request is one that it is about.
         text: What changed in its text; None for the agents.
+        place: Where it stands in the new version; None where it does not.
     """
 
     policy: str
@@ -40,16 +42,18 @@ class Cause:
     told: str
     goal: Goal
     text: TextChange | None = None
+    place: Place | None = None
 
 
-def causes(compared: Compared, action: str) -> tuple[Cause, ...]:
-    """Return the parts of a change that could widen an action.
+def causes(compared: Compared, environment: Environment) -> tuple[Cause, ...]:
+    """Return the parts of a change that could widen a kind of request.
 
     Args:
         compared: The change.
-        action: Qualified name of the action.
+        environment: The kind of request.
     """
-    old, new = compared.old.on(action), compared.new.on(action)
+    before = compared.before(environment)
+    old, new = before.on(environment.action), compared.new.on(environment.action)
     by_new = {change.new.id: change for change in compared.texts if change.new is not None}
     by_old = {change.old.id: change for change in compared.texts if change.old is not None}
     found: dict[str, Cause] = {}
@@ -57,7 +61,8 @@ def causes(compared: Compared, action: str) -> tuple[Cause, ...]:
     def add(name: str, cause: Cause) -> None:
         known = found.get(name)
         if known is not None:
-            cause = Cause(known.policy, known.digest, known.told, Or(known.goal, cause.goal), known.text or cause.text)
+            goal, text = Or(known.goal, cause.goal), known.text or cause.text
+            cause = Cause(known.policy, known.digest, known.told, goal, text, known.place or cause.place)
         found[name] = cause
 
     for name, effect in _without(new, old):
@@ -65,13 +70,15 @@ def causes(compared: Compared, action: str) -> tuple[Cause, ...]:
             matched = Or(*(Matches("new", each) for each in compared.new.instances(name)))
             text = by_new.get(name)
             what = "changed" if text is not None and text.old is not None else "added"
-            add(name, Cause(name, effect.digest, f"permit {what}", matched, text))
+            # Without a change of its text, the schema has requests for it that it had not.
+            told = f"permit {what}" if text is not None else "permit as before, of requests that are new in the schema"
+            add(name, Cause(name, effect.digest, told, matched, text, effect.policy.place))
     for name, effect in _without(old, new):
         text = by_old.get(name)
         after = text.new if text is not None else None
         told = f"{effect.policy.effect} {'changed' if after is not None else 'removed'}"
         goals: list[Goal] = []
-        for each in compared.old.instances(name):
+        for each in before.instances(name):
             if effect.policy.effect == "forbid" or effect.approving is not None:
                 goals.append(Matches("old", each))
             goals.append(Fails("old", each))

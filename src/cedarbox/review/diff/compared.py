@@ -8,7 +8,7 @@ from functools import cached_property
 from typing import Any
 
 from cedarbox.errors import BundleError
-from cedarbox.review.diff.agents import AgentChange, AgentClass, agent_changes, classes, named_agents
+from cedarbox.review.diff.agents import AgentChange, AgentClass, agent_changes, classes
 from cedarbox.review.diff.effects import Effects, digests
 from cedarbox.review.diff.metadata import MetadataChange, metadata_changes
 from cedarbox.review.diff.texts import TextChange, text_changes
@@ -43,6 +43,7 @@ class Compared:
         new: Those of the new one.
         schema: Text of the schema that both are decided with.
         notes: What a reader must know.
+        known: The kinds of requests that the old schema had; None for the same as the new.
     """
 
     pair: Pair
@@ -50,6 +51,7 @@ class Compared:
     new: Effects
     schema: str
     notes: tuple[str, ...] = ()
+    known: frozenset[Environment] | None = None
 
     @property
     def is_bundle(self) -> bool:
@@ -93,21 +95,32 @@ class Compared:
         if not self.is_bundle:
             return ()
         subjects = [effects.subject for effects in (self.old, self.new) if effects.subject is not None]
-        named = named_agents(policy.est for subject in subjects for policy in subject.policies)
-        return classes(self.old.agents, self.new.agents, named)
+        policies = [policy.est for subject in subjects for policy in subject.policies]
+        return classes(self.old.agents, self.new.agents, policies)
 
     @cached_property
     def changed_agents(self) -> tuple[AgentClass, ...]:
         """Those of which policies see something else than before."""
         return tuple(each for each in self.agents if each.changed)
 
-    def differs(self, action: str) -> bool:
-        """Whether the policies that can match an action differ.
+    def before(self, environment: Environment) -> Effects:
+        """Return what decided a kind of request before: nothing, where the old schema had no such requests.
 
         Args:
-            action: Its qualified name.
+            environment: The kind of request.
         """
-        return digests(self.old.on(action).values()) != digests(self.new.on(action).values())
+        if self.known is None or environment in self.known:
+            return self.old
+        return Effects(None, {}, is_bundle=self.is_bundle)
+
+    def differs(self, environment: Environment) -> bool:
+        """Whether the policies that can match a kind of request differ.
+
+        Args:
+            environment: The kind of request.
+        """
+        old, new = self.before(environment).on(environment.action), self.new.on(environment.action)
+        return digests(old.values()) != digests(new.values())
 
 
 def compared(pair: Pair) -> Compared | Incomparable:
@@ -128,20 +141,22 @@ def compared(pair: Pair) -> Compared | Incomparable:
     present = new or old
     if present is None:
         return Incomparable(pair, "there is no bundle, before or after")
-    schema, notes = present.schema, []
+    schema, notes, known = present.schema, [], None
     if old is not None and new is not None and old.schema != new.schema:
+        schema_before = old.schema
         try:
             old = Subject.of_cedar(old.label, old.root, old.files, schema=new.schema, entities=(), links=old.links)
         except BundleError as error:
             return Incomparable(pair, f"the schema changed, and the old policies do not fit the new one: {error}")
-        notes.append("the schema changed: both versions are compared over the new one; requests of the old are no more")
+        notes.append("the schema changed: both versions are compared over the new one")
+        known = frozenset(environments(schema_json(schema_before)))
     if old is None:
         notes.append(f"{pair.bundle} is new: it is compared with denying everything")
     if new is None:
         notes.append(f"{pair.bundle} is gone: nothing is permitted any more")
     groups = action_groups(schema_json(schema))
     before, after = (Effects(subject, groups, is_bundle=is_bundle) for subject in (old, new))
-    return Compared(pair, before, after, schema, tuple(notes))
+    return Compared(pair, before, after, schema, tuple(notes), known)
 
 
 def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:

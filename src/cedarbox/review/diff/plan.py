@@ -188,11 +188,11 @@ class _Planner:
 
     def _case(self, environment: Environment) -> _Case | None:
         action = environment.action
-        policies = self._compared.differs(action)
+        policies = self._compared.differs(environment)
         changed = self._compared.changed_agents
         if not policies and not changed:
             return None
-        sides = {"old": self._compared.old.on(action), "new": self._compared.new.on(action)}
+        sides = {"old": self._compared.before(environment).on(action), "new": self._compared.new.on(action)}
         widens, narrows = gained("new", "old", sides), gained("old", "new", sides)
         if not policies:
             # Whoever is seen as before gets the same answers.
@@ -202,7 +202,8 @@ class _Planner:
 
     def _query(self, case: _Case, goal: Goal, label: str) -> Query:
         action = case.environment.action
-        sides = {"old": self._compared.old.side(action), "new": self._compared.new.side(action)}
+        old = self._compared.before(case.environment)
+        sides = {"old": old.side(action), "new": self._compared.new.side(action)}
         return Query(goal, case.environment, sides, f"{label}: {case.environment.action_id}")
 
     def _search(self, queries: Sequence[Query]) -> Sequence[Answer]:
@@ -215,7 +216,7 @@ class _Planner:
         return (*self._search(chosen), *[None] * (len(queries) - len(chosen)))
 
     def _widened(self, case: _Case, witness: Witness, found: _Found) -> None:
-        parts = causes(self._compared, case.environment.action)
+        parts = causes(self._compared, case.environment)
         answers = self._bounded([self._query(case, And(case.widens, each.goal), each.policy) for each in parts])
         known = len(self._plan.widenings)
         for part, answer in zip(parts, answers, strict=True):
@@ -255,7 +256,7 @@ class _Planner:
             principals=agents.ids or (f"[{agents.kind}]",),
             policy=part.policy if part else "",
             policy_digest=part.digest if part else "",
-            base=self._compared.old.state(action),
+            base=self._compared.before(case.environment).state(action),
             head=self._compared.new.state(action),
         )
         self._plan.widenings.append(Widening(subject, agents, part, witness, before, after))
@@ -280,13 +281,18 @@ class _Planner:
 
     def _levels(self, case: _Case, witness: Witness) -> tuple[str, str]:
         action = case.environment.action
-        among = modes(self._compared.old.on(action), self._compared.new.on(action))
-        told = []
-        for name, effects in (("old", self._compared.old), ("new", self._compared.new)):
+        sides = (("old", self._compared.before(case.environment)), ("new", self._compared.new))
+        among = modes(*(effects.on(action) for _, effects in sides))
+        found = []
+        for name, effects in sides:
             replay = witness.sides[name]
             owners = [owner for each in replay.policies if (owner := effects.owner(each)) is not None]
-            told.append(level(allowed=replay.allowed, determining=owners, among=among).told)
-        return told[0], told[1]
+            found.append(level(allowed=replay.allowed, determining=owners, among=among))
+        old, new = found
+        if old.told != new.told or old.modes == new.modes:
+            return old.told, new.told
+        # The same names, with other keys behind them.
+        return f"{old.told} with {old.keys}", f"{new.told} with {new.keys}"
 
     def _classes(self, case: _Case) -> Sequence[AgentClass]:
         return self._compared.agents or (_anyone(case.environment),)

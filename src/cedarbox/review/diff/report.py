@@ -200,6 +200,8 @@ def _place(compared: Compared, each: Widening) -> Place:
         old = text.old
         if old is not None and head.files is not None and old.file in head.files:
             return Place(shown(head.root / old.file))
+    elif each.cause is not None and each.cause.place is not None:
+        return each.cause.place
     elif each.cause is not None and head.files is not None and "entities.json" in head.files:
         return Place(shown(head.root / "entities.json"))
     return compared.pair.place

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Final, Literal, Protocol
 
 from cedarbox.errors import ConfigurationError
-from cedarbox.review.diff.agents import AgentClass, classes, named_agents
+from cedarbox.review.diff.agents import AgentClass, classes
 from cedarbox.review.diff.approvals import free, gained
 from cedarbox.review.diff.compared import action_groups
 from cedarbox.review.diff.effects import Effects
@@ -192,7 +192,7 @@ class Checker:
             kinds = dict.fromkeys(each.principal_type.rsplit("::", 1)[-1] for each in self._environments)
             return tuple(AgentClass((), changed=False, kind=kind) for kind in kinds)
         agents = self._effects.agents
-        return classes(agents, agents, named_agents(policy.est for policy in self._subject.policies))
+        return classes(agents, agents, [policy.est for policy in self._subject.policies])
 
     def _cases(self, about: About) -> Iterator[tuple[Environment, Mapping[str, Goal]]]:
         kinds = [each for each in self._environments if each.action_id == about.action]
