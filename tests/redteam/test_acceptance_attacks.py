@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import shutil
 from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -14,11 +15,11 @@ from tests.unit.signed import make_key
 
 from cedarbox.ed25519 import load_private_key
 from cedarbox.policy.signing import Envelope, sign
-from cedarbox.review.diff.acceptance import Accepted, read_accepted, toml_entry
+from cedarbox.review.diff.acceptance import Accepted, judge, read_accepted, toml_entry
 
-TLS = 'context.proto == Sandbox::Proto::"tls" && context.port == 443'
-OLD = permit("mirror", "connect", TLS) + permit("no-hosts", "connect", "context.port == 80", effect="forbid")
-NEW = OLD.replace("port == 443", "port >= 443")
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+OLD = permit("few", "fork", "context.copies <= 2") + permit("some", "fork", "context.copies == 1", effect="forbid")
+NEW = OLD.replace("<= 2", "<= 4")
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -71,19 +72,19 @@ def test_an_acceptance_replayed_for_another_change(site: Site) -> None:
     over another base, another policy with that id, the same text for another agent. None of them is accepted."""
     site.accept()
     assert site.diff()[0] == 0
-    others = (
-        (OLD, NEW.replace(">= 443", ">= 442"), {}),
+    others: tuple[tuple[str, str, dict[str, str]], ...] = (
+        (OLD, NEW.replace("<= 4", "<= 5"), {}),
         (
-            OLD + permit("more", "connect", "context.port == 9"),
-            NEW + permit("more", "connect", "context.port == 9"),
+            OLD + permit("more", "fork", "context.copies == 9"),
+            NEW + permit("more", "fork", "context.copies == 9"),
             {},
         ),
-        (OLD, OLD + permit("mirror2", "connect", "context.port == 444"), {}),
+        (OLD, OLD + permit("few2", "fork", "context.copies <= 4"), {}),
         (OLD, NEW, {"entities": entities({"coder": (), "other": (), "third": ()})}),
     )
     for old, new, more in others:
         code, report = site.diff(old, new, **more)
-        assert (code, len(findings(report, "D103"))) == (1, 1)
+        assert (code, len(findings(report, "D103"))) == (1, 1), (old, new)
         assert all(each["suppressed"] is None for each in findings(report))
 
 
@@ -91,27 +92,26 @@ def test_a_second_widening_behind_an_accepted_one(site: Site) -> None:
     """The change that was accepted gets a second widening of the same action, and one of another action. The first
     makes the entry void, as it changes what the action rests on; the other is found beside the accepted one."""
     site.accept()
-    code, report = site.diff(OLD, NEW.replace("context.port == 80", "context.port == 81"))
+    code, report = site.diff(OLD, NEW.replace("copies == 1", "copies == 0"))
     assert (code, len([each for each in findings(report) if each["suppressed"]])) == (1, 0)
     code, report = site.diff(OLD, NEW + permit("shell", "exec"))
     assert code == 1
     assert [(each["policy"], bool(each["suppressed"])) for each in findings(report)] == [
-        ("mirror", True),
-        ("mirror", True),
+        ("few", True),
         ("shell", False),
     ]
 
 
 def test_an_entry_that_was_edited(site: Site) -> None:
-    """Every value of a signed entry is changed in turn: bundle, action, policy, principals, digests, reason, expiry,
-    key and signature. None counts any more, and each says that the signature is false or the key unknown."""
+    """Every value of a signed entry is changed in turn: action, resource, policy, principals, digests, reason, expiry,
+    key and signature. None counts any more, even if the change is just what the edited entry says."""
     site.accept()
     whole = site.file.read_text()
     (entry, *_) = read_accepted(site.file)
     values = {
         "action": "exec",
-        "resource": "Address",
-        "policy": "no-hosts",
+        "resource": "Image",
+        "policy": "some",
         "policy_digest": "sha256:" + "0" * 64,
         "base": entry.subject.head,
         "head": entry.subject.base,
@@ -120,14 +120,18 @@ def test_an_entry_that_was_edited(site: Site) -> None:
         "key": "sha256:" + "0" * 64,
         "signature": "A" * 86 + "==",
     }
+    keys = [load_private_key(site.path / "desk.key")[0].public_key()]
+    found = [each.subject for each in read_accepted(site.file)]
     for name, value in values.items():
         lines = [f'{name} = "{value}"' if line.startswith(f"{name} = ") else line for line in whole.splitlines()]
         site.file.write_text("\n".join(lines) + "\n")
-        code, report = site.diff()
-        assert code == 1, name
-        assert "signature is false" in _why(report) or "no acceptor" in _why(report)
+        entries = read_accepted(site.file)
+        # The attacker also has it that the change comes to what the entry says.
+        verdict = judge(entries, [*found, *(each.subject for each in entries)], keys, NOW, frozenset({"test"}))
+        assert (verdict.accepted, len(verdict.refused)) == ({}, 1), name
     site.file.write_text(whole.replace('["coder", "other"]', '["coder"]'))
-    assert site.diff()[0] == 1
+    code, report = site.diff()
+    assert (code, "signature is false" in _why(report)) == (1, True)
     site.file.write_text(whole)
     assert site.diff()[0] == 0
 
@@ -150,14 +154,9 @@ def test_an_entry_of_somebody_else(site: Site) -> None:
 
 def test_an_entry_that_expired(site: Site) -> None:
     """An entry whose time is over is kept in the file. It counts no more, and the report says when it expired."""
-    from datetime import UTC, datetime
-
     site.accept()
     desk = load_private_key(site.path / "desk.key")[0]
-    old = [
-        Accepted.sign(each.subject, each.reason, datetime(2026, 1, 2, tzinfo=UTC), desk)
-        for each in read_accepted(site.file)
-    ]
+    old = [Accepted.sign(each.subject, each.reason, NOW, desk) for each in read_accepted(site.file)]
     site.file.write_text("".join(map(toml_entry, old)))
     code, report = site.diff()
     assert (code, "it expired at 2026-01-02T00:00:00Z" in _why(report)) == (1, True)
@@ -185,7 +184,7 @@ def test_an_acceptance_of_another_bundle(site: Site) -> None:
     renamed = 'name = "other"\nrevision = 2\nschema = 1\n'
     code, report = site.diff(new_metadata=renamed, old_metadata=renamed.replace("2", "1"))
     assert (code, findings(report, "D103")) == (1, [])
-    code, report = site.diff(permit("mirror", "exec"), NEW)
+    code, report = site.diff(permit("few", "exec"), NEW)
     assert code == 1
     assert all(each["suppressed"] is None for each in findings(report))
 
