@@ -251,13 +251,15 @@ def test_signed_versions(tmp_path: Path) -> None:
     assert "not what was signed" in str(cli("diff", old, new, "--public-key", public).exception)
 
 
-@pytest.mark.parametrize("form", ["text", "markdown", "sarif", "junit", "tap", "github", "gitlab"])
-def test_each_form_has_the_request(tmp_path: Path, form: str) -> None:
-    old, new = change(tmp_path, permit("p", "connect", TLS), permit("p", "connect", "context.port == 443"))
-    result = cli("diff", old, new, "--format", form)
-    assert result.exit_code == 1
-    assert "port=443" in result.stdout
-    assert "p (permit changed)" in result.stdout or "permit changed: p" in result.stdout
+def test_each_form_has_the_request(tmp_path: Path) -> None:
+    old, new = change(tmp_path, permit("p", "fork", "context.copies <= 2"), permit("p", "fork"))
+    forms = ("text", "markdown", "sarif", "junit", "tap", "github", "gitlab")
+    outputs = [part for form in forms for part in ("--output", f"{form}={tmp_path / form}")]
+    assert cli("diff", old, new, *outputs).exit_code == 1
+    for form in forms:
+        text = (tmp_path / form).read_text()
+        assert "copies=3" in text, form
+        assert "p (permit changed)" in text or "permit changed: p" in text, form
 
 
 PLAIN = """
