@@ -99,8 +99,9 @@ class Pair:
 
     @property
     def place(self) -> Place:
-        """The directory of the new version."""
-        return Place(shown(self.head.root))
+        """Where to tell what is about no line: the first file of the new version, ``bundle.toml`` for a bundle."""
+        name = next(iter(sorted(self.head.files or (), key=lambda name: (name != "bundle.toml", name))), "")
+        return Place(shown(self.head.root / name))
 
 
 @dataclass(frozen=True, slots=True)
