@@ -16,9 +16,10 @@ from tests.unit.repositories import METADATA, Repository, bundle_files
 from tests.unit.signed import make_key, signed_bundle
 
 from cedarbox.cli import policy_versions
-from cedarbox.policy import PolicyBundle
+from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.schema import schema_text
+from cedarbox.review.arguments import build
 from cedarbox.review.diff.compared import action_groups
 from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.run import Unavailable
@@ -193,6 +194,15 @@ def test_less_of_an_approval_is_wider(
     details = findings(report)[0]["details"]
     assert after in details["after"]
     assert details["before"] != details["after"]
+    request = build("invokeTool", {"name": "exec_command", "kind": "function"})
+    for version, told in (("old", details["before"]), ("new", details["after"])):
+        decision = PolicyEngine(PolicyBundle.load(tmp_path / version)).decide("coder", request)
+        if decision.approval is None:
+            assert told.startswith("allow" if decision.allowed else "deny")
+            assert "approval of" not in told
+        else:
+            who = " or ".join(decision.approval.approvers)
+            assert told.startswith(f"allow with the approval of {who} within {decision.approval.expires_s} s")
     back = diff(
         tmp_path, new, old, old_metadata=_metadata(1, **approvers[1]), new_metadata=_metadata(2, **approvers[0])
     )
