@@ -42,6 +42,7 @@ class Compared:
         old: The effects of the old version.
         new: Those of the new one.
         schema: Text of the schema that both are decided with.
+        environments: Every kind of request that there is.
         notes: What a reader must know.
         known: The kinds of requests that the old schema had; None for the same as the new.
     """
@@ -50,6 +51,7 @@ class Compared:
     old: Effects
     new: Effects
     schema: str
+    environments: tuple[Environment, ...]
     notes: tuple[str, ...] = ()
     known: frozenset[Environment] | None = None
 
@@ -65,11 +67,6 @@ class Compared:
             if effects.subject is not None and effects.subject.bundle is not None:
                 return effects.subject.bundle.name
         return self.pair.bundle
-
-    @cached_property
-    def environments(self) -> tuple[Environment, ...]:
-        """Every kind of request that there is."""
-        return environments(schema_json(self.schema))
 
     @cached_property
     def texts(self) -> tuple[TextChange, ...]:
@@ -154,9 +151,10 @@ def compared(pair: Pair) -> Compared | Incomparable:
         notes.append(f"{pair.bundle} is new: it is compared with denying everything")
     if new is None:
         notes.append(f"{pair.bundle} is gone: nothing is permitted any more")
-    groups = action_groups(schema_json(schema))
+    document = schema_json(schema)
+    groups = action_groups(document)
     before, after = (Effects(subject, groups, is_bundle=is_bundle) for subject in (old, new))
-    return Compared(pair, before, after, schema, tuple(notes), known)
+    return Compared(pair, before, after, schema, environments(document), tuple(notes), known)
 
 
 def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
