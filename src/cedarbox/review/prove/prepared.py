@@ -98,6 +98,8 @@ def prepared(problems: Problems, goal: Goal) -> list[Prepared]:
     terms = problems.values.terms
     found: dict[Term, Prepared] = {}
     for problem in problems.each:
+        if problem.outline(goal) is terms.false:
+            continue
         term = problem.term(goal)
         if term is terms.false or term in found:
             continue
