@@ -78,7 +78,7 @@ def test_the_help_of_policy_says_of_each_command_what_the_command_says() -> None
     for name, command in policy.COMMANDS.items():
         assert f"{name} " in shown.output
         told = getattr(import_module(command.module), command.name).__doc__
-        assert told.startswith(command.about), name
+        assert told.startswith(command.about.removesuffix(".")), name
 
 
 def test_every_public_name_is_there() -> None:

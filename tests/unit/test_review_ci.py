@@ -64,7 +64,7 @@ def test_each_option_of_a_hook_is_one_of_its_command() -> None:
         program, policy, command, *options = hook["entry"].split()
         assert (program, policy) == ("cedarbox", "policy")
         if command in group.commands:
-            known = {name for one in group.commands[command].params for name in one.opts}
+            known = {name for one in group.get_command(None, command).params for name in one.opts}
             assert {option for option in options if option.startswith("-")} <= known
 
 
@@ -82,7 +82,7 @@ def test_no_expression_is_in_a_command_of_the_action() -> None:
 
 def test_the_script_of_gitlab_gives_options_that_there_are() -> None:
     group: Any = get_command(app)
-    known = {name for one in group.commands["review"].params for name in one.opts}
+    known = {name for one in group.get_command(None, "review").params for name in one.opts}
     script = " ".join(_yaml("ci/gitlab/cedarbox-policy.yml")["cedarbox-policy"]["script"])
     assert (
         set(re.findall(r"--(?!no-index|find-links|quiet)[a-z-]+(?==| )", script.partition("policy review")[2])) <= known

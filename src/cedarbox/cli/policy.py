@@ -16,18 +16,31 @@ def _of(about: str, module: str, name: str = "") -> Command:
 
 
 COMMANDS: Final = {
-    "fmt": _of("Format policies, keeping their comments.", "fmt"),
-    "check": _of("Parse and type-check policies, entities and metadata, and tell every error.", "check"),
-    "lint": _of("Look for what policies of sandboxes get wrong.", "lint"),
+    "fmt": _of("Format policies as Cedar's own formatter does.", "fmt"),
+    "check": _of("Check that policies parse and fit the schema.", "check"),
+    "lint": _of("Look at the policies of a bundle as a reviewer of sandboxes would.", "lint"),
     "test": _of("Run the test cases in tests/*.yaml of a bundle against Cedar itself.", "test"),
-    "diff": _of("Compare two versions of a bundle, and prove what the change permits.", "diff"),
-    "accept": _of("Accept one widening that diff found, with a signature.", "accept"),
-    "prove": _of("Prove properties of policies, or show a request that refutes them.", "prove"),
-    "review": _of("Run all of the above, and make one report of it.", "review"),
-    "explain": _of("Explain a decision, and what would have to change to turn it around.", "explain"),
-    "endpoints": _of("Print what agents may connect to: the list that a firewall team needs.", "endpoints"),
-    "compile": _of("Make the allow-list that a backend takes, and prove it.", "compile", "compile_policies"),
-    "render": _of("Write a bundle down for people who do not read Cedar.", "render"),
+    "diff": _of(
+        "Compare two versions of policies.",
+        "diff",
+    ),
+    "accept": _of("Sign the acceptance of a widening.", "accept"),
+    "prove": _of("Prove properties of policies, or find a request that refutes them.", "prove"),
+    "review": _of(
+        "Check, lint and test bundles.",
+        "review",
+    ),
+    "explain": _of(
+        "Explain one decision.",
+        "explain",
+    ),
+    "endpoints": _of("Print what the policies of a bundle let an agent connect to.", "endpoints"),
+    "compile": _of(
+        "Compile what an agent may connect to into the list of a backend.",
+        "compile",
+        "compile_policies",
+    ),
+    "render": _of("Make a page that says in plain sentences who may do what.", "render"),
     "keygen": _of("Make an Ed25519 key pair to sign bundles with. Nothing is overwritten.", "sign", "keygen"),
     "sign": _of("Check a bundle and sign it.", "sign"),
     "verify": _of("Check the signatures of a bundle, its expiry, and the bundle itself.", "sign", "verify"),
@@ -39,3 +52,8 @@ app = typer.Typer(
     help="Format, check, test, compare, prove, explain and sign policies.",
     no_args_is_help=True,
 )
+
+
+@app.callback()
+def _group() -> None:
+    """Format, check, test, compare, prove, explain and sign policies."""

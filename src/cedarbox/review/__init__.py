@@ -2,3 +2,5 @@
 
 On top of the house: it uses the policies and the errors, and nothing that enforces, records or runs.
 """
+
+__all__: list[str] = []

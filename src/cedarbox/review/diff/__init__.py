@@ -1,1 +1,3 @@
 """What a change of policies changes: a plan, proved, with a request for each thing that is new."""
+
+__all__: list[str] = []

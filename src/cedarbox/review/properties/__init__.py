@@ -1,1 +1,3 @@
 """Properties: what must never, always or sometimes be permitted, whatever the policies say, as files beside them."""
+
+__all__: list[str] = []

@@ -1,1 +1,3 @@
 """The encoder held against Cedar: random policies and requests, decided by both."""
+
+__all__: list[str] = []
