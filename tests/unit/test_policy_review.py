@@ -164,13 +164,6 @@ def test_a_bundle_that_a_part_refuses_is_a_finding_in_its_place(reviews: Reviews
     assert reviews.ran[-1] == "prove"
 
 
-def test_a_part_that_this_version_lacks_is_not_good(reviews: Reviews) -> None:
-    reviews.reports["prove"] = ModuleNotFoundError("x", name="cedarbox.cli.policy_prove")
-    code, document = reviews()
-    assert code == 3
-    assert "prove not decided" in document["summary"]
-
-
 def test_a_part_that_has_nothing_to_do_is_left_out(reviews: Reviews) -> None:
     reviews.reports["prove"] = None
     code, document = reviews()

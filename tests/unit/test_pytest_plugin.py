@@ -47,7 +47,7 @@ class Site:
 
     def run(self, *arguments: str) -> tuple[int, str]:
         """Run pytest in this process and return its exit code and output."""
-        done = self._pytester.runpytest_inprocess("-p", "cedarbox_pytest", *QUIET, *arguments)
+        done = self._pytester.runpytest_inprocess(*QUIET, *arguments)
         out = f"{done.stdout.str()}\n{done.stderr.str()}"
         assert "INTERNALERROR" not in out, out
         return int(done.ret), out

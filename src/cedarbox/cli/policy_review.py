@@ -36,7 +36,7 @@ class _Asked:
 
     base: str | None
     accepted: Path | None
-    acceptor: list[Path] | None
+    acceptor: list[str] | None
     baseline: Path | None
     fail_level: Severity | None
 
@@ -63,9 +63,10 @@ def review(
         typer.Option(readable=False, help="File of signed acceptances of widenings.", show_default=False),
     ] = None,
     acceptor: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            readable=False, help="Public key of someone whose acceptance counts; may be repeated.", show_default=False
+            help="Public key of someone whose acceptance counts: a file, or REVISION:PATH; may be repeated.",
+            show_default=False,
         ),
     ] = None,
     baseline: Annotated[
@@ -144,10 +145,6 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
             report = _RUN[part](bundle, asked)
         except BundleError as error:
             report = _broken(part, bundle, error)
-        except ModuleNotFoundError as error:
-            if not (error.name or "").startswith("cedarbox."):
-                raise
-            report = Report(part, shown(bundle), "not run: this version has no such command", undecided=True)
         if report is None:
             continue
         # By its directory in each part, whatever name it gives itself.
