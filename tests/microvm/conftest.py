@@ -48,9 +48,12 @@ def oci_layout() -> Path:
 
 @pytest.fixture(scope="session")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The BoxLite home of all modules: the first start in a home unpacks the image, and takes three times as long."""
-    made = tmp_path_factory.mktemp("boxlite")
-    made.chmod(0o700)
+    """The BoxLite home of all modules: the first start in a home unpacks the image, and takes three times as long.
+
+    It is where programs that are told of no home have theirs, below ``$XDG_STATE_HOME``.
+    """
+    made = tmp_path_factory.mktemp("state") / "cedarbox" / "boxlite"
+    made.mkdir(mode=0o700, parents=True)
     return made
 
 

@@ -8,15 +8,17 @@ import sys
 from pathlib import Path
 
 from cedarbox import verify_ledger
+from cedarbox.boxlite import BoxLiteSandboxClient
 
 CHECKOUT = Path(__file__).parents[2]
 
 
-def test_the_front_door(tmp_path: Path, oci_layout: Path) -> None:
+async def test_the_front_door(client: BoxLiteSandboxClient, home: Path, tmp_path: Path, oci_layout: Path) -> None:
+    await client.close()
     environment = os.environ | {
         "CEDARBOX_AUDIT__DIRECTORY": str(tmp_path / "ledger"),
         "CEDARBOX_SANDBOX__BOOT_TIMEOUT_S": "180",
-        "XDG_STATE_HOME": str(tmp_path / "state"),
+        "XDG_STATE_HOME": str(home.parents[1]),
     }
     command = [sys.executable, "examples/front_door.py", str(oci_layout)]
     done = subprocess.run(
