@@ -171,12 +171,14 @@ class Section:
         lines: Paragraphs before the table, plain text.
         columns: The heads of the table; empty for no table.
         rows: Its rows, plain text, as wide as ``columns``.
+        opened: It is what a reader came for: where parts can be folded, this one is not.
     """
 
     title: str
     lines: tuple[str, ...] = ()
     columns: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    opened: bool = False
 
 
 @dataclass(frozen=True)

@@ -237,7 +237,7 @@ def _sections(plan: Plan, judged: _Judged) -> Iterator[Section]:
     lines = [f"{pair.base.label} → {pair.head.label}"]
     if plan.unchanged:
         lines.append(f"Not touched by the change: {', '.join(plan.unchanged)}.")
-    yield Section(f"Plan for {pair.bundle}", tuple(lines), *_plan_table(plan.rows))
+    yield Section(f"Plan for {pair.bundle}", tuple(lines), *_plan_table(plan.rows), opened=True)
     for number, each in enumerate(plan.widenings, start=1):
         yield _widening_section(compared, each, judged, number)
     if plan.narrowings:
@@ -284,7 +284,7 @@ def _widening_section(compared: Compared, each: Widening, judged: _Judged, numbe
     elif each.cause is not None:
         rows.append(("id", identity(each.subject)))
     title = f"Widening {number}: {each.subject.action} on {each.subject.resource}, for {each.agents.told}"
-    return Section(title, (), ("what", "how"), tuple(rows))
+    return Section(title, (), ("what", "how"), tuple(rows), opened=True)
 
 
 def _by(effects: Effects, witness: Witness, name: str) -> str:

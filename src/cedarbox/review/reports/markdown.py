@@ -146,7 +146,7 @@ def _section(page: _Page, section: Section) -> None:
     if left := len(section.lines) - len(lines):
         lines.append(f"{counted(left, 'more line')} left out.")
     rows = ([_cell(cell) for cell in row] for row in section.rows)
-    page.table(_words(section.title), lines, section.columns, rows)
+    page.table(_words(section.title), lines, section.columns, rows, opened=section.opened)
 
 
 def _cell(text: str) -> str:
