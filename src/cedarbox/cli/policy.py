@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import orjson
 import typer
 
-from cedarbox.cli import policy_explain, policy_test
+from cedarbox.cli import policy_check, policy_explain, policy_fmt, policy_test
 from cedarbox.ed25519 import load_private_key, load_public_key, write_key_pair
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import open_regular, write_file
@@ -32,6 +32,8 @@ from cedarbox.times import duration_s
 __all__ = ["app"]
 
 app = typer.Typer(help="Sign, verify, test and explain policy bundles.", no_args_is_help=True)
+app.command()(policy_check.check)
+app.command()(policy_fmt.fmt)
 app.command()(policy_test.test)
 app.command()(policy_explain.explain)
 

@@ -9,16 +9,36 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Final
 
-__all__ = ["Statement", "excess", "locate", "statements"]
+__all__ = ["TOKEN", "Statement", "excess", "locate", "statements"]
 
 _MAX_DEPTH = 64
 _MAX_OPERATORS = 1000
 _MAX_TEXT = 256 * 1024
 _BETWEEN = frozenset({"when", "unless", "if", "then", "else", "in", "is", "like"})
 
-# A string may run over lines, as it does for Cedar: what looks like a comment in it is none.
-_TOKEN = re.compile(r'//[^\n]*|"(?:[^"\\]|\\.)*(?:"|\Z)|[A-Za-z_][A-Za-z0-9_]*|\d+|::|&&|\|\||[=!<>]=|\s+|.', re.DOTALL)
+# A string may run over lines, as it does for Cedar: what looks like a comment in it is none. A comment ends at a
+# carriage return as well, so that nothing can hide behind one. Python counts four separators as space that Cedar does
+# not.
+TOKEN: Final = re.compile(
+    r"""(?P<gap>[^\S\x1c-\x1f]+|//[^\n\r]*)
+    |(?P<word>[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<sign>::|&&|\|\||[=!<>]=|[-.,;:(){}\[\]<>+*/%!=@])
+    |(?P<text>"[^"\\]*(?:\\.[^"\\]*)*")
+    |(?P<number>[0-9]+)
+    |(?P<slot>\?[A-Za-z_][A-Za-z0-9_]*)
+    |(?P<open>"[^"\\]*(?:\\.[^"\\]*)*\\?\Z)
+    |(?P<other>.)""",
+    re.DOTALL | re.VERBOSE,
+)
+"""A token of Cedar, of policies as well as of schemas. ``gap`` is what stands between tokens, ``open`` a string without
+its end, ``other`` a character that no token begins with."""
+
+# The same for whoever looks for semicolons only.
+_PIECE: Final = re.compile(
+    r"""(?P<gap>(?:[^\S\x1c-\x1f]+|//[^\n\r]*)+)|(?P<end>;)|"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^\s";/]+|.""", re.DOTALL
+)
 _QUOTED_IN_MESSAGE = re.compile(r"`([^`]+)`|'([^']+)'|: ([A-Za-z_]\w*)$")
 
 
@@ -42,23 +62,25 @@ class Statement:
 def statements(text: str) -> Iterator[Statement]:
     """Yield the statements of a Cedar file in order; a last one without its semicolon is yielded too."""
     start: int | None = None
-    end = 0
-    for match in _TOKEN.finditer(text):
-        piece = match.group()
-        if piece.isspace() or piece.startswith("//"):
+    end = counted = 0
+    line = 1
+    for match in _PIECE.finditer(text):
+        kind = match.lastgroup
+        if kind == "gap":
             continue
-        start = match.start() if start is None else start
+        if start is None:
+            start = match.start()
+            line, counted = line + text.count("\n", counted, start), start
         end = match.end()
-        if piece == ";":
-            yield _statement(text, start, end)
+        if kind == "end":
+            yield _statement(text, start, end, line)
             start = None
     if start is not None:
-        yield _statement(text, start, end)
+        yield _statement(text, start, end, line)
 
 
-def _statement(text: str, start: int, end: int) -> Statement:
-    line_start = text.rfind("\n", 0, start) + 1
-    return Statement(text[start:end], text.count("\n", 0, start) + 1, start - line_start + 1, start)
+def _statement(text: str, start: int, end: int, line: int) -> Statement:
+    return Statement(text[start:end], line, start - text.rfind("\n", 0, start), start)
 
 
 def excess(statement: Statement) -> str:
@@ -73,7 +95,7 @@ def excess(statement: Statement) -> str:
     deepest = operators = conditionals = longest = 0
     # How long the chain of attributes, indexes and calls is, at each level of brackets.
     chains = [0]
-    for match in _TOKEN.finditer(statement.text):
+    for match in TOKEN.finditer(statement.text):
         piece = match.group()
         if piece in {"(", "[", "{"}:
             chains[-1] += 1
@@ -82,9 +104,7 @@ def excess(statement: Statement) -> str:
             chains.pop()
         elif piece in {".", "!", "-"}:
             chains[-1] += 1
-        elif piece in _BETWEEN or not (
-            piece.isspace() or piece.startswith("//") or piece[0].isalnum() or piece[0] in '_"'
-        ):
+        elif piece in _BETWEEN or match.lastgroup in {"sign", "other"}:
             chains[-1] = 0
         deepest, longest = max(deepest, len(chains) - 1), max(longest, chains[-1])
         operators += piece in {"&&", "||", "+", "-", "*", "when", "unless"}
@@ -106,7 +126,7 @@ def locate(statement: Statement, message: str) -> tuple[int, int]:
         return _place(statement, len(statement.text))
     for quoted in _QUOTED_IN_MESSAGE.finditer(message):
         wanted = next(group for group in quoted.groups() if group).rsplit("::", 1)[-1]
-        hits = [match.start() for match in _TOKEN.finditer(statement.text) if match.group() == wanted]
+        hits = [match.start() for match in TOKEN.finditer(statement.text) if match.group() == wanted]
         if len(hits) == 1:
             return _place(statement, hits[0])
     return statement.line, statement.column

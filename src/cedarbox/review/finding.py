@@ -3,11 +3,24 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
-__all__ = ["SEVERITIES", "Check", "Edit", "Finding", "Place", "Report", "Rule", "Section", "Severity", "Status"]
+__all__ = [
+    "SEVERITIES",
+    "Check",
+    "Edit",
+    "Finding",
+    "Place",
+    "Report",
+    "Rule",
+    "Section",
+    "Severity",
+    "Status",
+    "Suppression",
+]
 
 Severity = Literal["error", "warning", "note"]
 Status = Literal["passed", "failed", "skipped", "undecided"]
@@ -75,6 +88,22 @@ class Rule:
 
 
 @dataclass(frozen=True, slots=True)
+class Suppression:
+    """Why a finding does not count.
+
+    Attributes:
+        kind: ``inline``: a comment in the file says so; ``baseline``: it was there before; ``accepted``: a signed entry
+            accepts it.
+        reason: What whoever suppressed it wrote; may be empty for a baseline.
+        place: Where that is written, when known.
+    """
+
+    kind: Literal["inline", "baseline", "accepted"]
+    reason: str = ""
+    place: Place | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class Finding:
     """One thing that a reviewer should know.
 
@@ -89,6 +118,8 @@ class Finding:
         details: More for programs, such as a witness, in JSON values.
         key: What tells it from other findings of the same rule about the same policy. It must stay the same when lines
             move, so it holds no line number.
+        suppressed: Why it does not count; None when it counts. Reports for people leave a suppressed finding out; JSON
+            and SARIF tell it with the reason.
     """
 
     rule: str
@@ -100,12 +131,13 @@ class Finding:
     edits: tuple[Edit, ...] = ()
     details: Mapping[str, Any] = field(default_factory=dict)
     key: str = ""
+    suppressed: Suppression | None = None
 
     @property
     def fingerprint(self) -> str:
         """32 hex digits that stay the same while the rule, the file, the policy and the key do, whatever the line."""
         file = self.place.file if self.place else ""
-        told = "\x00".join((self.rule, file, self.policy, self.key or ("" if self.policy else self.message)))
+        told = json.dumps((self.rule, file, self.policy, self.key or ("" if self.policy else self.message)))
         return hashlib.sha256(told.encode()).hexdigest()[:32]
 
 
@@ -176,6 +208,11 @@ class Report:
     data: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
     undecided: bool = False
+
+    @property
+    def counted(self) -> tuple[Finding, ...]:
+        """The findings that are not suppressed."""
+        return tuple(finding for finding in self.findings if finding.suppressed is None)
 
     @property
     def exit_code(self) -> int:

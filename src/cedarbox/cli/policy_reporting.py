@@ -1,0 +1,142 @@
+"""How the review commands give out their report: ``--format``, ``--json``, ``--output``, and what they do."""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Final, NoReturn
+
+import typer
+
+from cedarbox.errors import ConfigurationError
+from cedarbox.files import open_regular, write_file
+from cedarbox.review.finding import Report
+from cedarbox.review.reports import FORMATS, FormatName, render
+
+__all__ = ["AsJson", "Format", "Output", "Target", "emit"]
+
+_MAX_SUMMARY: Final = 1024 * 1024 - 1024
+"""Bytes of the summary of a step: GitHub takes 1 MiB and drops all of a larger one. Less what others may add."""
+
+
+@dataclass(frozen=True, slots=True)
+class Target:
+    """A file that a report is written to.
+
+    Attributes:
+        form: How.
+        path: Where. What is there is replaced in one step.
+    """
+
+    form: FormatName
+    path: Path
+
+    @classmethod
+    def of(cls, text: str) -> Target:
+        """Read ``FORMAT=FILE``, and see whether the file can be written before any work is done for it.
+
+        Raises:
+            ConfigurationError: It is not of that form, there is no such format, or the file cannot be written.
+        """
+        name, equals, path = text.partition("=")
+        form = next((form for form in FORMATS if form == name), None)
+        if form is None or not equals or not path:
+            raise ConfigurationError(
+                f"--output {text!r} is not FORMAT=FILE with a format of {', '.join(FORMATS)}",
+                hint="write it like sarif=review.sarif",
+            )
+        target = cls(form, Path(path))
+        target.try_directory()
+        return target
+
+    def try_directory(self) -> None:
+        """See whether a file can be put there.
+
+        Raises:
+            ConfigurationError: It cannot.
+        """
+        if "\0" in str(self.path) or not self.path.name:
+            raise _unwritable(self.path, os.strerror(errno.EINVAL))
+        if self.path.is_dir():
+            raise _unwritable(self.path, os.strerror(errno.EISDIR))
+        try:
+            with tempfile.TemporaryFile(dir=self.path.parent):
+                pass
+        except OSError as error:
+            raise _unwritable(self.path, error.strerror or str(error)) from None
+
+
+Format = Annotated[FormatName, typer.Option("--format", help="How to print the report.")]
+"""The option ``--format``; its default is ``"text"``, wherever the command runs."""
+
+AsJson = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
+"""The option ``--json``."""
+
+Output = Annotated[
+    list[Target] | None,
+    typer.Option(
+        "--output",
+        parser=Target.of,
+        metavar="FORMAT=FILE",
+        help="Also write the report to a file, such as sarif=review.sarif; may be repeated.",
+        show_default=False,
+    ),
+]
+"""The repeatable option ``--output``; its default is None."""
+
+
+def emit(
+    report: Report, form: FormatName, outputs: Sequence[Target] | None = None, *, as_json: bool = False
+) -> NoReturn:
+    """Write a report to its files, print it, and exit with its code.
+
+    Args:
+        report: What to tell.
+        form: How to print it. On a terminal ``text`` has colours and shows the lines of the files. ``github`` also
+            adds the report to the summary of the step, the file that ``GITHUB_STEP_SUMMARY`` names.
+        outputs: The files to write besides.
+        as_json: Print JSON, whatever ``form`` says.
+
+    Raises:
+        ConfigurationError: A file cannot be written.
+        typer.Exit: Always, else.
+    """
+    for target in outputs or ():
+        try:
+            write_file(target.path, render(report, target.form).encode(), 0o644)
+        except OSError as error:
+            raise _unwritable(target.path, error.strerror or str(error)) from None
+    if as_json:
+        form = "json"
+    if form == "text" and sys.stdout.isatty():
+        from rich.console import Console
+
+        from cedarbox.review.reports.terminal import show
+
+        show(report, Console(highlight=False, markup=False, emoji=False))
+    else:
+        typer.echo(render(report, form), nl=False)
+    if form == "github" and (path := os.environ.get("GITHUB_STEP_SUMMARY")):
+        _summarise(report, path)
+    raise typer.Exit(report.exit_code)
+
+
+def _summarise(report: Report, path: str) -> None:
+    """Add a report to the summary of a step. What cannot be added is told, and fails nothing: the report is printed."""
+    from cedarbox.review.reports.markdown import text
+
+    try:
+        with open_regular(path, os.O_WRONLY | os.O_APPEND) as file:
+            file.seek(0, os.SEEK_END)
+            file.write(f"{text(report, _MAX_SUMMARY - file.tell())}\n".encode())
+    except (OSError, ValueError) as error:
+        typer.echo(f"cedarbox: the summary of the step cannot be written ({error})", err=True)
+
+
+def _unwritable(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(f"--output: {path} cannot be written ({why})", hint="check the path and its directory")
