@@ -1,0 +1,233 @@
+"""Searches for a request for which a goal is so, or proves that there is none."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from types import TracebackType
+from typing import Any, Final
+
+import cedarpy
+
+from cedarbox.policy.entities import NAMESPACE
+from cedarbox.policy.schema import schema_text as packaged_schema
+from cedarbox.review.prove import solvers as solving
+from cedarbox.review.prove.answers import Answer, Witness
+from cedarbox.review.prove.concrete import request_of
+from cedarbox.review.prove.goals import Environment, Goal, Holds, PrincipalIs, Query, Side, parts
+from cedarbox.review.prove.models import SolverModel, read_values
+from cedarbox.review.prove.patterns import UnsupportedError
+from cedarbox.review.prove.prepared import Prepared, Problems, prepared
+from cedarbox.review.prove.realise import action_of
+from cedarbox.review.prove.replay import Replayer, ReplayError
+from cedarbox.review.prove.types import SchemaTypes
+
+__all__ = ["Prover"]
+
+Progress = Callable[[int, int, Query, Answer], None]
+"""Called with how many are done, how many there are, the query and its answer."""
+
+_KEPT: Final = 128
+"""How many kinds of request with their sides are kept encoded."""
+
+
+class Prover:
+    """Answers queries about policies.
+
+    Use it as a context manager: it ends the solvers that it started. Several threads may use one.
+
+    Args:
+        schema_text: Text of the schema, in Cedar's own syntax.
+        time_limit_s: How long one solver may take for one query, in seconds.
+        second_opinion: Ask every installed solver; *none* counts only when all of them say so.
+        workers: How many solvers run at once.
+        schema: The same schema in Cedar's JSON form, resolved; None to read it from the text.
+    """
+
+    def __init__(
+        self,
+        schema_text: str,
+        *,
+        time_limit_s: float = 10.0,
+        second_opinion: bool = False,
+        workers: int = 2,
+        schema: Mapping[str, Any] | None = None,
+    ) -> None:
+        self._types = SchemaTypes(_resolved(schema_text) if schema is None else schema)
+        self._schema = cedarpy.Schema.from_str(schema_text)
+        self._is_ours = schema_text == packaged_schema()
+        self._limit_s, self._second_opinion, self._workers = time_limit_s, second_opinion, workers
+        self._solvers = solving.Solvers(workers)
+        self._installed = solving.installed()
+        self._lock = threading.Lock()
+        self._encoded: OrderedDict[tuple[Any, ...], tuple[tuple[Side, ...], Problems]] = OrderedDict()
+
+    def __enter__(self) -> Prover:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the solvers."""
+        self._solvers.close()
+
+    def search(self, goal: Goal, environment: Environment, sides: Mapping[str, Side]) -> Answer:
+        """Search for a request for which a goal is so.
+
+        Args:
+            goal: The goal.
+            environment: The kind of request.
+            sides: What it is about, by name.
+
+        Returns:
+            ``found`` with a request that Cedar itself decided so, ``none`` when there is proved to be none, or
+            ``undecided``.
+
+        Raises:
+            KeyError: The goal names a side or a policy that there is not.
+            ValueError: Some sides are bundles and others are not, or a link of a template cannot be filled in.
+        """
+        begun = time.monotonic()
+        bundles = self._bundles(sides)
+        try:
+            with self._lock:
+                asked = prepared(self._problems(goal, environment, sides, bundles=bundles), goal)
+            answer = self._asked(goal, environment, sides, asked, bundles=bundles)
+        except UnsupportedError as error:
+            answer = Answer("undecided", why=f"{error} is not encoded")
+        except RecursionError:
+            answer = Answer("undecided", why="an expression is nested too deeply")
+        return replace(answer, seconds=time.monotonic() - begun)
+
+    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> list[Answer]:
+        """Answer many queries, several at once.
+
+        Args:
+            queries: The queries.
+            progress: Called after each answer.
+
+        Returns:
+            The answers, in the order of the queries.
+
+        Raises:
+            KeyError: As for :meth:`search`.
+            ValueError: As for :meth:`search`.
+        """
+
+        def one(query: Query) -> Answer:
+            return self.search(query.goal, query.environment, query.sides)
+
+        answers: list[Answer] = []
+        with ThreadPoolExecutor(self._workers) as pool:
+            for query, answer in zip(queries, pool.map(one, queries), strict=True):
+                answers.append(answer)
+                if progress is not None:
+                    progress(len(answers), len(queries), query, answer)
+        return answers
+
+    def _bundles(self, sides: Mapping[str, Side]) -> bool:
+        kinds = {side.deny_on_error for side in sides.values()}
+        if kinds == {True, False} or (kinds == {True} and not self._is_ours):
+            raise ValueError("bundles are compared with bundles only, under the schema of cedarbox")
+        return kinds == {True}
+
+    def _problems(self, goal: Goal, environment: Environment, sides: Mapping[str, Side], *, bundles: bool) -> Problems:
+        named = [part for part in parts(goal) if isinstance(part, PrincipalIs | Holds)] if bundles else []
+        key = (environment, tuple((name, id(side)) for name, side in sides.items()), repr(named))
+        found = self._encoded.get(key)
+        if found is None:
+            # The sides are kept with it, so that no other gets their identity.
+            made = Problems.of(self._types, environment, sides, goal, bundles=bundles)
+            found = self._encoded[key] = tuple(sides.values()), made
+            if len(self._encoded) > _KEPT:
+                self._encoded.popitem(last=False)
+        self._encoded.move_to_end(key)
+        return found[1]
+
+    def _asked(
+        self,
+        goal: Goal,
+        environment: Environment,
+        sides: Mapping[str, Side],
+        asked: Sequence[Prepared],
+        *,
+        bundles: bool,
+    ) -> Answer:
+        if not asked:
+            return Answer("none", solver="simplification")
+        if not self._installed:
+            return Answer("undecided", why=solving.available())
+        replayer = Replayer(self._schema, self._types, environment, sides)
+        answers: list[Answer] = []
+        for each in asked:
+            answer = self._solved(goal, environment, each, replayer, bundles=bundles)
+            answers.append(answer)
+            if answer.verdict == "found":
+                break
+        spent = sum(answer.solver_seconds for answer in answers)
+        last = next((answer for answer in answers if answer.verdict == "undecided"), answers[-1])
+        found = answers[-1] if answers[-1].verdict == "found" else last
+        return replace(found, solver_seconds=spent)
+
+    def _solved(
+        self, goal: Goal, environment: Environment, asked: Prepared, replayer: Replayer, *, bundles: bool
+    ) -> Answer:
+        spent = 0.0
+        why: list[str] = []
+        refuted: list[str] = []
+        for name in self._installed:
+            solved = self._solvers.solve(name, asked.script.text, list(asked.script.leaves.values()), self._limit_s)
+            spent += solved.seconds
+            if solved.result == "unsat":
+                refuted.append(name)
+                if not self._second_opinion or len(refuted) == len(self._installed):
+                    return Answer("none", solver="+".join(refuted), solver_seconds=spent)
+                continue
+            if solved.result == "unknown":
+                why.append(f"{name}: {solved.why}")
+                continue
+            try:
+                model = SolverModel(asked.leaves, read_values(solved.values))
+                request, entities = self._request(environment, model, asked.principal, bundles=bundles)
+                so, replays = replayer.check(goal, request, entities)
+            except (ReplayError, ValueError) as error:
+                why.append(asked.skipped or f"{name} found a request that cannot be: {error}")
+                continue
+            if so:
+                witness = Witness(
+                    request["principal"], request["action"], request["resource"], request["context"], entities, replays
+                )
+                return Answer("found", witness, solver=name, solver_seconds=spent)
+            why.append(asked.skipped or f"{name} found a request that Cedar decides otherwise")
+        if refuted:
+            why.append(f"{' and '.join(refuted)} found none")
+        return Answer("undecided", why="; ".join(dict.fromkeys(why)), solver_seconds=spent)
+
+    def _request(
+        self, environment: Environment, model: SolverModel, principal: str | None, *, bundles: bool
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]]:
+        if not bundles or principal is None:
+            return request_of(self._types, environment, model)
+        action = action_of(environment, model)
+        if action.name != environment.action_id or action.resource.uid["type"] != environment.resource_type:
+            raise ValueError(f"it is the request {action.name} on {action.resource}")
+        request = {
+            "principal": {"type": f"{NAMESPACE}::Agent", "id": principal},
+            "action": {"type": environment.action_type, "id": environment.action_id},
+            "resource": action.resource.uid,
+            "context": dict(action.context),
+        }
+        return request, [entity.to_json() for entity in (action.resource, *action.others)]
+
+
+def _resolved(schema_text: str) -> Mapping[str, Any]:
+    from cedarbox.review.syntax import schema_json
+
+    return schema_json(schema_text)
