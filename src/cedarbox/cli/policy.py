@@ -10,7 +10,7 @@ from typing import Annotated, Final
 import orjson
 import typer
 
-from cedarbox.cli import policy_check, policy_explain, policy_fmt, policy_test
+from cedarbox.cli import policy_accept, policy_check, policy_diff, policy_explain, policy_fmt, policy_prove, policy_test
 from cedarbox.ed25519 import load_private_key, load_public_key, write_key_pair
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import open_regular, write_file
@@ -35,6 +35,9 @@ app = typer.Typer(help="Sign, verify, test and explain policy bundles.", no_args
 app.command()(policy_check.check)
 app.command()(policy_fmt.fmt)
 app.command()(policy_test.test)
+app.command()(policy_diff.diff)
+app.command()(policy_accept.accept)
+app.command()(policy_prove.prove)
 app.command()(policy_explain.explain)
 
 Bundle = Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")]

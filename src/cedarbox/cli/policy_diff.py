@@ -1,0 +1,98 @@
+"""``cedarbox policy diff``: what a change of policies permits that was not, proved, with a request for each thing."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from cedarbox.cli import policy_versions as versions
+from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
+from cedarbox.ed25519 import load_public_key
+from cedarbox.errors import ConfigurationError
+
+__all__ = ["diff"]
+
+
+def diff(
+    base: versions.Base = None,
+    head: versions.Head = None,
+    *,
+    bundle: versions.Bundles = None,
+    schema: versions.Schema = None,
+    public_key: versions.PublicKeys = None,
+    threshold: versions.Threshold = 1,
+    accepted: Annotated[
+        Path | None,
+        typer.Option(readable=False, help="File of signed acceptances, see policy accept.", show_default=False),
+    ] = None,
+    acceptor: Annotated[
+        list[Path] | None,
+        typer.Option(
+            readable=False,
+            help="Public key of someone whose acceptance counts; may be repeated. Keep it where the change cannot "
+            "reach it.",
+            show_default=False,
+        ),
+    ] = None,
+    timeout: versions.Timeout = 10,
+    second_opinion: versions.SecondOpinion = False,
+    form: Format = "text",
+    as_json: AsJson = False,
+    output: Output = None,
+) -> None:
+    """Compare two versions of policies: per action and agent what is widened, narrowed, unchanged, or not decided.
+
+    Each widening comes with a request that Cedar answers otherwise in both versions, the policies that determine the
+    answers, and the lines that did it. What changes who the agents are, who approves, and bundle.toml is covered too.
+
+    Exit code 0: nothing is widened, or each widening is accepted. 1: something is. 2: bad input. 3: not decided.
+
+    Example: cedarbox policy diff origin/main... --bundle policies/airgapped --format markdown
+    """
+    from cedarbox.review.diff.acceptance import judge, read_accepted
+    from cedarbox.review.diff.plan import Plan
+    from cedarbox.review.diff.report import report, widened
+    from cedarbox.review.subject import shown
+
+    if (accepted is None) != (acceptor is None):
+        raise ConfigurationError("--accepted and --acceptor go together", hint="give the file and whose keys count")
+    # What is given for the acceptances is looked at first: a search takes longer.
+    keys = [load_public_key(path) for path in acceptor or ()]
+    entries = () if accepted is None or not accepted.exists() else read_accepted(accepted)
+    found = versions.outcomes(
+        base,
+        head,
+        bundles=bundle,
+        schema=schema,
+        public_keys=public_key,
+        threshold=threshold,
+        timeout=timeout,
+        second_opinion=second_opinion,
+    )
+    names = frozenset(each.compared.name for each in found if isinstance(each, Plan))
+    now = datetime.now(UTC)
+    verdict = judge(entries, widened(found), keys, now, names)
+    notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
+    pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
+    title = ", ".join(pair.bundle for pair in pairs) or "policies"
+    emit(
+        report(title, found, verdict, shown(accepted) if accepted else "", notes),
+        form,
+        output,
+        as_json=as_json,
+    )
+
+
+def _expired(plan: object, now: datetime) -> list[str]:
+    from cedarbox.review.diff.plan import Plan
+
+    assert isinstance(plan, Plan)  # noqa: S101 - chosen so
+    notes = []
+    for version in (plan.compared.pair.base, plan.compared.pair.head):
+        expires = version.manifest.expires if version.manifest else None
+        if expires is not None and now >= expires:
+            notes.append(f"the signature of {version.label} expired at {expires:%Y-%m-%d %H:%M:%SZ}: hosts refuse it")
+    return notes

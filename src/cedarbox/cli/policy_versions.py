@@ -1,0 +1,143 @@
+"""What ``policy diff`` and ``policy accept`` share: which versions are compared, and how they are searched."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from cedarbox.ed25519 import load_public_key
+from cedarbox.errors import ConfigurationError
+from cedarbox.policy.signing import Signers
+
+if TYPE_CHECKING:
+    from cedarbox.review.diff.compared import Incomparable
+    from cedarbox.review.diff.plan import Plan, Searcher
+    from cedarbox.review.prove import Answer, Query
+
+__all__ = [
+    "Base",
+    "Bundles",
+    "Head",
+    "PublicKeys",
+    "Schema",
+    "SecondOpinion",
+    "Threshold",
+    "Timeout",
+    "outcomes",
+    "progress",
+    "prover",
+]
+
+Base = Annotated[
+    str | None,
+    typer.Argument(
+        help="How it was: a revision, REVISION... for where it was left, REVISION:DIRECTORY, or a directory. By "
+        "default where this branch left the main branch.",
+        show_default=False,
+    ),
+]
+Head = Annotated[str | None, typer.Argument(help="How it is to be; by default the working tree.", show_default=False)]
+Bundles = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--bundle",
+        readable=False,
+        help="Directory of a bundle, for revisions; may be repeated. By default each bundle that differs.",
+        show_default=False,
+    ),
+]
+Schema = Annotated[
+    Path | None,
+    typer.Option(
+        readable=False,
+        help="A Cedar schema: the directories hold plain Cedar and no bundles. A revision that has this file uses its "
+        "own.",
+        show_default=False,
+    ),
+]
+PublicKeys = Annotated[
+    list[Path] | None,
+    typer.Option(
+        "--public-key",
+        readable=False,
+        help="Both versions must be signed by this key; may be repeated. By default no signature is looked at.",
+        show_default=False,
+    ),
+]
+Threshold = Annotated[int, typer.Option(min=1, help="How many different keys must have signed.")]
+Timeout = Annotated[float, typer.Option(min=0.01, help="Seconds for each search.")]
+SecondOpinion = Annotated[
+    bool, typer.Option("--second-opinion", help="Have z3 prove again what cvc5 proved; both must agree.")
+]
+
+
+def outcomes(
+    base: str | None,
+    head: str | None,
+    *,
+    bundles: Sequence[Path] | None,
+    schema: Path | None,
+    public_keys: Sequence[Path] | None,
+    threshold: int,
+    timeout: float,
+    second_opinion: bool,
+) -> tuple[Plan | Incomparable, ...]:
+    """Read both versions and search what the change does; the arguments are the options.
+
+    Raises:
+        CedarboxError: Something given cannot be used.
+    """
+    from cedarbox.review.diff.run import plans
+    from cedarbox.review.revisions import pairs
+
+    if threshold > 1 and not public_keys:
+        raise ConfigurationError("--threshold is given, and no --public-key", hint="name the keys that count")
+    if public_keys and schema:
+        raise ConfigurationError("--public-key is for bundles, --schema for plain Cedar", hint="leave one of them out")
+    signers = Signers.of(map(load_public_key, public_keys), threshold) if public_keys else None
+    found = pairs(base, head, bundles or (), signers=signers, schema=schema)
+    with progress() as told:
+        return plans(found, prover(timeout, second_opinion=second_opinion), told)
+
+
+def prover(timeout: float, *, second_opinion: bool) -> Callable[[str], AbstractContextManager[Searcher]]:
+    """Return what makes a prover of a schema.
+
+    Args:
+        timeout: Seconds for each search.
+        second_opinion: Ask z3 too.
+    """
+
+    def make(schema: str) -> AbstractContextManager[Searcher]:
+        from cedarbox.review.diff.run import Unavailable
+        from cedarbox.review.prove import Prover, available
+
+        if why := available():
+            return nullcontext(Unavailable(why))
+        return Prover(schema, time_limit_s=timeout, second_opinion=second_opinion)
+
+    return make
+
+
+@contextmanager
+def progress() -> Iterator[Callable[[int, int, Query, Answer], None] | None]:
+    """Show how far the searches are on a terminal; elsewhere nothing is shown."""
+    if not sys.stderr.isatty():
+        yield None
+        return
+    from rich.console import Console
+    from rich.progress import Progress
+
+    with Progress(console=Console(stderr=True), transient=True) as shown:
+        task = shown.add_task("searching", total=None)
+
+        def told(done: int, total: int, query: Query, answer: Answer) -> None:
+            del answer
+            shown.update(task, completed=done, total=total, description=query.label or "searching")
+
+        yield told

@@ -1,0 +1,221 @@
+"""Who the agents of two versions are, which of them are alike, and what changed about each."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import rfc8785
+
+from cedarbox.policy.entities import NAMESPACE
+
+__all__ = ["AgentChange", "AgentClass", "AgentState", "agent_changes", "agent_states", "classes"]
+
+_AGENT = f"{NAMESPACE}::Agent"
+_GROUP = f"{NAMESPACE}::AgentGroup"
+_SHOWN = 3
+
+
+@dataclass(frozen=True, slots=True)
+class AgentState:
+    """What policies can see of an agent.
+
+    Attributes:
+        groups: Ids of the groups that it is in, through others too, sorted.
+        direct: Those that it is in directly, sorted.
+        attributes: Its attributes in canonical JSON.
+        tags: Its tags in canonical JSON.
+    """
+
+    groups: tuple[str, ...]
+    direct: tuple[str, ...]
+    attributes: str
+    tags: str
+
+    def to_json(self) -> dict[str, Any]:
+        """Return it for a digest. Which groups are direct makes no difference to any policy."""
+        return {"groups": list(self.groups), "attributes": self.attributes, "tags": self.tags}
+
+    def seen(self, groups: frozenset[str]) -> tuple[tuple[str, ...], str, str]:
+        """Return what tells it from another agent, where only some groups are looked at."""
+        return tuple(group for group in self.groups if group in groups), self.attributes, self.tags
+
+
+@dataclass(frozen=True, slots=True)
+class AgentClass:
+    """Agents that every policy of both versions treats alike.
+
+    Attributes:
+        ids: Their ids, sorted; empty for plain Cedar: anybody.
+        changed: What policies can see of them differs between the versions.
+        kind: Type of the principal, for plain Cedar.
+    """
+
+    ids: tuple[str, ...]
+    changed: bool
+    kind: str = ""
+
+    @property
+    def told(self) -> str:
+        """Who they are, in a few words."""
+        if not self.ids:
+            return f"any {self.kind}"
+        more = len(self.ids) - _SHOWN
+        shown = self.ids if more <= 1 else self.ids[:_SHOWN]
+        return ", ".join(shown) + (f" and {more} more" if more > 1 else "")
+
+
+@dataclass(frozen=True, slots=True)
+class AgentChange:
+    """One thing that changed in ``entities.json``.
+
+    Attributes:
+        agent: Id of the agent; of the group, for a change of a group.
+        told: What changed, in words.
+    """
+
+    agent: str
+    told: str
+
+
+def agent_states(entities: Sequence[Mapping[str, Any]]) -> Mapping[str, AgentState]:
+    """Return what policies can see of each declared agent, by id.
+
+    Args:
+        entities: The declared entities in Cedar's JSON form, checked.
+    """
+    above = {_uid(item["uid"]): [_uid(parent) for parent in item.get("parents", ())] for item in entities}
+    found = {}
+    for item in entities:
+        kind, name = _uid(item["uid"])
+        if kind == _AGENT:
+            groups = _closure((kind, name), above)
+            attributes = rfc8785.dumps(_plain(item.get("attrs", {}))).decode()
+            tags = rfc8785.dumps(_plain(item.get("tags", {}))).decode()
+            direct = sorted({parent for _, parent in above[kind, name]})
+            found[name] = AgentState(tuple(sorted(groups)), tuple(direct), attributes, tags)
+    return found
+
+
+def classes(
+    old: Mapping[str, AgentState], new: Mapping[str, AgentState], policies: Iterable[Mapping[str, Any]]
+) -> tuple[AgentClass, ...]:
+    """Put the agents of two versions into classes.
+
+    Policies see a group only where they name it: no attribute of the schema, and no request, holds one.
+
+    Args:
+        old: The agents of the old version.
+        new: The agents of the new one.
+        policies: Those of both, in Cedar's JSON form.
+    """
+    named = frozenset(each for policy in policies for each in _named(policy))
+    groups = frozenset(name for kind, name in named if kind == _GROUP)
+    alike: dict[tuple[object, object, str], list[str]] = {}
+    for name in sorted(old.keys() | new.keys()):
+        before, after = (side[name].seen(groups) if name in side else None for side in (old, new))
+        # An agent that a policy names is like no other.
+        alike.setdefault((before, after, name if (_AGENT, name) in named else ""), []).append(name)
+    return tuple(AgentClass(tuple(ids), changed=before != after) for (before, after, _), ids in alike.items())
+
+
+def agent_changes(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> tuple[AgentChange, ...]:
+    """Return what changed in ``entities.json``, in words.
+
+    Args:
+        old: The declared entities of the old version.
+        new: Those of the new one.
+    """
+    found: list[AgentChange] = []
+    before, after = agent_states(old), agent_states(new)
+    for name in sorted(before.keys() | after.keys()):
+        one, two = before.get(name), after.get(name)
+        if one is None and two is not None:
+            found.append(AgentChange(name, f"agent {name} is new, in {_groups(two.groups)}"))
+        elif two is None and one is not None:
+            found.append(AgentChange(name, f"agent {name} is not declared any more: it is denied everything"))
+        elif one is not None and two is not None:
+            found += [AgentChange(name, f"agent {name}: {told}") for told in _differences(one, two)]
+    for kind, name in sorted(_kinds(old) ^ _kinds(new)):
+        added = (kind, name) in _kinds(new)
+        found.append(AgentChange(name, f"{_word(kind)} {name} is {'new' if added else 'not declared any more'}"))
+    groups_old, groups_new = _group_parents(old), _group_parents(new)
+    for name in sorted(groups_old.keys() & groups_new.keys()):
+        for parent in sorted(groups_new[name] - groups_old[name]):
+            found.append(AgentChange(name, f"group {name} was put into group {parent}, with every agent in it"))
+        for parent in sorted(groups_old[name] - groups_new[name]):
+            found.append(AgentChange(name, f"group {name} was taken out of group {parent}, with every agent in it"))
+    return tuple(found)
+
+
+def _differences(old: AgentState, new: AgentState) -> Iterator[str]:
+    for group in sorted(set(new.groups) - set(old.groups)):
+        how = "" if group in new.direct else ", through another group"
+        yield f"added to group {group}{how}"
+    for group in sorted(set(old.groups) - set(new.groups)):
+        yield f"no longer in group {group}"
+    if old.attributes != new.attributes:
+        yield f"attributes {old.attributes} are now {new.attributes}"
+    if old.tags != new.tags:
+        yield f"tags {old.tags} are now {new.tags}"
+
+
+def _groups(groups: Sequence[str]) -> str:
+    return f"group {', '.join(groups)}" if groups else "no group"
+
+
+def _kinds(entities: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
+    return {_uid(item["uid"]) for item in entities} - {(_AGENT, _uid(item["uid"])[1]) for item in entities}
+
+
+def _word(kind: str) -> str:
+    return {"AgentGroup": "group", "Tenant": "tenant"}.get(kind.rsplit("::", 1)[-1], kind)
+
+
+def _group_parents(entities: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
+    return {
+        _uid(item["uid"])[1]: {_uid(parent)[1] for parent in item.get("parents", ())}
+        for item in entities
+        if _uid(item["uid"])[0] == _GROUP
+    }
+
+
+def _closure(start: tuple[str, str], above: Mapping[tuple[str, str], Sequence[tuple[str, str]]]) -> set[str]:
+    seen: set[tuple[str, str]] = set()
+    waiting = list(above.get(start, ()))
+    while waiting:
+        each = waiting.pop()
+        if each not in seen:
+            seen.add(each)
+            waiting += above.get(each, ())
+    return {name for _, name in seen}
+
+
+def _uid(value: Mapping[str, Any]) -> tuple[str, str]:
+    inner = value.get("__entity", value)
+    return str(inner["type"]), str(inner["id"])
+
+
+def _plain(value: Any) -> Any:
+    # Cedar takes a reference with and without the escape; both mean the same.
+    if isinstance(value, Mapping):
+        inner = value.get("__entity")
+        if isinstance(inner, Mapping):
+            return _plain(inner)
+        return {key: _plain(each) for key, each in value.items()}
+    if isinstance(value, list):
+        return [_plain(each) for each in value]
+    return str(value) if type(value) is int else value
+
+
+def _named(value: Any) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping):
+        kind, name = value.get("type"), value.get("id")
+        if isinstance(kind, str) and isinstance(name, str):
+            yield kind, name
+        for each in value.values():
+            yield from _named(each)
+    elif isinstance(value, list):
+        for each in value:
+            yield from _named(each)

@@ -1,0 +1,191 @@
+"""Two versions, parsed and made ready to be compared; or why they cannot be."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+from cedarbox.errors import BundleError
+from cedarbox.review.diff.agents import AgentChange, AgentClass, agent_changes, classes
+from cedarbox.review.diff.effects import Effects, digests
+from cedarbox.review.diff.metadata import MetadataChange, metadata_changes
+from cedarbox.review.diff.texts import TextChange, text_changes
+from cedarbox.review.prove import Environment, environments
+from cedarbox.review.revisions import Pair
+from cedarbox.review.subject import Subject
+from cedarbox.review.syntax import schema_json
+
+__all__ = ["Compared", "Incomparable", "action_groups", "compared"]
+
+
+@dataclass(frozen=True, slots=True)
+class Incomparable:
+    """A pair of which nothing can be said.
+
+    Attributes:
+        pair: The pair.
+        why: Why, in one line.
+    """
+
+    pair: Pair
+    why: str
+
+
+@dataclass(frozen=True)
+class Compared:
+    """Two versions that both mean something.
+
+    Attributes:
+        pair: Where they come from.
+        old: The effects of the old version.
+        new: Those of the new one.
+        schema: Text of the schema that both are decided with.
+        notes: What a reader must know.
+        known: The kinds of requests that the old schema had; None for the same as the new.
+    """
+
+    pair: Pair
+    old: Effects
+    new: Effects
+    schema: str
+    notes: tuple[str, ...] = ()
+    known: frozenset[Environment] | None = None
+
+    @property
+    def is_bundle(self) -> bool:
+        """They are bundles, not plain Cedar."""
+        return self.new.is_bundle
+
+    @property
+    def name(self) -> str:
+        """Name of the bundle; for plain Cedar its path."""
+        for effects in (self.new, self.old):
+            if effects.subject is not None and effects.subject.bundle is not None:
+                return effects.subject.bundle.name
+        return self.pair.bundle
+
+    @cached_property
+    def environments(self) -> tuple[Environment, ...]:
+        """Every kind of request that there is."""
+        return environments(schema_json(self.schema))
+
+    @cached_property
+    def texts(self) -> tuple[TextChange, ...]:
+        """What changed in the text of the policies."""
+        return text_changes(self.old.policies, self.new.policies)
+
+    @cached_property
+    def agent_changes(self) -> tuple[AgentChange, ...]:
+        """What changed about the agents."""
+        if not self.is_bundle or self.old.subject is None or self.new.subject is None:
+            return ()
+        return agent_changes(self.old.subject.entities, self.new.subject.entities)
+
+    @cached_property
+    def metadata(self) -> tuple[MetadataChange, ...]:
+        """What changed in ``bundle.toml``."""
+        old, new = self.old.subject, self.new.subject
+        return metadata_changes(old.bundle if old else None, new.bundle if new else None)
+
+    @cached_property
+    def agents(self) -> tuple[AgentClass, ...]:
+        """The classes of agents; none for plain Cedar, where a principal is any of its type."""
+        if not self.is_bundle:
+            return ()
+        subjects = [effects.subject for effects in (self.old, self.new) if effects.subject is not None]
+        policies = [policy.est for subject in subjects for policy in subject.policies]
+        return classes(self.old.agents, self.new.agents, policies)
+
+    @cached_property
+    def changed_agents(self) -> tuple[AgentClass, ...]:
+        """Those of which policies see something else than before."""
+        return tuple(each for each in self.agents if each.changed)
+
+    def before(self, environment: Environment) -> Effects:
+        """Return what decided a kind of request before: nothing, where the old schema had no such requests.
+
+        Args:
+            environment: The kind of request.
+        """
+        if self.known is None or environment in self.known:
+            return self.old
+        return Effects(None, {}, is_bundle=self.is_bundle)
+
+    def differs(self, environment: Environment) -> bool:
+        """Whether the policies that can match a kind of request differ.
+
+        Args:
+            environment: The kind of request.
+        """
+        old, new = self.before(environment).on(environment.action), self.new.on(environment.action)
+        return digests(old.values()) != digests(new.values())
+
+
+def compared(pair: Pair) -> Compared | Incomparable:
+    """Parse both versions.
+
+    Args:
+        pair: Where they come from.
+
+    Raises:
+        BundleError: Anything is wrong with the new version.
+    """
+    new = pair.head.subject()
+    try:
+        old = pair.base.subject()
+    except BundleError as error:
+        return Incomparable(pair, f"the old version cannot be loaded: {error}")
+    is_bundle = pair.head.schema is None and pair.base.schema is None
+    present = new or old
+    if present is None:
+        return Incomparable(pair, "there is no bundle, before or after")
+    schema, notes, known = present.schema, [], None
+    if old is not None and new is not None and old.schema != new.schema:
+        schema_before = old.schema
+        try:
+            old = Subject.of_cedar(old.label, old.root, old.files, schema=new.schema, entities=(), links=old.links)
+        except BundleError as error:
+            return Incomparable(pair, f"the schema changed, and the old policies do not fit the new one: {error}")
+        notes.append("the schema changed: both versions are compared over the new one")
+        known = frozenset(environments(schema_json(schema_before)))
+    if old is None:
+        notes.append(f"{pair.bundle} is new: it is compared with denying everything")
+    if new is None:
+        notes.append(f"{pair.bundle} is gone: nothing is permitted any more")
+    groups = action_groups(schema_json(schema))
+    before, after = (Effects(subject, groups, is_bundle=is_bundle) for subject in (old, new))
+    return Compared(pair, before, after, schema, tuple(notes), known)
+
+
+def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
+    """Return the groups that each action is in, through others too, by qualified name.
+
+    Args:
+        schema: Cedar's JSON schema, resolved.
+    """
+    direct: dict[str, set[str]] = {}
+    for namespace, content in schema.items():
+        prefix = f"{namespace}::" if namespace else ""
+        for name, action in content.get("actions", {}).items():
+            members = action.get("memberOf") or ()
+            direct[_uid(f"{prefix}Action", name)] = {
+                _uid(str(each.get("type") or f"{prefix}Action"), str(each["id"])) for each in members
+            }
+    found: dict[str, frozenset[str]] = {}
+    for name, groups in direct.items():
+        seen: set[str] = set()
+        waiting = list(groups)
+        while waiting:
+            each = waiting.pop()
+            if each not in seen:
+                seen.add(each)
+                waiting += direct.get(each, ())
+        found[name] = frozenset(seen)
+    return found
+
+
+def _uid(kind: str, name: str) -> str:
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{kind}::"{escaped}"'

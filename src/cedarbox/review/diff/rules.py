@@ -1,0 +1,64 @@
+"""The rules of ``policy diff``."""
+
+from __future__ import annotations
+
+from typing import Final
+
+from cedarbox.review.finding import Rule
+
+__all__ = ["ACCEPTANCE", "METADATA", "NARROWS", "RULES", "UNDECIDED", "WIDENS"]
+
+_ACCEPT: Final = """
+Look at the request first: it was replayed through Cedar on both sides, so it is real. If it is not meant, change the
+policy until the finding is gone. If it is, someone who may answer for it accepts exactly this widening:
+
+    cedarbox policy accept main --bundle policies/site --widening ID --key acceptor.key \\
+        --reason "the build needs the new mirror" --expires 90d --to accepted.toml
+
+and the check is told whose acceptance counts: `cedarbox policy diff main --accepted accepted.toml --acceptor
+acceptor.pub`. Take the public key from a place that the change cannot reach, such as a secret of the pipeline.
+"""
+
+WIDENS: Final = Rule(
+    "D100",
+    "change-widens",
+    "error",
+    "A request goes through that did not before, or goes through with less of an approval",
+    "Something is permitted that was not: a permit is new or wider, a forbid is gone or narrower, an agent was put "
+    "into a group, an approval was dropped, or `bundle.toml` says so.\n" + _ACCEPT,
+)
+NARROWS: Final = Rule(
+    "D101",
+    "change-narrows",
+    "note",
+    "A request that went through is denied now, or needs more of an approval",
+    "Nothing to do if it is meant. The request is one that went through; look whether an agent still needs it.",
+)
+UNDECIDED: Final = Rule(
+    "D102",
+    "change-not-decided",
+    "warning",
+    "It could not be proved what the change does",
+    "The old version cannot be loaded, the time limit was reached, or a policy uses something that the prover does "
+    "not know. Nothing is safe that is not proved: exit code 3. Give it more time with `--timeout`, install the "
+    "prover with `pip install 'cedarbox[prove]'`, or write the policy in simpler words.",
+)
+ACCEPTANCE: Final = Rule(
+    "D103",
+    "acceptance-not-used",
+    "warning",
+    "An entry of the acceptances accepts nothing",
+    "It expired, nobody signed it whose acceptance counts, it was changed after it was signed, or it is about another "
+    "change. Remove it, or make a new one with `cedarbox policy accept`.",
+)
+METADATA: Final = Rule(
+    "D104",
+    "metadata-changed",
+    "warning",
+    "bundle.toml changed in a way that no proof covers",
+    "Its name and its revision decide whether a host takes it for newer than what it has: see the state file in the "
+    "settings. Raise the revision with each change, and keep the name.",
+)
+
+RULES: Final = (WIDENS, NARROWS, UNDECIDED, ACCEPTANCE, METADATA)
+"""All of them."""

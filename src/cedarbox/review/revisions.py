@@ -1,0 +1,399 @@
+"""The two versions of a bundle that a change lies between: from git revisions, from directories, signed or not.
+
+How a version is named:
+
+* ``main``, ``v1.2``, ``HEAD~1``, a commit: the bundle as it is there;
+* ``origin/main...``: where the change left ``origin/main``, the merge base with ``HEAD`` (``A...B``: with ``B``);
+* ``main:policies/airgapped``: a directory of a revision;
+* ``./new``, ``/srv/bundles/new``, or any directory that is no revision: files on disk.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import stat
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import Any, Final
+
+from cedarbox.errors import BundleError, ConfigurationError
+from cedarbox.policy.reading import read_bundle, utf8_text
+from cedarbox.policy.signing import (
+    MAX_ENVELOPE,
+    SIGNATURE_FILE,
+    Manifest,
+    Signers,
+    compare,
+    read_envelope,
+    read_manifest,
+    verify,
+)
+from cedarbox.review.finding import Place
+from cedarbox.review.git import Objects, Repository
+from cedarbox.review.subject import Subject, shown
+
+__all__ = ["Pair", "Version", "pairs"]
+
+# As for a bundle on disk, see policy/reading.py.
+_MAX_FILE: Final = 4 * 1024 * 1024
+_MAX_FILES: Final = 1000
+_MAX_TOTAL: Final = 64 * 1024 * 1024
+_NO_LINKS: Final = "a bundle is read from plain files and directories, not through links"
+
+
+@dataclass(frozen=True)
+class Version:
+    """One version of a bundle.
+
+    Attributes:
+        label: What to call it in a sentence, such as ``main (1f0c5a2b9d3e)``.
+        root: What messages call its directory.
+        files: The content of each file that decides, by its name; None when there is no bundle there.
+        signed_by: Ids of the keys whose signatures were verified, sorted; empty when none was asked for.
+        manifest: What was signed; None when no signature was asked for.
+        schema: Text of the schema, for plain Cedar; None for a bundle.
+    """
+
+    label: str
+    root: Path
+    files: Mapping[str, bytes] | None
+    signed_by: tuple[str, ...] = ()
+    manifest: Manifest | None = None
+    schema: str | None = None
+
+    def subject(self) -> Subject | None:
+        """Parse and check it; None when there is no bundle.
+
+        Raises:
+            BundleError: Anything is wrong with it.
+        """
+        if self.files is None:
+            return None
+        if self.schema is not None:
+            entities = _entities(self.root / "entities.json", self.files.get("entities.json", b"[]"))
+            return Subject.of_cedar(self.label, self.root, self.files, schema=self.schema, entities=entities)
+        subject = Subject.of_bundle(self.label, self.root, self.files)
+        said = None if self.manifest is None else (self.manifest.name, self.manifest.revision)
+        if said is not None and subject.bundle is not None and said != (subject.bundle.name, subject.bundle.revision):
+            hint = "sign the bundle again with cedarbox policy sign"
+            raise BundleError("the signature is about another name or revision", path=self.root, hint=hint)
+        return subject
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    """A bundle in two versions.
+
+    Attributes:
+        bundle: Its path, as it is named to the reader.
+        base: How it was.
+        head: How it is to be.
+    """
+
+    bundle: str
+    base: Version
+    head: Version
+
+    @property
+    def place(self) -> Place:
+        """The directory of the new version."""
+        return Place(shown(self.head.root))
+
+
+@dataclass(frozen=True, slots=True)
+class _Source:
+    """Where versions are read from: a directory, the working tree, or a commit."""
+
+    label: str
+    commit: str = ""
+    fixed: str | None = None
+    """The only path that is meant, relative to the top of the repository or, for a directory, as it was given."""
+
+
+def pairs(
+    base: str | None,
+    head: str | None,
+    bundles: Sequence[Path] = (),
+    *,
+    signers: Signers | None = None,
+    schema: Path | None = None,
+) -> tuple[Pair, ...]:
+    """Read what is to be compared.
+
+    Args:
+        base: How it was; by default the merge base of ``HEAD`` and the main branch.
+        head: How it is to be; by default the working tree.
+        bundles: Directories of the bundles, for revisions; by default each bundle of the repository that differs.
+        signers: Whose signatures both versions must have; with None no signature is looked at.
+        schema: A Cedar schema: the directories hold plain Cedar, no bundles. A version that has a file at this place
+            uses its own.
+
+    Returns:
+        A pair for each bundle, in the order given; by default those that differ, sorted.
+
+    Raises:
+        ConfigurationError: A version cannot be read, or there is no bundle in either.
+        HostError: There is no git, and a revision is named.
+    """
+    reader = _Reader(signers, schema)
+    old = reader.source(base, head)
+    new = reader.source(head, None) if head is not None else _Source("the working tree")
+    if old.fixed is not None or new.fixed is not None:
+        if bundles:
+            raise ConfigurationError("--bundle is for revisions; a directory was given", hint="leave one of them out")
+        return (reader.fixed(old, new, head_given=head is not None),)
+    if bundles:
+        found = [reader.pair(old, new, path) for path in map(reader.inside, bundles)]
+        for each in found:
+            if each.base.files is None and each.head.files is None:
+                hint = "give the directory of a policy bundle"
+                raise ConfigurationError(f"{each.bundle}: no bundle there, before or after", hint=hint)
+        return tuple(found)
+    return tuple(
+        each
+        for each in (reader.pair(old, new, path) for path in reader.discovered(old, new))
+        if each.base.files != each.head.files
+    )
+
+
+class _Reader:
+    def __init__(self, signers: Signers | None, schema: Path | None) -> None:
+        self._signers, self._schema = signers, schema
+        self._known: Repository | None = None
+
+    @property
+    def repository(self) -> Repository:
+        if self._known is None:
+            self._known = Repository.around(Path.cwd())
+        return self._known
+
+    def source(self, text: str | None, other: str | None) -> _Source:
+        if text is None:
+            if other is not None and (spec := self._directory(other)) is not None:
+                # A directory to compare with its own history.
+                self._known = Repository.around(Path(spec))
+            branch = self.repository.main_branch()
+            return self._of_commit(f"where it left {branch}", self.repository.merge_base(branch, "HEAD"))
+        if (spec := self._directory(text)) is not None:
+            return _Source(text, fixed=spec)
+        revision, colon, path = text.partition(":")
+        if colon and revision and not revision.endswith("}"):
+            return self._of_commit(revision, self.repository.commit(revision), _clean(path))
+        one, dots, two = text.partition("...")
+        if dots:
+            found = self.repository.merge_base(one or "HEAD", two or "HEAD")
+            return self._of_commit(f"where it left {one or two}", found)
+        return self._of_commit(text, self.repository.commit(text))
+
+    def _of_commit(self, label: str, commit: str, fixed: str | None = None) -> _Source:
+        short = commit[:12]
+        return _Source(label if label == short else f"{label} ({short})", commit, fixed)
+
+    def _directory(self, text: str) -> str | None:
+        """Return the directory that a text names; None when it names none."""
+        if "\0" in text or not text:
+            raise ConfigurationError("an empty name, or one with a NUL", hint="give a revision or a directory")
+        if text.startswith("-"):
+            raise ConfigurationError(f"{text!r} is no revision", hint="write a directory as ./name")
+        plain_path = text.startswith(("./", "../", "/")) or text in {".", ".."}
+        if not plain_path and not _is_directory(text):
+            return None
+        if plain_path or not self._is_revision(text):
+            return text
+        hint = f"write ./{text} for the directory, refs/heads/{text} for the branch"
+        raise ConfigurationError(f"{text!r} is a directory, and a revision too", hint=hint)
+
+    def _is_revision(self, text: str) -> bool:
+        try:
+            return self.repository.knows(text)
+        except ConfigurationError:
+            return False
+
+    def inside(self, bundle: Path) -> str:
+        """Return the path of a bundle relative to the top of the repository, links left as they are."""
+        top = self.repository.top
+        # Only the way to the working directory is resolved: a link that stands for the bundle is for the reader to see.
+        absolute = Path(os.path.normpath(Path.cwd().resolve() / bundle))
+        try:
+            return absolute.relative_to(top).as_posix()
+        except ValueError:
+            hint = "give the path of the bundle inside this repository"
+            raise ConfigurationError(f"{bundle}: not below {top}", hint=hint) from None
+
+    def fixed(self, old: _Source, new: _Source, *, head_given: bool) -> Pair:
+        """Return the pair of which at least one side names its directory."""
+        if not head_given and not old.commit:
+            raise ConfigurationError("two directories are compared, and one is given", hint="give the new one too")
+        if not head_given:
+            assert old.fixed is not None  # noqa: S101 - why this is called
+            return self.pair(old, new, old.fixed)
+        old_at = old.fixed if old.fixed is not None else self._beside(new)
+        new_at = new.fixed if new.fixed is not None else self._beside(old)
+        before, after = self._version(old, old_at, old=True), self._version(new, new_at, old=False)
+        for version, at in ((before, old_at), (after, new_at)):
+            if version.files is None and (old.fixed is not None and new.fixed is not None):
+                hint = "give the directory of a policy bundle"
+                raise ConfigurationError(f"{at}: no bundle there", hint=hint)
+        return Pair(shown(after.root), before, after)
+
+    def _beside(self, other: _Source) -> str:
+        assert other.fixed is not None  # noqa: S101 - why this is called
+        return other.fixed if other.commit else self.inside(Path(other.fixed))
+
+    def pair(self, old: _Source, new: _Source, path: str) -> Pair:
+        """Return both versions of the bundle at a path below the top."""
+        return Pair(self._named(path), self._version(old, path, old=True), self._version(new, path, old=False))
+
+    def _named(self, path: str) -> str:
+        return shown(Path(os.path.relpath(self.repository.top / path)))
+
+    def discovered(self, old: _Source, new: _Source) -> Sequence[str]:
+        """Return the directories with a bundle.toml on either side, below the top, sorted."""
+        names: set[str] = set()
+        for source in (old, new):
+            if source.commit:
+                with self.repository.objects(source.commit) as objects:
+                    names.update(objects.named("bundle.toml"))
+            else:
+                top = self.repository.top
+                listed = (name for name in self.repository.listed() if PurePosixPath(name).name == "bundle.toml")
+                names.update(name for name in listed if (top / name).exists())
+        if not names:
+            hint = "name the bundle with --bundle"
+            raise ConfigurationError(f"{self.repository.top}: no policy bundle, before or after", hint=hint)
+        return sorted(PurePosixPath(name).parent.as_posix() for name in names)
+
+    def _version(self, source: _Source, path: str, *, old: bool) -> Version:
+        if source.commit:
+            root = Path(self._named(path))
+            if old:
+                # A place in an old version is no place that an editor could open.
+                root = Path(f"{source.commit[:12]}:{path}")
+            with self.repository.objects(source.commit) as objects:
+                files = _of_commit(objects, path, root)
+                schema = self._schema_of(objects)
+        else:
+            root = Path(path) if source.fixed is not None else Path(self._named(path))
+            if source.fixed is None:
+                _refuse_links(self.repository.top, path)
+            files = _of_disk(root)
+            schema = None if self._schema is None else utf8_text(self._schema, _small(self._schema))
+        return self._checked(Version(source.label, root, files, schema=schema))
+
+    def _schema_of(self, objects: Objects) -> str | None:
+        if self._schema is None:
+            return None
+        at = self.inside(self._schema)
+        entry = objects.entry(at)
+        if entry is None or entry.kind != "file":
+            return utf8_text(self._schema, _small(self._schema))
+        return utf8_text(Path(at), objects.file(entry.object, _MAX_FILE))
+
+    def _checked(self, version: Version) -> Version:
+        """Verify who signed it, if that was asked for, and take the signature away from the files that decide."""
+        if version.files is None:
+            return version
+        files = dict(version.files)
+        signature = files.pop(SIGNATURE_FILE, None)
+        if self._signers is None:
+            return Version(version.label, version.root, files, schema=version.schema)
+        path = version.root / SIGNATURE_FILE
+        if signature is None:
+            hint = "sign it with cedarbox policy sign"
+            raise BundleError(f"{version.label} is not signed: {SIGNATURE_FILE} is missing", path=path, hint=hint)
+        # In the order of PolicyBundle.load: nothing of it is parsed before the signatures hold.
+        envelope = read_envelope(signature, path)
+        signed_by = verify(envelope, self._signers, path)
+        manifest = read_manifest(envelope.payload, path)
+        compare(manifest, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, version.root)
+        return Version(version.label, version.root, files, signed_by, manifest)
+
+
+def _is_directory(text: str) -> bool:
+    try:
+        return Path(text).is_dir()
+    except OSError:
+        return False  # a name that is too long for one
+
+
+def _counts(name: str) -> bool:
+    return name.endswith(".cedar") or name in {"entities.json", "bundle.toml", SIGNATURE_FILE}
+
+
+def _of_commit(objects: Objects, path: str, root: Path) -> Mapping[str, bytes] | None:
+    entry = objects.entry(path)
+    if entry is None:
+        return None
+    if entry.kind != "directory":
+        raise BundleError(f"a {entry.kind}, no directory", path=root, hint=_NO_LINKS)
+    chosen = {name: found for name, found in sorted(objects.directory(entry.object).items()) if _counts(name)}
+    if len(chosen) > _MAX_FILES:
+        raise BundleError(f"more than {_MAX_FILES} files", path=root, hint="put several policies into one file")
+    files: dict[str, bytes] = {}
+    for name, found in chosen.items():
+        if not name.isprintable():
+            raise BundleError(f"a file with the name {name!a}", path=root, hint="use printable UTF-8 in names")
+        if found.kind != "file":
+            raise BundleError(f"a {found.kind}, no regular file", path=root / name, hint=_NO_LINKS)
+        files[name] = objects.file(found.object, MAX_ENVELOPE if name == SIGNATURE_FILE else _MAX_FILE)
+        if sum(map(len, files.values())) > _MAX_TOTAL:
+            raise BundleError(f"larger than {_MAX_TOTAL} bytes in all", path=root, hint="split the bundle")
+    return files if _is_bundle(files) else None
+
+
+def _of_disk(root: Path) -> Mapping[str, bytes] | None:
+    if not os.path.lexists(root):
+        return None
+    read = read_bundle(root, with_signature=True)
+    files = dict(read.deciding)
+    if read.signature is not None:
+        files[SIGNATURE_FILE] = read.signature
+    return files if _is_bundle(files) else None
+
+
+def _is_bundle(files: Mapping[str, bytes]) -> bool:
+    # A directory that is left with its tests, say, decides nothing.
+    return any(name == "bundle.toml" or name.endswith(".cedar") for name in files)
+
+
+def _refuse_links(top: Path, path: str) -> None:
+    at = top
+    for part in PurePosixPath(path).parts:
+        at /= part
+        try:
+            linked = stat.S_ISLNK(at.lstat().st_mode)
+        except OSError:
+            return
+        if linked:
+            raise BundleError("a link, no directory", path=at, hint=_NO_LINKS)
+
+
+def _clean(path: str) -> str:
+    parts = PurePosixPath(path.replace("//", "/")).parts
+    if path.startswith("/") or ".." in parts:
+        hint = "write it from the top of the repository, such as main:policies/airgapped"
+        raise ConfigurationError(f"{path!r} is no path inside a repository", hint=hint)
+    return "/".join(part for part in parts if part != ".")
+
+
+def _small(path: Path) -> bytes:
+    try:
+        status = path.stat()
+        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE:
+            raise BundleError("no plain file, or too large", path=path, hint="give a Cedar schema")
+        return path.read_bytes()
+    except OSError as error:
+        raise BundleError(f"cannot read it ({error.strerror})", path=path, hint="check the path") from None
+
+
+def _entities(path: Path, data: bytes) -> Sequence[Mapping[str, Any]]:
+    try:
+        found = json.loads(utf8_text(path, data))
+    except (ValueError, RecursionError):
+        raise BundleError("not JSON that can be read", path=path, hint="write a list of entities") from None
+    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
+        raise BundleError("no list of entities", path=path, hint="write them as Cedar's JSON")
+    return found

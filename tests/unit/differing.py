@@ -1,0 +1,84 @@
+"""Changes of bundles for tests: two versions on disk, and what the real prover and the command line make of them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from tests.unit.repositories import METADATA, bundle_files
+from typer.testing import CliRunner, Result
+
+from cedarbox.cli import app
+
+__all__ = ["AGENTS", "change", "cli", "diff", "entities", "findings", "permit", "subjects"]
+
+AGENTS = {"coder": ("coders",), "other": ("others",)}
+"""Two agents in groups of their own."""
+
+
+def entities(groups: Mapping[str, Sequence[str]], *, above: Mapping[str, Sequence[str]] | None = None) -> str:
+    """Return an entities.json: the groups of each agent, and the groups that groups are in."""
+    inside = above or {}
+    names = sorted({*inside, *(g for each in (*groups.values(), *inside.values()) for g in each)})
+    tenant = {"uid": {"type": "Sandbox::Tenant", "id": "site"}, "attrs": {}, "parents": []}
+    listed = [
+        {"uid": _group(name), "attrs": {}, "parents": [_group(each) for each in inside.get(name, ())]} for name in names
+    ]
+    attrs = {
+        "tenant": {"__entity": {"type": "Sandbox::Tenant", "id": "site"}},
+        "trust": {"__entity": {"type": "Sandbox::Trust", "id": "untrusted"}},
+    }
+    agents = [
+        {"uid": {"type": "Sandbox::Agent", "id": name}, "attrs": attrs, "parents": [_group(each) for each in held]}
+        for name, held in groups.items()
+    ]
+    return json.dumps([tenant, *listed, *agents])
+
+
+def _group(name: str) -> dict[str, str]:
+    return {"type": "Sandbox::AgentGroup", "id": name}
+
+
+def permit(name: str, action: str, when: str = "true", *, who: str = "principal", effect: str = "permit") -> str:
+    """Return a policy for one action."""
+    scope = f'{who}, action == Sandbox::Action::"{action}", resource'
+    return f'@id("{name}")\n{effect} ({scope})\nwhen {{ {when} }};\n'
+
+
+def change(directory: Path, old: str, new: str, **more: str) -> tuple[Path, Path]:
+    """Write both versions of a bundle; ``more`` are ``old_entities``, ``new_metadata`` and the like."""
+    made = []
+    for name, policies in (("old", old), ("new", new)):
+        people = more.get(f"{name}_entities", more.get("entities", entities(AGENTS)))
+        revision = METADATA.replace("revision = 1", f"revision = {1 if name == 'old' else 2}")
+        files = bundle_files(policies, entities=people, metadata=more.get(f"{name}_metadata", revision))
+        for file, content in files.items():
+            (directory / name).mkdir(parents=True, exist_ok=True)
+            (directory / name / file).write_text(content)
+        made.append(directory / name)
+    return made[0], made[1]
+
+
+def cli(*arguments: object) -> Result:
+    """Run the command line."""
+    return CliRunner().invoke(app, ["policy", *map(str, arguments)])
+
+
+def diff(directory: Path, old: str, new: str, *options: object, **more: str) -> dict[str, Any]:
+    """Write a change, compare it, and return what ``--json`` prints, with the exit code as ``exit``."""
+    result = cli("diff", *change(directory, old, new, **more), "--json", *options)
+    assert result.stdout.startswith("{"), (result.exit_code, result.output, result.exception)
+    return {**json.loads(result.stdout), "exit": result.exit_code}
+
+
+def findings(report: Mapping[str, Any], rule: str = "D100") -> list[dict[str, Any]]:
+    """Return the findings of a rule."""
+    return [each for each in report["findings"] if each["rule"] == rule]
+
+
+def subjects(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
+    """Return action, resource, principals and policy of each widening, sorted."""
+    told = [each["details"]["subject"] for each in findings(report)]
+    return sorted((s["action"], s["resource"], " ".join(s["principals"]), s["policy"]) for s in told)

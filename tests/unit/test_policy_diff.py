@@ -1,0 +1,300 @@
+"""``cedarbox policy diff``: the plan of a change, by the real prover over real bundles."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.bundles import SHIPPED
+from tests.unit.differing import AGENTS, change, cli, diff, entities, findings, permit, subjects
+from tests.unit.repositories import METADATA, Repository, bundle_files
+from tests.unit.signed import make_key, signed_bundle
+
+TLS = 'context.proto == Sandbox::Proto::"tls" && context.port == 443'
+HOST = 'resource == Sandbox::Host::"mirror.corp.example"'
+
+
+def _rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
+    (bundle,) = report["bundles"]
+    return [(row["outcome"], row["action"], row["resource"], row["principals"]) for row in bundle["plan"]]
+
+
+def test_a_wider_port_is_found_with_a_request_that_cedar_answers_otherwise(tmp_path: Path) -> None:
+    old = permit("mirror", "connect", f"{HOST} && {TLS}")
+    report = diff(tmp_path, old, old.replace("port == 443", "port >= 443"))
+    assert report["exit"] == 1
+    assert ("connect", "Host", "coder other", "mirror") in subjects(report)
+    (finding,) = findings(report)
+    assert (finding["line"], finding["file"]) == (3, str(tmp_path / "new" / "policies.cedar"))
+    witness = finding["details"]["witness"]
+    assert witness["context"]["port"] > 443
+    assert witness["resource"] == {"type": "Sandbox::Host", "id": "mirror.corp.example"}
+    assert [witness["sides"][side]["decision"] for side in ("old", "new")] == ["Deny", "Allow"]
+    assert witness["sides"]["new"]["policies"] == ["mirror"]
+    assert ("no effect", "connect", "Address", "everybody") in _rows(report)
+
+
+def test_what_is_not_touched_is_not_searched(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from cedarbox.review.prove import Prover
+
+    searched: list[str] = []
+    search_all = Prover.search_all
+
+    def watched(self: Prover, queries: object, progress: object = None) -> object:
+        searched.extend(query.environment.action_id for query in queries)  # type: ignore[attr-defined]
+        return search_all(self, queries, progress)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(Prover, "search_all", watched)
+    old = permit("a", "exec") + permit("b", "connect", TLS)
+    report = diff(tmp_path, old, "// a comment\n" + permit("b", "connect", TLS) + permit("a", "exec"))
+    assert (report["exit"], report["summary"], searched) == (0, "nothing that decides was changed", [])
+    diff(tmp_path, old, old.replace("443", "444"))
+    assert set(searched) == {"connect"}
+
+
+@pytest.mark.parametrize(
+    ("before", "after"),
+    [
+        ('context.proto == Sandbox::Proto::"tls" && context.port == 443',
+         'context.port == 443 && context.proto == Sandbox::Proto::"tls"'),
+        ("context.port == 443 || context.port == 444", "context.port >= 443 && context.port <= 444"),
+        ('resource in Sandbox::Domain::"corp.example"',
+         'resource is Sandbox::Host && (resource.fqdn == "corp.example" || resource.fqdn like "*.corp.example")'),
+    ],
+)  # fmt: skip
+def test_an_equivalent_change_has_no_effect(tmp_path: Path, before: str, after: str) -> None:
+    report = diff(tmp_path, permit("p", "connect", before), permit("p", "connect", after))
+    assert (report["exit"], report["summary"]) == (0, "the change has no effect on what is permitted")
+    assert {row[0] for row in _rows(report)} == {"no effect"}
+
+
+def test_a_narrowing_is_a_note_and_passes(tmp_path: Path) -> None:
+    old = permit("p", "connect", TLS)
+    report = diff(tmp_path, old, old + permit("never", "connect", HOST, effect="forbid"))
+    assert report["exit"] == 0
+    (note,) = findings(report, "D101")
+    assert note["severity"] == "note"
+    assert "never" in note["details"]["witness"]["sides"]["new"]["policies"]
+    assert ("narrowed", "connect", "Host", "coder, other") in _rows(report)
+
+
+def test_each_class_of_agents_is_told_by_itself(tmp_path: Path) -> None:
+    old = permit("p", "exec", who='principal in Sandbox::AgentGroup::"coders"')
+    new = old.replace('"coders"', '"others"')
+    report = diff(tmp_path, old, new)
+    assert subjects(report) == [("exec", "Executable", "other", "p")]
+    assert sorted(_rows(report)) == [
+        ("narrowed", "exec", "Executable", "coder"),
+        ("widened", "exec", "Executable", "other"),
+    ]
+
+
+def test_a_forbid_that_is_gone_is_what_widens(tmp_path: Path) -> None:
+    old = permit("p", "connect", TLS) + permit("never", "connect", HOST, effect="forbid")
+    report = diff(tmp_path, old, permit("p", "connect", TLS))
+    assert subjects(report) == [("connect", "Host", "coder other", "never")]
+    assert findings(report)[0]["details"]["cause"] == "forbid removed"
+
+
+def test_a_policy_that_could_not_be_evaluated_and_now_can(tmp_path: Path) -> None:
+    # In a bundle an error denies, so taking the policy away that has it permits.
+    broken = permit("odd", "fork", "context.copies + 9223372036854775807 > 0", effect="forbid")
+    old = permit("p", "fork") + broken
+    report = diff(tmp_path, old, permit("p", "fork"))
+    assert subjects(report) == [("fork", "Snapshot", "coder other", "odd")]
+    assert findings(report)[0]["details"]["witness"]["sides"]["old"]["errors"]
+
+
+def test_agents_are_part_of_the_proof(tmp_path: Path) -> None:
+    policies = permit("p", "exec", who='principal in Sandbox::AgentGroup::"coders"')
+    report = diff(tmp_path, policies, policies, new_entities=entities({**AGENTS, "other": ("others", "coders")}))
+    assert subjects(report) == [("exec", "Executable", "other", "entities.json")]
+    assert report["bundles"][0]["agents"] == ["agent other: added to group coders"]
+    assert report["exit"] == 1
+
+
+def test_a_group_in_a_group_and_a_new_agent(tmp_path: Path) -> None:
+    policies = permit("p", "exec", who='principal in Sandbox::AgentGroup::"coders"')
+    people = entities({**AGENTS, "third": ("coders",)}, above={"others": ("coders",)})
+    report = diff(tmp_path, policies, policies, new_entities=people)
+    assert [each[2] for each in subjects(report)] == ["other", "third"]
+    told = report["bundles"][0]["agents"]
+    assert "agent other: added to group coders, through another group" in told
+    assert "group others was put into group coders, with every agent in it" in told
+    assert "agent third is new, in group coders" in told
+
+
+def test_an_agent_that_nobody_treats_otherwise_changes_nothing(tmp_path: Path) -> None:
+    policies = permit("p", "exec", who='principal in Sandbox::AgentGroup::"coders"')
+    report = diff(tmp_path, policies, policies, new_entities=entities({**AGENTS, "other": ("others", "more")}))
+    assert (report["exit"], subjects(report)) == (0, [])
+
+
+KEYS = ("xWg+FfYw5REpZroy7QQUu+b/EziNHKc1B4UVlaeCG+c=", "11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=")
+
+
+def _approving(names: str, extra: str = "") -> str:
+    annotations = f'@requires_approval("{names}")\n{extra}' if names else ""
+    return annotations + permit("call", "invokeTool", 'resource == Sandbox::Tool::"exec_command"')
+
+
+def _metadata(revision: int = 2, **approvers: str) -> str:
+    lines = [f'{name} = "{key}"' for name, key in approvers.items()]
+    return METADATA.replace("revision = 1", f"revision = {revision}") + "\n".join(["[approvers]", *lines, ""])
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "approvers", "after"),
+    [
+        (_approving("a"), _approving(""), ({"a": KEYS[0]}, {"a": KEYS[0]}), "allow"),
+        (_approving("a"), _approving("a, b"), ({"a": KEYS[0], "b": KEYS[1]},) * 2, "approval of a or b"),
+        (_approving("a"), _approving("a"), ({"a": KEYS[0]}, {"a": KEYS[1]}), "approval of a"),
+        (
+            _approving("a", '@approval_expires("5m")\n'),
+            _approving("a", '@approval_expires("1h")\n'),
+            ({"a": KEYS[0]},) * 2,
+            "within 3600 s",
+        ),
+        (
+            _approving("a") + _approving("b").replace('"call"', '"also"'),
+            _approving("a"),
+            ({"a": KEYS[0], "b": KEYS[1]},) * 2,
+            "approval of a",
+        ),
+    ],
+    ids=["dropped", "an approver more", "another key", "longer", "nobody could approve"],
+)
+def test_less_of_an_approval_is_wider(
+    tmp_path: Path, old: str, new: str, approvers: tuple[dict[str, str], dict[str, str]], after: str
+) -> None:
+    metadata = {"old_metadata": _metadata(1, **approvers[0]), "new_metadata": _metadata(2, **approvers[1])}
+    report = diff(tmp_path, old, new, **metadata)
+    assert report["exit"] == 1
+    details = findings(report)[0]["details"]
+    assert after in details["after"]
+    assert details["before"] != details["after"]
+    back = diff(
+        tmp_path, new, old, old_metadata=_metadata(1, **approvers[1]), new_metadata=_metadata(2, **approvers[0])
+    )
+    assert back["exit"] == (1 if after == "approval of a" and old == new else 0)
+
+
+def test_what_bundle_toml_says_is_told_and_counts(tmp_path: Path) -> None:
+    policies = permit("p", "exec")
+    removing = METADATA.replace("revision = 1", "revision = 2") + 'on_denied_tool = "remove"\n'
+    report = diff(tmp_path, policies, policies, new_metadata=removing)
+    assert report["exit"] == 1
+    assert findings(report)[0]["message"].startswith("on_denied_tool was error and is remove")
+    back = diff(tmp_path, policies, policies, old_metadata=removing, new_metadata=METADATA.replace("test", "more"))
+    assert back["exit"] == 0
+    told = " ".join(each["message"] for each in findings(back, "D104"))
+    assert "a step back" in told
+    assert "name was test and is more" in told
+
+
+def test_a_new_bundle_is_held_against_denying_everything(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository(tmp_path)
+    repository.commit()
+    repository.write(bundle_files(permit("p", "exec")))
+    monkeypatch.chdir(tmp_path)
+    result = cli("diff", "HEAD", "--json")
+    report = json.loads(result.stdout)
+    assert result.exit_code == 1
+    assert subjects(report) == [("exec", "Executable", "agent", "p")]
+    assert any("is new" in note for note in report["notes"])
+    repository.commit()
+    gone = json.loads(cli("diff", "HEAD", "HEAD~1", "--json").stdout)
+    assert (gone["exit_code"], len(findings(gone, "D101"))) == (0, 1)
+
+
+def test_an_old_version_that_does_not_load_is_not_decided(tmp_path: Path) -> None:
+    old, new = change(tmp_path, "permit (oops);", permit("p", "exec"))
+    result = cli("diff", old, new)
+    assert result.exit_code == 3
+    assert "the old version cannot be loaded" in result.stdout
+    broken = cli("diff", new, old)
+    assert broken.exit_code != 0
+    assert "policies.cedar:1" in str(broken.exception)
+
+
+def test_without_a_solver_nothing_is_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("cedarbox.review.prove.available", lambda: "no solver; pip install 'cedarbox[prove]'")
+    report = diff(tmp_path, permit("p", "exec"), permit("p", "exec", "context.shell"))
+    assert (report["exit"], report["undecided"]) == (3, True)
+    assert len(findings(report, "D102")) == 1
+    assert "cedarbox[prove]" in findings(report, "D102")[0]["message"]
+    same = diff(tmp_path, permit("p", "exec"), permit("p", "exec"))
+    assert same["exit"] == 0
+
+
+def test_signed_versions(tmp_path: Path) -> None:
+    key, public = make_key(tmp_path)
+    old = signed_bundle(tmp_path / "old", key, policies=permit("p", "exec"))
+    new = signed_bundle(tmp_path / "new", key, policies=permit("p", "exec", "context.shell"), revision=2)
+    result = cli("diff", old, new, "--public-key", public, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout)["bundles"][0]["signed_by"]["head"]
+    (new / "policies.cedar").write_text(permit("p", "exec"))
+    assert "not what was signed" in str(cli("diff", old, new, "--public-key", public).exception)
+
+
+@pytest.mark.parametrize("form", ["text", "markdown", "sarif", "junit", "tap", "github", "gitlab"])
+def test_each_form_has_the_request(tmp_path: Path, form: str) -> None:
+    old, new = change(tmp_path, permit("p", "connect", TLS), permit("p", "connect", "context.port == 443"))
+    result = cli("diff", old, new, "--format", form)
+    assert result.exit_code == 1
+    assert "port=443" in result.stdout
+    assert "p (permit changed)" in result.stdout or "permit changed: p" in result.stdout
+
+
+PLAIN = """
+entity User { level: Long };
+entity Doc { public: Bool };
+action view, edit appliesTo { principal: [User], resource: [Doc], context: { mfa: Bool } };
+"""
+
+
+def test_plain_cedar_with_a_schema_of_its_own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("plain.cedarschema").write_text(PLAIN)
+    text = '@id("view") permit (principal, action == Action::"view", resource) when { principal.level > 3 };'
+    for name, policies in (("old", text), ("new", text.replace("> 3", ">= 3"))):
+        Path(name).mkdir()
+        Path(name, "view.cedar").write_text(policies)
+    result = cli("diff", "old", "new", "--schema", "plain.cedarschema", "--json")
+    assert result.exit_code == 1
+    assert subjects(json.loads(result.stdout)) == [("view", "Doc", "[User]", "view")]
+    assert cli("diff", "new", "old", "--schema", "plain.cedarschema").exit_code == 0
+
+
+def test_a_schema_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    policy = '@id("view") permit (principal, action == Action::"view", resource);'
+    repository.commit({"plain.cedarschema": PLAIN, "site/view.cedar": policy}, ".")
+    repository.write({"plain.cedarschema": PLAIN.replace("view, edit", "view, edit, remove")}, ".")
+    given = ("--schema", "plain.cedarschema", "--bundle", "site", "--json")
+    report = json.loads(cli("diff", "HEAD", *given).stdout)
+    assert report["exit_code"] == 0
+    assert any("the schema changed" in note for note in report["notes"])
+    # What was about anything is now about an action that the old schema did not have.
+    repository.commit({"site/view.cedar": "permit (principal, action, resource);"}, ".")
+    repository.write({"plain.cedarschema": PLAIN.replace("view, edit", "view, edit, remove, burn")}, ".")
+    wider = cli("diff", "HEAD", *given)
+    assert wider.exit_code == 1
+    assert {each[0] for each in subjects(json.loads(wider.stdout))} == {"burn"}
+    repository.write({"plain.cedarschema": PLAIN.replace("view, edit", "edit")}, ".")
+    repository.write({"view.cedar": ""}, "site")
+    repository.git("reset", "--quiet", "--hard", "HEAD~1")
+    repository.write({"plain.cedarschema": PLAIN.replace("view, edit", "edit"), "site/view.cedar": ""}, ".")
+    undecided = cli("diff", "HEAD", *given)
+    assert undecided.exit_code == 3
+    assert "do not fit the new one" in undecided.stdout
+
+
+def test_shipped_bundles_are_what_they_are(tmp_path: Path) -> None:
+    assert list(tmp_path.iterdir()) == []
+    result = cli("diff", SHIPPED / "airgapped", SHIPPED / "airgapped")
+    assert result.exit_code == 0
