@@ -28,7 +28,7 @@ from cedarbox.policy.approval import check_approval, declared_approvers
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.principals import declared_principals
 from cedarbox.policy.reading import BundleFiles, read_bundle, utf8_text
-from cedarbox.policy.schema import SCHEMA_VERSION, schema_text
+from cedarbox.policy.schema import SCHEMA_VERSION, packaged_schema
 from cedarbox.policy.signing import SIGNATURE_FILE, Manifest, Signers, compare, read_envelope, read_manifest, verify
 from cedarbox.policy.source import Statement, excess, locate, statements
 
@@ -348,7 +348,7 @@ def _refuse_duplicates(root: Path, policies: Sequence[Policy]) -> None:
 
 def _validate(root: Path, policies: Sequence[tuple[Policy, Statement]]) -> None:
     text = "\n".join(statement.text for _, statement in policies)
-    result = cedarpy.validate_policies(text, schema_text())
+    result = cedarpy.validate_policies(text, packaged_schema())
     if result.validation_passed:
         return
     for error in result.errors:

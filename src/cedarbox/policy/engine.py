@@ -21,7 +21,7 @@ from cedarbox.policy.bundle import Policy, PolicyBundle
 from cedarbox.policy.canonical import Address, Host
 from cedarbox.policy.entities import NAMESPACE, Entity, target_entity
 from cedarbox.policy.foresight import Foreseen, Handles, foresee, opened
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import packaged_schema
 
 __all__ = ["Decision", "PolicyEngine"]
 
@@ -68,7 +68,7 @@ class PolicyEngine:
 
     def __init__(self, bundle: PolicyBundle) -> None:
         self.bundle = bundle
-        self._schema = cedarpy.Schema.from_str(schema_text())
+        self._schema = packaged_schema()
         self._entities = cedarpy.Entities.from_json_str(orjson.dumps(list(bundle.entities)).decode(), self._schema)
         self._policies: Mapping[str, Policy] = {policy.id: policy for policy in bundle.policies}
         self._sets = {action: self._policy_set(action) for action in ACTION_GROUPS}

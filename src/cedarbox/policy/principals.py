@@ -12,7 +12,7 @@ import cedarpy
 from cedarbox.errors import BundleError
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.reading import utf8_text
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import packaged_schema
 
 __all__ = ["declared_principals"]
 
@@ -55,7 +55,7 @@ def declared_principals(path: Path, data: bytes) -> tuple[Mapping[str, Any], ...
             raise BundleError(f"entity {number} is a {uid['type']}", path=path, hint=hint)
     _refuse_large_hierarchy(path, items)
     try:
-        cedarpy.Entities.from_json_str(json.dumps(items), cedarpy.Schema.from_str(schema_text()))
+        cedarpy.Entities.from_json_str(json.dumps(items), packaged_schema())
     except ValueError as error:
         raise BundleError(f"does not fit the schema: {error}", path=path) from None
     return tuple(items)

@@ -92,6 +92,8 @@ def excess(statement: Statement) -> str:
     """
     if len(statement.text) > _MAX_TEXT:
         return f"more than {_MAX_TEXT} characters in one policy"
+    if _is_small(statement.text):
+        return ""
     deepest = operators = conditionals = longest = 0
     # How long the chain of attributes, indexes and calls is, at each level of brackets.
     chains = [0]
@@ -114,6 +116,15 @@ def excess(statement: Statement) -> str:
     if longest > _MAX_DEPTH:
         return f"a chain of more than {_MAX_DEPTH} attributes, indexes, calls or signs"
     return f"more than {_MAX_OPERATORS} operators in one policy" if operators > _MAX_OPERATORS else ""
+
+
+def _is_small(text: str) -> bool:
+    """Whether there is so little of everything, strings and comments included, that no limit can be reached."""
+    return (
+        sum(map(text.count, ("(", "[", "{", ".", "!", "-"))) <= _MAX_DEPTH
+        and text.count("if") <= _MAX_DEPTH
+        and sum(map(text.count, ("&&", "||", "+", "*", "when", "unless"))) <= _MAX_OPERATORS - _MAX_DEPTH
+    )
 
 
 def locate(statement: Statement, message: str) -> tuple[int, int]:

@@ -24,13 +24,15 @@ _KNOWN: Final = frozenset({"uid", "attrs", "parents", "tags"})
 _REQUEST: Final = {"principal": 'A::"a"', "action": 'Action::"a"', "resource": 'A::"a"', "context": {}}
 
 
-def check_entities(file: str, text: str, schema: str, allowed: Callable[[str], str] | None = None) -> Iterator[Finding]:
+def check_entities(
+    file: str, text: str, schema: str | None, allowed: Callable[[str], str] | None = None
+) -> Iterator[Finding]:
     """Tell of everything that is wrong with entities.
 
     Args:
         file: The file, as a place names it.
         text: Its text.
-        schema: Text of the schema; empty when there is none that can be used.
+        schema: Text of the schema; None when there is none that can be used.
         allowed: Says why there may be no entity of a type, or nothing; for a bundle.
     """
     try:
@@ -49,7 +51,7 @@ def check_entities(file: str, text: str, schema: str, allowed: Callable[[str], s
 
 
 class _Entities:
-    def __init__(self, file: str, text: str, schema: str, items: Sequence[Any], places: JsonPlaces) -> None:
+    def __init__(self, file: str, text: str, schema: str | None, items: Sequence[Any], places: JsonPlaces) -> None:
         self._file, self._text, self._schema, self._items, self._places = file, text, schema, items, places
 
     def findings(self, allowed: Callable[[str], str] | None) -> Iterator[Finding]:
@@ -73,11 +75,10 @@ class _Entities:
                 yield self._told((number, "uid"), f"{_shown(uid)}: {why}", "declare principals only")
             elif first == number:
                 whole.append(number)
-        if self._schema:
-            yield from self._against_schema(whole)
+        if self._schema is not None:
+            yield from self._against_schema(whole, cedarpy.Schema.from_str(self._schema))
 
-    def _against_schema(self, numbers: Sequence[int]) -> Iterator[Finding]:
-        schema = cedarpy.Schema.from_str(self._schema)
+    def _against_schema(self, numbers: Sequence[int], schema: cedarpy.Schema) -> Iterator[Finding]:
 
         def fits(some: Sequence[int]) -> bool:
             try:

@@ -51,6 +51,7 @@ def json_places(text: str) -> JsonPlaces:
     starts: list[int] = []
     paths: list[Path] = [()]
     nexts: list[Any] = []
+    seen: list[set[str]] = []
     for match in _TOKEN.finditer(text):
         piece = match.group()
         if piece in {"}", "]"}:
@@ -59,6 +60,7 @@ def json_places(text: str) -> JsonPlaces:
             path = paths.pop()
             values[path] = Span(starts.pop(), match.end())
             nexts.pop()
+            seen.pop()
             continue
         if piece == ":":
             continue
@@ -72,14 +74,16 @@ def json_places(text: str) -> JsonPlaces:
             key = _text(piece)
             nexts[-1] = key
             path = (*paths[-1], key)
-            if path in keys:
+            if key in seen[-1]:
                 repeated.append((path, Span(*match.span())))
+            seen[-1].add(key)
             keys[path] = Span(*match.span())
             continue
         path = (*paths[-1], nexts[-1]) if nexts else ()
         if piece in {"{", "["}:
             starts.append(match.start())
             paths.append(path)
+            seen.append(set())
             nexts.append(None if piece == "{" else 0)
         else:
             values[path] = Span(*match.span())

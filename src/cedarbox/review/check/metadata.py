@@ -92,18 +92,19 @@ def check_tests(root: Path, bundle: PolicyBundle | None) -> Iterator[Finding]:
         place = Place(shown(directory))
         yield finding("C001", f"cannot read it ({error.strerror})", place, hint="check its owner and mode")
         return
-    good = True
+    if bundle is not None and files:
+        try:
+            Suite.load(bundle)
+        except BundleError as error:
+            first = told("C008", error)
+            yield first
+        else:
+            return
     for file in files:
         try:
             YamlFile(file).root()
         except BundleError as error:
-            good = False
-            yield told("C008", error)
+            if bundle is None or first.key != told("C008", error).key:
+                yield told("C008", error)
         except (yaml.YAMLError, RecursionError, ValueError):
-            good = False
             yield finding("C008", "not YAML that can be read", Place(shown(file)))
-    if good and bundle is not None and files:
-        try:
-            Suite.load(bundle)
-        except BundleError as error:
-            yield told("C008", error)

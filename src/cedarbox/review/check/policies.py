@@ -98,12 +98,12 @@ def duplicates(policies: Sequence[ReadPolicy]) -> Iterator[Finding]:
         yield finding("C004", message, policy.place(span), policy=policy.id, hint=hint)
 
 
-def against_schema(policies: Sequence[ReadPolicy], schema: str) -> Iterator[Finding]:
+def against_schema(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> Iterator[Finding]:
     """Tell of what Cedar's validator refuses, each where it stands.
 
     Args:
         policies: The policies.
-        schema: Text of the schema, which Cedar takes.
+        schema: The schema.
     """
     told = _errors_of(policies, schema)
     for count, (number, messages) in enumerate(sorted(told.items())):
@@ -117,7 +117,7 @@ def against_schema(policies: Sequence[ReadPolicy], schema: str) -> Iterator[Find
                 yield finding("C003", message, policy.place(span), policy=policy.id, key=key)
 
 
-def _errors_of(policies: Sequence[ReadPolicy], schema: str) -> dict[int, list[str]]:
+def _errors_of(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> dict[int, list[str]]:
     found: dict[int, list[str]] = {}
     for policy_id, message in _validated("\n".join(policy.statement.text for policy in policies), schema):
         number = policy_id.removeprefix("policy")
@@ -134,11 +134,11 @@ def _errors_of(policies: Sequence[ReadPolicy], schema: str) -> dict[int, list[st
     return found
 
 
-def _messages(text: str, schema: str) -> dict[str, None]:
+def _messages(text: str, schema: cedarpy.Schema) -> dict[str, None]:
     return dict.fromkeys(message for _, message in _validated(text, schema))
 
 
-def _validated(text: str, schema: str) -> list[tuple[str, str]]:
+def _validated(text: str, schema: cedarpy.Schema) -> list[tuple[str, str]]:
     result = cedarpy.validate_policies(text, schema)
     if result.validation_passed:
         return []
@@ -148,7 +148,7 @@ def _validated(text: str, schema: str) -> list[tuple[str, str]]:
     return sorted(found) or [("", "the validator refuses it without saying why")]
 
 
-def impossible(policies: Sequence[ReadPolicy], schema: str) -> Iterator[Finding]:
+def impossible(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> Iterator[Finding]:
     """Tell of policies that are false for every request by the types alone.
 
     A last condition is added that cannot be right: an attribute that nobody declares. The validator does not look at it
@@ -156,7 +156,7 @@ def impossible(policies: Sequence[ReadPolicy], schema: str) -> Iterator[Finding]
 
     Args:
         policies: Policies that the validator takes.
-        schema: Text of the schema.
+        schema: The schema.
     """
     probe = f"probe_{secrets.token_hex(8)}"
     told = _validated("\n".join(_probed(policy.statement.text, probe) for policy in policies), schema)
@@ -172,7 +172,7 @@ def _probed(text: str, probe: str) -> str:
     return f"{text.rstrip().removesuffix(';')} when {{ context.{probe} }};"
 
 
-def _culprit(policy: ReadPolicy, probe: str, schema: str) -> Span | None:
+def _culprit(policy: ReadPolicy, probe: str, schema: cedarpy.Schema) -> Span | None:
     """Return the first part with which a policy becomes impossible; None when that is not one part."""
     syntax = policy.syntax
     if syntax is None:

@@ -71,8 +71,10 @@ class _Found:
         if not text.isascii():
             self.findings += bidi_outside(shown(path), text, policies)
 
-    def compare(self, schema: str) -> None:
+    def compare(self, text: str) -> None:
         """Hold the policies against a schema."""
+        # With the text of the schema each question would take 8 ms, and there may be many.
+        schema = cedarpy.Schema.from_str(text)
         refused = list(against_schema(self.policies, schema))
         self.findings += refused
         about = {(each.place.file, each.policy) for each in refused if each.place}
@@ -204,7 +206,7 @@ def check_cedar(
     text = _schema(path, schema or there.schema, [shown(each) for each in there.schemas], here)
     for policy in here.policies:
         here.findings += odd_text(policy)
-    if text:
+    if text is not None:
         here.compare(text)
     if entities_file := entities or there.entities:
         try:
@@ -221,18 +223,18 @@ def check_cedar(
     found.findings += here.findings
 
 
-def _schema(path: Path, file: Path | None, several: Sequence[str], found: _Found) -> str:
+def _schema(path: Path, file: Path | None, several: Sequence[str], found: _Found) -> str | None:
     if file is None:
         message = f"several schemas: {', '.join(several[:3])}" if several else "no schema"
         hint = "name it with --schema; a bundle of cedarbox has a bundle.toml"
         found.findings.append(finding("C009", message, Place(shown(path)), hint=hint))
-        return ""
+        return None
     found.files.append(shown(file))
     try:
         return read_schema(file)
     except BundleError as error:
         found.findings.append(told("C009", error))
-        return ""
+        return None
 
 
 def _links(path: Path, policies: Sequence[ReadPolicy]) -> list[Finding]:
