@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 from typing import Any
 
+import pytest
 from tests.unit.repositories import METADATA, bundle_files
 from typer.testing import CliRunner, Result
 
 from cedarbox.cli import app
 
-__all__ = ["AGENTS", "change", "cli", "diff", "entities", "findings", "permit", "subjects"]
+__all__ = ["AGENTS", "change", "cli", "diff", "entities", "findings", "permit", "shared_prover", "subjects"]
 
 AGENTS = {"coder": ("coders",), "other": ("others",)}
 """Two agents in groups of their own."""
@@ -82,3 +84,20 @@ def subjects(report: Mapping[str, Any]) -> list[tuple[str, str, str, str]]:
     """Return action, resource, principals and policy of each widening, sorted."""
     told = [each["details"]["subject"] for each in findings(report)]
     return sorted((s["action"], s["resource"], " ".join(s["principals"]), s["policy"]) for s in told)
+
+
+def shared_prover() -> Iterator[None]:
+    """Have all commands use one prover until the generator ends: starting one takes half a second."""
+    from cedarbox.policy.schema import schema_text
+    from cedarbox.review.prove import Prover
+
+    with Prover(schema_text()) as prover, pytest.MonkeyPatch.context() as patch:
+
+        def make(timeout: float, *, second_opinion: bool) -> Callable[[str], AbstractContextManager[Prover]]:
+            def of(schema: str) -> AbstractContextManager[Prover]:
+                return nullcontext(prover) if schema == schema_text() else Prover(schema, time_limit_s=timeout)
+
+            return of
+
+        patch.setattr("cedarbox.cli.policy_versions.prover", make)
+        yield

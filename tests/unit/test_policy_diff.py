@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.bundles import SHIPPED
-from tests.unit.differing import AGENTS, change, cli, diff, entities, findings, permit, subjects
+from tests.unit.differing import AGENTS, change, cli, diff, entities, findings, permit, shared_prover, subjects
 from tests.unit.repositories import METADATA, Repository, bundle_files
 from tests.unit.signed import make_key, signed_bundle
 
+from cedarbox.cli import policy_versions
+from cedarbox.review.diff.run import Unavailable
+
 TLS = 'context.proto == Sandbox::Proto::"tls" && context.port == 443'
 HOST = 'resource == Sandbox::Host::"mirror.corp.example"'
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _prover() -> Iterator[None]:
+    yield from shared_prover()
 
 
 def _rows(report: dict[str, Any]) -> list[tuple[str, str, str, str]]:
@@ -220,7 +230,8 @@ def test_an_old_version_that_does_not_load_is_not_decided(tmp_path: Path) -> Non
 
 
 def test_without_a_solver_nothing_is_decided(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("cedarbox.review.prove.available", lambda: "no solver; pip install 'cedarbox[prove]'")
+    unavailable = Unavailable("no solver; pip install 'cedarbox[prove]'")
+    monkeypatch.setattr(policy_versions, "prover", lambda *_, **__: lambda _: nullcontext(unavailable))
     report = diff(tmp_path, permit("p", "exec"), permit("p", "exec", "context.shell"))
     assert (report["exit"], report["undecided"]) == (3, True)
     assert len(findings(report, "D102")) == 1

@@ -10,7 +10,6 @@ import typer
 from cedarbox.cli import policy_versions as versions
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import BundleError, ConfigurationError
-from cedarbox.settings import load_settings
 from cedarbox.text import printable
 
 if TYPE_CHECKING:
@@ -92,7 +91,7 @@ def prove(
     from cedarbox.review.properties.report import RULES, property_report, reach_report
     from cedarbox.review.prove import available
 
-    path = bundle or load_settings().policy.bundle
+    path = bundle or _of_the_settings()
     subject = _subject(path, schema)
     asked = [
         *(sentence_property("never", each) for each in never or ()),
@@ -122,6 +121,12 @@ def prove(
             results = [_checked(checker, each) for each in claims]
             report = property_report(str(path), results, checker.owners)
     emit(report, form, output, as_json=as_json)
+
+
+def _of_the_settings() -> Path:
+    from cedarbox.settings import load_settings
+
+    return load_settings().policy.bundle
 
 
 def _subject(path: Path, schema: Path | None) -> Subject:

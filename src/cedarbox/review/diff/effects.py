@@ -13,7 +13,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any, Final
 
-import rfc8785
+import orjson
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.approval import DEFAULT_EXPIRY_S
@@ -165,12 +165,12 @@ def digests(effects: Iterable[Effect]) -> list[str]:
 
 
 def digest_of(content: object) -> str:
-    """Return ``sha256:…`` of a value in canonical JSON (RFC 8785).
+    """Return ``sha256:…`` of a value in JSON without spaces, keys sorted.
 
     Args:
-        content: What JSON can tell. Whole numbers of any size are told as text, as RFC 8785 has none beyond 2**53.
+        content: What JSON can tell. Whole numbers are told as text, as they may be of any size.
     """
-    return "sha256:" + hashlib.sha256(rfc8785.dumps(_told(content))).hexdigest()
+    return "sha256:" + hashlib.sha256(orjson.dumps(_told(content), option=orjson.OPT_SORT_KEYS)).hexdigest()
 
 
 def _told(value: Any) -> Any:

@@ -271,6 +271,7 @@ BARE: Final[Mapping[str, str]] = {
 
 _WORDS: Final[Mapping[str, tuple[str, ...]]] = {
     "create sandbox": ("create",),
+    "start sandbox": ("create", "resume"),
     "resume sandbox": ("resume",),
     "save": ("snapshot",),
     "look up": ("resolve",),

@@ -1,0 +1,227 @@
+"""Attacks on acceptances: an entry that someone signed for one widening, used to get another one past the review."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+import pytest
+from tests.unit.differing import change, cli, entities, findings, permit, shared_prover
+from tests.unit.signed import make_key
+
+from cedarbox.ed25519 import load_private_key
+from cedarbox.policy.signing import Envelope, sign
+from cedarbox.review.diff.acceptance import Accepted, judge, read_accepted, toml_entry
+
+NOW = datetime(2026, 1, 2, tzinfo=UTC)
+OLD = permit("few", "fork", "context.copies <= 2") + permit("some", "fork", "context.copies == 1", effect="forbid")
+NEW = OLD.replace("<= 2", "<= 4")
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _prover() -> Iterator[None]:
+    yield from shared_prover()
+
+
+class Site:
+    """Two versions of a bundle, an acceptor, and their file."""
+
+    def __init__(self, tmp_path: Path) -> None:
+        self.path = tmp_path
+        make_key(tmp_path, "desk")
+        make_key(tmp_path, "mallory")
+        self.file = tmp_path / "accepted.toml"
+
+    def diff(self, old: str = OLD, new: str = NEW, **more: str) -> tuple[int, dict[str, Any]]:
+        """Compare, with the desk as acceptor; return exit code and report."""
+        versions = change(self.path / "policies", old, new, **more)
+        given = ("--accepted", self.file, "--acceptor", self.path / "desk.pub", "--json")
+        result = cli("diff", *versions, *given)
+        return result.exit_code, json.loads(result.stdout)
+
+    def accept(self, old: str = OLD, new: str = NEW, *, key: str = "desk", expires: str = "30d", **more: str) -> None:
+        """Accept everything that a change widens."""
+        ids = [each["details"]["id"] for each in findings(self.diff(old, new, **more)[1])]
+        versions = change(self.path / "policies", old, new, **more)
+        given = [part for name in ids for part in ("--widening", name)]
+        why = ("--reason", "agreed", "--expires", expires, "--to", self.file)
+        result = cli("accept", *versions, *given, "--key", self.path / f"{key}.key", *why)
+        assert result.exit_code == 0, result.output
+
+    def edit(self, how: Callable[[str], str]) -> None:
+        text = self.file.read_text()
+        assert how(text) != text
+        self.file.write_text(how(text))
+
+
+@pytest.fixture
+def site(tmp_path: Path) -> Site:
+    return Site(tmp_path)
+
+
+def _why(report: dict[str, Any]) -> str:
+    return " ".join(each["message"] for each in findings(report, "D103"))
+
+
+def test_an_acceptance_replayed_for_another_change(site: Site) -> None:
+    """An entry that accepted one change is kept and shown to others: the same policy made wider still, the same edit
+    over another base, another policy with that id, the same text for another agent. None of them is accepted."""
+    site.accept()
+    assert site.diff()[0] == 0
+    others: tuple[tuple[str, str, dict[str, str]], ...] = (
+        (OLD, NEW.replace("<= 4", "<= 5"), {}),
+        (
+            OLD + permit("more", "fork", "context.copies == 9"),
+            NEW + permit("more", "fork", "context.copies == 9"),
+            {},
+        ),
+        (OLD, OLD + permit("few2", "fork", "context.copies <= 4"), {}),
+        (OLD, NEW, {"entities": entities({"coder": (), "other": (), "third": ()})}),
+    )
+    for old, new, more in others:
+        code, report = site.diff(old, new, **more)
+        assert (code, len(findings(report, "D103"))) == (1, 1), (old, new)
+        assert all(each["suppressed"] is None for each in findings(report))
+
+
+def test_a_second_widening_behind_an_accepted_one(site: Site) -> None:
+    """The change that was accepted gets a second widening of the same action, and one of another action. The first
+    makes the entry void, as it changes what the action rests on; the other is found beside the accepted one."""
+    site.accept()
+    code, report = site.diff(OLD, NEW.replace("copies == 1", "copies == 0"))
+    assert (code, len([each for each in findings(report) if each["suppressed"]])) == (1, 0)
+    code, report = site.diff(OLD, NEW + permit("shell", "exec"))
+    assert code == 1
+    assert [(each["policy"], bool(each["suppressed"])) for each in findings(report)] == [
+        ("few", True),
+        ("shell", False),
+    ]
+
+
+def test_an_entry_that_was_edited(site: Site) -> None:
+    """Every value of a signed entry is changed in turn: action, resource, policy, principals, digests, reason, expiry,
+    key and signature. None counts any more, even if the change is just what the edited entry says."""
+    site.accept()
+    whole = site.file.read_text()
+    (entry, *_) = read_accepted(site.file)
+    values = {
+        "action": "exec",
+        "resource": "Image",
+        "policy": "some",
+        "policy_digest": "sha256:" + "0" * 64,
+        "base": entry.subject.head,
+        "head": entry.subject.base,
+        "reason": "never said",
+        "expires": "2099-01-01T00:00:00Z",
+        "key": "sha256:" + "0" * 64,
+        "signature": "A" * 86 + "==",
+    }
+    keys = [load_private_key(site.path / "desk.key")[0].public_key()]
+    found = [each.subject for each in read_accepted(site.file)]
+    for name, value in values.items():
+        lines = [f'{name} = "{value}"' if line.startswith(f"{name} = ") else line for line in whole.splitlines()]
+        site.file.write_text("\n".join(lines) + "\n")
+        entries = read_accepted(site.file)
+        # The attacker also has it that the change comes to what the entry says.
+        verdict = judge(entries, [*found, *(each.subject for each in entries)], keys, NOW, frozenset({"test"}))
+        assert (verdict.accepted, len(verdict.refused)) == ({}, 1), name
+    site.file.write_text(whole.replace('["coder", "other"]', '["coder"]'))
+    code, report = site.diff()
+    assert (code, "signature is false" in _why(report)) == (1, True)
+    site.file.write_text(whole)
+    assert site.diff()[0] == 0
+
+
+def test_an_entry_of_somebody_else(site: Site) -> None:
+    """An entry signed by a key that is no acceptor's, then one that names the acceptor's key and is signed by the
+    other. Neither counts."""
+    site.accept(key="mallory")
+    code, report = site.diff()
+    assert (code, "no acceptor" in _why(report)) == (1, True)
+    desk, mallory = (load_private_key(site.path / f"{name}.key")[0] for name in ("desk", "mallory"))
+    (entry, *_) = read_accepted(site.file)
+    meant = Accepted.sign(entry.subject, entry.reason, entry.expires, desk)
+    forged = Accepted.sign(entry.subject, entry.reason, entry.expires, mallory)
+    mixed = Accepted(meant.subject, meant.reason, meant.expires, meant.key, forged.signature)
+    site.file.write_text(toml_entry(mixed))
+    code, report = site.diff()
+    assert (code, "signature is false" in _why(report)) == (1, True)
+
+
+def test_an_entry_that_expired(site: Site) -> None:
+    """An entry whose time is over is kept in the file. It counts no more, and the report says when it expired."""
+    site.accept()
+    desk = load_private_key(site.path / "desk.key")[0]
+    old = [Accepted.sign(each.subject, each.reason, NOW, desk) for each in read_accepted(site.file)]
+    site.file.write_text("".join(map(toml_entry, old)))
+    code, report = site.diff()
+    assert (code, "it expired at 2026-01-02T00:00:00Z" in _why(report)) == (1, True)
+
+
+def test_a_signature_made_for_a_bundle(site: Site) -> None:
+    """The acceptor also signs bundles, and is brought to sign the payload of an acceptance as one of a bundle. That
+    signature does not count: each is made over the type of what is signed as well."""
+    desk = load_private_key(site.path / "desk.key")[0]
+    site.accept()
+    entries = read_accepted(site.file)
+    lifted = []
+    for each in entries:
+        envelope = sign(Envelope(each.payload(), {}), desk)
+        lifted.append(Accepted(each.subject, each.reason, each.expires, each.key, envelope.signatures[each.key]))
+    site.file.write_text("".join(map(toml_entry, lifted)))
+    code, report = site.diff()
+    assert (code, "signature is false" in _why(report)) == (1, True)
+
+
+def test_an_acceptance_of_another_bundle(site: Site) -> None:
+    """A bundle takes the name of one whose widening was accepted, or the other way round. The entry is about the name
+    and what the action rests on, so a bundle of another name or content is not covered."""
+    site.accept()
+    renamed = 'name = "other"\nrevision = 2\nschema = 1\n'
+    code, report = site.diff(new_metadata=renamed, old_metadata=renamed.replace("2", "1"))
+    assert (code, findings(report, "D103")) == (1, [])
+    code, report = site.diff(permit("few", "exec"), NEW)
+    assert code == 1
+    assert all(each["suppressed"] is None for each in findings(report))
+
+
+def test_a_file_of_acceptances_that_is_none(site: Site) -> None:
+    """Files that are damaged, carry more than entries, or entries with keys that nobody signs. Each is refused in one
+    line that names the file, and nothing is accepted."""
+    site.accept()
+    whole = site.file.read_text()
+    for content in (
+        whole.replace("[[accepted]]", "[[accepted]"),
+        whole.replace("reason =", "comment ="),
+        whole + "\n[everything]\naccepted = true\n",
+        whole + 'note = "x"\n',
+        whole.replace('reason = "agreed"', 'reason = ""'),
+        "\x00",
+        "accepted = 1",
+    ):
+        site.file.write_text(content)
+        versions = change(site.path / "policies", OLD, NEW)
+        result = cli("diff", *versions, "--accepted", site.file, "--acceptor", site.path / "desk.pub")
+        assert result.exit_code != 0
+        assert str(site.file) in str(result.exception)
+        assert str(result.exception).isprintable()
+
+
+def test_an_acceptance_of_what_is_no_widening(site: Site) -> None:
+    """Someone is to sign an id that the change does not have, made up or of another change. Nothing is signed: the
+    widening is searched again where it is accepted, and the file stays as it was."""
+    site.accept()
+    before = site.file.read_bytes()
+    (known, *_) = [each["details"]["id"] for each in findings(site.diff()[1])]
+    for old, new, name in ((OLD, OLD, known), (OLD, NEW, "0" * 16), (OLD, NEW, "../x")):
+        versions = change(site.path / "policies", old, new)
+        why = ("--reason", "x", "--expires", "1d", "--to", site.file, "--key", site.path / "desk.key")
+        result = cli("accept", *versions, "--widening", name, *why)
+        assert result.exit_code != 0
+        assert "no widening" in str(result.exception)
+    assert site.file.read_bytes() == before
+    shutil.rmtree(site.path / "policies")
