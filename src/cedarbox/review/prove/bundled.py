@@ -37,7 +37,9 @@ toolset it is the name
 ``ModelEndpoint``: a host, an address or     ``entities.model_endpoint``
 ``in-process``; ``locality`` and ancestors
 follow from it
-``at`` is in the years 1 to 9999             ``entities.Base``
+nothing but the resource, ``host`` and         ``actions.Action.others``, ``engine.PolicyEngine.decide``
+``endpoint`` is brought along
+``at`` is in the years 1000 to 9999          ``entities.Base``; Cedar does not read what it writes before
 principals are the declared ones             ``engine.PolicyEngine.decide``, ``principals.declared_principals``
 ===========================================  ==========================================================================
 """
@@ -54,7 +56,7 @@ from cedarbox.review.prove import canonical
 from cedarbox.review.prove.agents import Declared
 from cedarbox.review.prove.goals import Environment
 from cedarbox.review.prove.patterns import Pattern, UnsupportedError
-from cedarbox.review.prove.terms import Term
+from cedarbox.review.prove.terms import Term, Terms
 from cedarbox.review.prove.types import IP, STRING, EntityOf, RecordOf
 from cedarbox.review.prove.values import IpParts, Member, Value, Values
 from cedarbox.review.prove.worlds import World, attribute_name
@@ -73,6 +75,8 @@ _PATHS: Final = frozenset(map(_named, ("HostPath", "GuestPath")))
 _OF_BACKEND: Final = frozenset(map(_named, ("Instance", "Snapshot")))
 _PRINCIPALS: Final = frozenset(map(_named, ("Agent", "AgentGroup", "Tenant")))
 _BACKEND: Final = "context.base.backend"
+_OTHERS: Final = (("useSecret", "context.host", _HOST), ("useServerState", "context.endpoint", _ENDPOINT))
+"""What requests bring along besides the resource: the action, the part of the request, its type."""
 
 REPOSITORY: Final = f"{_IMAGE}^repository"
 """The function that gives the repository of an image."""
@@ -118,6 +122,13 @@ class BundleWorld(World):
         terms = self.values.terms
         if entity_type in _PRINCIPALS:
             return self._declared.attribute(self.values, entity_type, self._known(entity), name)
+        member = self._attribute(entity_type, entity, name)
+        if member is None:
+            return None
+        return Member(member.type, member.payload, terms.and_(self._brought(entity_type, entity), member.present))
+
+    def _attribute(self, entity_type: str, entity: Term, name: str) -> Member | None:
+        terms = self.values.terms
         if (entity_type == _HOST and name == "fqdn") or (entity_type in _PATHS and name == "path"):
             return Member(STRING, entity, terms.true)
         if entity_type in _OF_BACKEND and name == "backend":
@@ -137,25 +148,43 @@ class BundleWorld(World):
         terms = self.values.terms
         if below in _PRINCIPALS:
             return self._declared.within(self.values, (below, self._known(x)), above, y)
-        if below == above and below in _PATHS:
+        there = self._brought(below, x)
+        if below == above and below in _PATHS and there is terms.true:
             return _in_path(self.values, x, y)
-        return terms.or_(self.values.equal(EntityOf(below), x, EntityOf(above), y), self.ancestor(below, x, above, y))
+        same = self.values.equal(EntityOf(below), x, EntityOf(above), y)
+        return terms.or_(same, terms.and_(there, self.ancestor(below, x, above, y)))
+
+    def _brought(self, entity_type: str, entity: Term) -> Term:
+        """Return whether a request brings an entity along; what is not brought has no attributes and no ancestors."""
+        terms = self.values.terms
+        kind = EntityOf(entity_type)
+        of_request = [self.variable("resource", self._environment.resource_type)]
+        of_request += [
+            Value(EntityOf(brought), terms.var(name, "String"), terms.false)
+            for action, name, brought in _OTHERS
+            if action == self._environment.action_id
+        ]
+        return terms.or_(
+            *(self.values.equal(kind, entity, each.type, each.payload) for each in of_request if each.type == kind)
+        )
 
     def ancestor(self, below: str, x: Term, above: str, y: Term) -> Term:
-        """Return whether an entity is a proper ancestor of another."""
+        """Return whether an entity that the request brings along has another as a proper ancestor."""
         terms = self.values.terms
         match below, above:
             case (kind, "Sandbox::Domain") if kind == _HOST:
                 return _in_domain(self.values, x, y)
             case (kind, "Sandbox::Domain") if kind == _ENDPOINT:
                 remote = terms.not_(terms.eq(_locality(self.values, x), terms.string("in_process")))
-                return terms.and_(remote, terms.matches(x, canonical.HOST), _in_domain(self.values, x, y))
+                return terms.and_(remote, _is_name(terms, x), _in_domain(self.values, x, y))
             case (kind, "Sandbox::ImageRepo") if kind == _IMAGE:
                 return terms.eq(terms.app(REPOSITORY, (x,), "String"), y)
             case (kind, "Sandbox::Toolset") if kind == _TOOL:
                 same = terms.eq(terms.app(SERVER, (x,), "String"), y)
                 return terms.and_(terms.app(f"{SERVER}?", (x,), "Bool"), same)
-        # Nothing else that is asked about has ancestors; entities that are not brought along have none.
+            case (kind, other) if kind == other and kind in _PATHS:
+                return _in_path(self.values, x, y)
+        # Nothing else that is asked about has ancestors.
         return terms.false
 
     @staticmethod
@@ -173,6 +202,13 @@ def _in_domain(values: Values, host: Term, domain: Term) -> Term:
         return terms.false
     dotted = terms.concat(terms.string("."), host)
     return terms.suffix(terms.string(f".{domain.value}"), dotted)
+
+
+def _is_name(terms: Terms, host: Term) -> Term:
+    """Return whether the id of an endpoint, which is a name or an address, is a name."""
+    return terms.and_(
+        terms.matches(host, canonical.HOST), terms.not_(terms.matches(host, canonical.ADDRESS_4))
+    )
 
 
 def _in_path(values: Values, path: Term, above: Term) -> Term:
@@ -430,7 +466,7 @@ class _Facts:
             local = terms.or_(
                 terms.eq(endpoint, terms.string("localhost")), terms.suffix(terms.string(".localhost"), endpoint)
             )
-            is_name = terms.matches(endpoint, canonical.HOST)
+            is_name = _is_name(terms, endpoint)
             by_name = terms.implies(is_name, terms.eq(on_host, local))
             is_four = terms.matches(endpoint, canonical.ADDRESS_4)
             by_four = terms.implies(is_four, terms.eq(on_host, terms.prefix(terms.string("127."), endpoint)))
@@ -447,5 +483,5 @@ def _years() -> tuple[int, int]:
     return first * 1000, last * 1000 + 999
 
 
-_FIRST: Final = datetime(1, 1, 1, tzinfo=UTC)
+_FIRST: Final = datetime(1000, 1, 1, tzinfo=UTC)
 _LAST: Final = datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)

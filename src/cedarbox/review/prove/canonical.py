@@ -20,6 +20,7 @@ __all__ = [
     "ADDRESS_4",
     "ADDRESS_6",
     "HOST",
+    "HOST_NARROW",
     "HTTP_METHOD",
     "HTTP_PATH",
     "HTTP_UPGRADE",
@@ -80,16 +81,17 @@ _DIGITS, _SMALL, _LARGE = (0x30, 0x39), (0x61, 0x7A), (0x41, 0x5A)
 _DIGIT: Final = _ranges(_DIGITS)
 _EDGE: Final = _chars_and((_DIGITS, _SMALL), "_")
 _INNER: Final = _chars_and((_DIGITS, _SMALL), "_-")
-_LETTER: Final = _chars_and((_SMALL,), "_")
 _DOT: Final = _chars(".")
-_REST: Final = _maybe(_seq(_many(_INNER), _EDGE))
-_LABEL: Final = _seq(_EDGE, _REST)
-# A name that ends in a number is an address or nothing.
-_LAST_LABEL: Final = _any_of(
-    _seq(_many(_DIGIT), _LETTER, _REST), _seq(_some(_DIGIT), _chars("-"), _many(_INNER), _EDGE)
-)
-HOST: Final = _pattern(_seq(_many(_seq(_LABEL, _DOT)), _LAST_LABEL))
-"""Names of hosts (``canonical.canonical_host``), whatever their length."""
+# A label does not end in a hyphen and the last one is no number, which is left out: solvers take seconds for it.
+_LABEL: Final = _seq(_EDGE, _many(_INNER))
+HOST: Final = _pattern(_seq(_LABEL, _many(_seq(_DOT, _LABEL))))
+"""Names of hosts (``canonical.canonical_host``), and dotted numbers and more that are none."""
+
+_WHOLE_LABEL: Final = _seq(_EDGE, _maybe(_seq(_many(_INNER), _EDGE)))
+_LETTER: Final = _chars_and((_SMALL,), "_")
+_LAST_LABEL: Final = _any_of(_LETTER, _seq(_EDGE, _many(_INNER), _LETTER))
+HOST_NARROW: Final = _pattern(_seq(_many(_seq(_WHOLE_LABEL, _DOT)), _LAST_LABEL))
+"""Names of which the last label ends with a letter: not all that there are, for an example rather than a proof."""
 
 ADDRESS_4: Final = _pattern(_seq(_some(_DIGIT), _DOT, _some(_DIGIT), _DOT, _some(_DIGIT), _DOT, _some(_DIGIT)))
 """Addresses of IPv4."""

@@ -29,7 +29,7 @@ from cedarbox.review.prove.types import (
     SetOf,
     Type,
 )
-from cedarbox.review.prove.values import IpParts, Listed, Member, Value
+from cedarbox.review.prove.values import IpParts, Listed, Member, Value, same_type
 from cedarbox.review.prove.worlds import World
 
 __all__ = ["Encoder", "Outcome", "Request"]
@@ -283,7 +283,7 @@ class Encoder:
 
     @staticmethod
     def _common(a: Type, b: Type) -> Type:
-        if isinstance(a, SetOf) and isinstance(b, SetOf):
+        if isinstance(a, SetOf) and isinstance(b, SetOf) and (a.element is None or b.element is None):
             return b if a.element is None else a
         if isinstance(a, RecordOf) and isinstance(b, RecordOf) and a.attributes.keys() == b.attributes.keys():
             attributes = {}
@@ -436,6 +436,9 @@ class Encoder:
         if any(each.type is None for each in members):
             return self._never()
         element = members[0].type if members else None
+        mixed = any(not same_type(element, each.type) for each in members)
+        if mixed and not all(isinstance(each.type, EntityOf) for each in members):
+            raise UnsupportedError("a set of things of several types")
         return Value(SetOf(element), Listed(tuple((each.type, each.payload) for each in members if each.type)), fails)
 
     def _set(self, _: str, given: Sequence[Mapping[str, Any]]) -> Value:

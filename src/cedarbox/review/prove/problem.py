@@ -59,6 +59,10 @@ class View:
             found = self._outcomes[key] = self.encoder.policy(est, f"policy `{policy}`")
         return found
 
+    def outcomes(self) -> list[Outcome]:
+        """Return what becomes of every policy that can match the action."""
+        return [self.outcome(policy) for policy in self._sliced]
+
     def allows(self, terms: Terms) -> Term:
         """Return whether the side allows the request."""
         if not self.declared:
@@ -131,6 +135,10 @@ class Problem:
     def skipped(self) -> Mapping[str, str]:
         """Return what is not encoded, by the name of the variable that stands for it."""
         return {name: why for encoder in self._encoders for name, why in encoder.skipped.items()}
+
+    def outcomes(self, side: str) -> list[Outcome]:
+        """Return what becomes of every policy of a side that can match the action."""
+        return self._views[side].outcomes()
 
     def term(self, goal: Goal) -> Term:  # noqa: PLR0911  # one return for each kind
         """Return a goal as a term.

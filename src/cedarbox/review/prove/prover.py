@@ -46,6 +46,7 @@ class Prover:
         second_opinion: Ask every installed solver; *none* counts only when all of them say so.
         workers: How many solvers run at once.
         schema: The same schema in Cedar's JSON form, resolved; None to read it from the text.
+        solvers: Which solvers to ask, in this order; None for all that are installed, ``cvc5`` first.
     """
 
     def __init__(
@@ -56,13 +57,14 @@ class Prover:
         second_opinion: bool = False,
         workers: int = 2,
         schema: Mapping[str, Any] | None = None,
+        solvers: Sequence[solving.Solver] | None = None,
     ) -> None:
         self._types = SchemaTypes(_resolved(schema_text) if schema is None else schema)
         self._schema = cedarpy.Schema.from_str(schema_text)
         self._is_ours = schema_text == packaged_schema()
         self._limit_s, self._second_opinion, self._workers = time_limit_s, second_opinion, workers
         self._solvers = solving.Solvers(workers)
-        self._installed = solving.installed()
+        self._installed = solving.installed() if solvers is None else tuple(solvers)
         self._lock = threading.Lock()
         self._encoded: OrderedDict[tuple[Any, ...], tuple[tuple[Side, ...], Problems]] = OrderedDict()
 

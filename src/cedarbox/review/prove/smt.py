@@ -9,7 +9,7 @@ that is found is lost, except where a limit was met: then what is found may be n
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
 from typing import Any, Final
@@ -18,7 +18,7 @@ from cedarbox.review.prove.patterns import quoted
 from cedarbox.review.prove.terms import Term, Terms, reachable
 from cedarbox.review.prove.values import Values
 
-__all__ = ["Script", "grounded", "script"]
+__all__ = ["LEAVES", "Script", "grounded", "script", "with_guards"]
 
 _MAX_INSTANCES: Final = 20_000
 """How many conditions are made about pairs and members."""
@@ -34,14 +34,20 @@ def grounded(values: Values, goal: Term) -> tuple[Term, ...]:
         goal: The formula.
     """
     terms = values.terms
-    goals = _with_guards(values, [goal])
+    goals = with_guards(values, [goal])
     goals = _without_sets(values, goals)
-    goals = _with_guards(values, goals)
+    goals = with_guards(values, goals)
     goals += _hierarchy(terms, goals)
     return tuple(goals)
 
 
-def _with_guards(values: Values, goals: list[Term]) -> list[Term]:
+def with_guards(values: Values, goals: Sequence[Term]) -> list[Term]:
+    """Return formulas, and what holds for the values in them.
+
+    Args:
+        values: What made the values.
+        goals: The formulas.
+    """
     said: dict[Term, None] = dict.fromkeys(goals)
     done: set[Term] = set()
     used: set[str] = set()

@@ -16,7 +16,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Final, Literal
 
-__all__ = ["Solved", "Solvers", "available", "installed"]
+__all__ = ["Solved", "Solver", "Solvers", "available", "installed"]
 
 _PROGRAM: Final = Path(__file__).with_name("worker.py")
 _MEGABYTES: Final = 4096
@@ -24,6 +24,8 @@ _GRACE_S: Final = 2.0
 """How long a solver may take to give up after its own time limit, and to start, before it is killed."""
 
 Solver = Literal["cvc5", "z3"]
+"""A solver by its name."""
+
 _MODULES: Final[tuple[Solver, ...]] = ("cvc5", "z3")
 
 

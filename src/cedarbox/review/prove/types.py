@@ -113,6 +113,7 @@ class SchemaTypes:
 
     def __init__(self, schema: Mapping[str, Any]) -> None:
         self._schema = schema
+        self._contexts: dict[tuple[str, str], RecordOf] = {}
 
     @cached_property
     def entities(self) -> Mapping[str, EntityType]:
@@ -141,11 +142,13 @@ class SchemaTypes:
 
     def context(self, action: tuple[str, str]) -> RecordOf:
         """Return the type of the context of an action, which is given by its type and id."""
-        applies = self._actions[action].get("appliesTo") or {}
-        found = _type(applies.get("context") or {"type": "Record", "attributes": {}})
-        if not isinstance(found, RecordOf):
-            raise UnsupportedError("a context that is no record")
-        return found
+        if action not in self._contexts:
+            applies = self._actions[action].get("appliesTo") or {}
+            found = _type(applies.get("context") or {"type": "Record", "attributes": {}})
+            if not isinstance(found, RecordOf):
+                raise UnsupportedError("a context that is no record")
+            self._contexts[action] = found
+        return self._contexts[action]
 
     @cached_property
     def _ancestors(self) -> Mapping[str, frozenset[str]]:

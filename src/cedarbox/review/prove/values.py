@@ -20,7 +20,7 @@ from cedarbox.review.prove.types import (
     Type,
 )
 
-__all__ = ["Choice", "IpParts", "Listed", "Member", "Payload", "Unknown", "Value", "Values"]
+__all__ = ["Choice", "IpParts", "Listed", "Member", "Payload", "Unknown", "Value", "Values", "same_type"]
 
 
 class IpParts(NamedTuple):
@@ -363,6 +363,17 @@ class Values:
         if kind == IP:
             return IpParts(*(terms.ite(condition, x, y) for x, y in zip(then, other, strict=True)))
         return terms.ite(condition, then, other)
+
+
+def same_type(a: Type | None, b: Type | None) -> bool:
+    """Whether two types have the same members, whether these are required or not; None is the type of nothing."""
+    if isinstance(a, SetOf) and isinstance(b, SetOf):
+        return a.element is None or b.element is None or same_type(a.element, b.element)
+    if isinstance(a, RecordOf) and isinstance(b, RecordOf):
+        return a.attributes.keys() == b.attributes.keys() and all(
+            same_type(given.type, b.attributes[name].type) for name, given in a.attributes.items()
+        )
+    return a == b
 
 
 def _named(kind: Type) -> str:

@@ -1,0 +1,1 @@
+"""The encoder held against Cedar: random policies and requests, decided by both."""
