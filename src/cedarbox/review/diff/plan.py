@@ -171,6 +171,8 @@ class _Planner:
         touched = {case.environment.action for case in cases}
         names = dict.fromkeys(each.action_id for each in self._compared.environments if each.action not in touched)
         self._plan.unchanged = list(names)
+        for about, why in self._compared.unproved:
+            self._plan.undecided.append(Undecided("every action", "anything", about, why))
         widened = self._search([self._query(case, case.widens, "new") for case in cases])
         narrowed = self._search([self._query(case, case.narrows, "gone") for case in cases])
         for case, wide, narrow in zip(cases, widened, narrowed, strict=True):
