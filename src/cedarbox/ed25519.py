@@ -24,6 +24,7 @@ __all__ = [
     "load_private_key",
     "load_public_key",
     "pae",
+    "parse_public_key",
     "private_pem",
     "public_pem",
     "raw_key",
@@ -77,12 +78,25 @@ def load_public_key(path: Path) -> Ed25519PublicKey:
     except OSError as error:
         message = f"{path}: the public key cannot be read: {error.strerror}"
         raise ConfigurationError(message, hint="check the path and its mode") from None
+    return parse_public_key(data, str(path))
+
+
+def parse_public_key(data: bytes, where: str) -> Ed25519PublicKey:
+    """Parse the content of a PEM file with a public key.
+
+    Args:
+        data: The content.
+        where: The file, for messages.
+
+    Raises:
+        ConfigurationError: It is no such key.
+    """
     try:
         key = load_pem_public_key(data)
     except (ValueError, UnsupportedAlgorithm):
-        raise ConfigurationError(f"{path}: no PEM public key", hint=_MAKE) from None
+        raise ConfigurationError(f"{where}: no PEM public key", hint=_MAKE) from None
     if not isinstance(key, Ed25519PublicKey):
-        raise ConfigurationError(f"{path}: the public key is not an Ed25519 key", hint=_MAKE)
+        raise ConfigurationError(f"{where}: the public key is not an Ed25519 key", hint=_MAKE)
     return key
 
 

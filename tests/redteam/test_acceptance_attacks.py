@@ -11,9 +11,11 @@ from typing import Any
 
 import pytest
 from tests.unit.differing import change, cli, entities, findings, permit, shared_prover
+from tests.unit.repositories import Repository, bundle_files
 from tests.unit.signed import make_key
 
 from cedarbox.ed25519 import load_private_key
+from cedarbox.errors import ConfigurationError
 from cedarbox.policy.signing import Envelope, sign
 from cedarbox.review.diff.acceptance import Accepted, judge, read_accepted, toml_entry
 
@@ -187,6 +189,35 @@ def test_an_acceptance_of_another_bundle(site: Site) -> None:
     code, report = site.diff(permit("few", "exec"), NEW)
     assert code == 1
     assert all(each["suppressed"] is None for each in findings(report))
+
+
+def test_a_change_that_brings_its_own_acceptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The change replaces the public key of the acceptor in the repository, and puts a file where the name of the key
+    in the base would be looked for. The key is taken from the base: the entry by the new key does not count, and one
+    by the old key does."""
+    repository = Repository(tmp_path / "site")
+    monkeypatch.chdir(repository.top)
+    make_key(tmp_path, "desk")
+    make_key(tmp_path, "mallory")
+    desk, mallory = ((tmp_path / f"{name}.pub").read_text() for name in ("desk", "mallory"))
+    repository.commit({**bundle_files(OLD), "../../keys/desk.pub": desk})
+    repository.git("checkout", "--quiet", "-b", "change")
+    repository.write({**bundle_files(NEW), "../../keys/desk.pub": mallory, "../../main:keys/desk.pub": mallory})
+    for name, counts in (("mallory", False), ("desk", True)):
+        (one,) = findings(json.loads(cli("diff", "--json").stdout))
+        given = ("--key", tmp_path / f"{name}.key", "--reason", "agreed", "--expires", "1d", "--to", tmp_path / name)
+        assert cli("accept", "--widening", one["details"]["id"], *given).exit_code == 0
+        result = cli("diff", "--accepted", tmp_path / name, "--acceptor", "main:keys/desk.pub")
+        assert result.exit_code == (0 if counts else 1)
+    for text in (
+        "main:keys/none.pub",
+        "main:keys",
+        "main:../x",
+        "nope:keys/desk.pub",
+        "main:policies/site/bundle.toml",
+    ):
+        refused = cli("diff", "--accepted", tmp_path / "desk", "--acceptor", text)
+        assert isinstance(refused.exception, ConfigurationError), text
 
 
 def test_a_file_of_acceptances_that_is_none(site: Site) -> None:

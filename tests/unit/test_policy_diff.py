@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -15,7 +16,15 @@ from tests.unit.repositories import METADATA, Repository, bundle_files
 from tests.unit.signed import make_key, signed_bundle
 
 from cedarbox.cli import policy_versions
+from cedarbox.policy import PolicyBundle, PolicyEngine
+from cedarbox.policy.actions import ACTION_GROUPS
+from cedarbox.policy.schema import schema_text
+from cedarbox.review.arguments import build
+from cedarbox.review.diff.compared import action_groups
+from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.run import Unavailable
+from cedarbox.review.subject import Subject
+from cedarbox.review.syntax import schema_json
 
 TLS = 'context.proto == Sandbox::Proto::"tls" && context.port == 443'
 HOST = 'resource == Sandbox::Host::"mirror.corp.example"'
@@ -185,6 +194,15 @@ def test_less_of_an_approval_is_wider(
     details = findings(report)[0]["details"]
     assert after in details["after"]
     assert details["before"] != details["after"]
+    request = build("invokeTool", {"name": "exec_command", "kind": "function"})
+    for version, told in (("old", details["before"]), ("new", details["after"])):
+        decision = PolicyEngine(PolicyBundle.load(tmp_path / version)).decide("coder", request)
+        if decision.approval is None:
+            assert told.startswith("allow" if decision.allowed else "deny")
+            assert "approval of" not in told
+        else:
+            who = " or ".join(decision.approval.approvers)
+            assert told.startswith(f"allow with the approval of {who} within {decision.approval.expires_s} s")
     back = diff(
         tmp_path, new, old, old_metadata=_metadata(1, **approvers[1]), new_metadata=_metadata(2, **approvers[0])
     )
@@ -251,13 +269,15 @@ def test_signed_versions(tmp_path: Path) -> None:
     assert "not what was signed" in str(cli("diff", old, new, "--public-key", public).exception)
 
 
-@pytest.mark.parametrize("form", ["text", "markdown", "sarif", "junit", "tap", "github", "gitlab"])
-def test_each_form_has_the_request(tmp_path: Path, form: str) -> None:
-    old, new = change(tmp_path, permit("p", "connect", TLS), permit("p", "connect", "context.port == 443"))
-    result = cli("diff", old, new, "--format", form)
-    assert result.exit_code == 1
-    assert "port=443" in result.stdout
-    assert "p (permit changed)" in result.stdout or "permit changed: p" in result.stdout
+def test_each_form_has_the_request(tmp_path: Path) -> None:
+    old, new = change(tmp_path, permit("p", "fork", "context.copies <= 2"), permit("p", "fork"))
+    forms = ("text", "markdown", "sarif", "junit", "tap", "github", "gitlab")
+    outputs = [part for form in forms for part in ("--output", f"{form}={tmp_path / form}")]
+    assert cli("diff", old, new, *outputs).exit_code == 1
+    for form in forms:
+        text = (tmp_path / form).read_text()
+        assert "copies=3" in text, form
+        assert "p (permit changed)" in text or "permit changed: p" in text, form
 
 
 PLAIN = """
@@ -305,7 +325,68 @@ def test_a_schema_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     assert "do not fit the new one" in undecided.stdout
 
 
-def test_shipped_bundles_are_what_they_are(tmp_path: Path) -> None:
-    assert list(tmp_path.iterdir()) == []
-    result = cli("diff", SHIPPED / "airgapped", SHIPPED / "airgapped")
-    assert result.exit_code == 0
+def test_the_policies_that_can_match_an_action_are_those_that_the_engine_asks() -> None:
+    groups = action_groups(schema_json(schema_text()))
+    for path in (SHIPPED / "internal-mirror", SHIPPED / "regulated-data"):
+        effects = Effects(Subject.load(path), groups, is_bundle=True)
+        policies = PolicyBundle.load(path).policies
+        for action in ACTION_GROUPS:
+            asked = {policy.id for policy in policies if action in policy.actions}
+            assert effects.on(f'Sandbox::Action::"{action}"').keys() == asked
+    assert cli("diff", SHIPPED / "airgapped", SHIPPED / "airgapped").exit_code == 0
+
+
+def test_a_pull_request_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository(tmp_path)
+    policies = permit("few", "fork", "context.copies <= 2")
+    repository.commit(bundle_files(policies))
+    repository.git("checkout", "--quiet", "-b", "change")
+    more = METADATA.replace("revision = 1", "revision = 2")
+    repository.commit(bundle_files(policies.replace("<= 2", "<= 3"), metadata=more))
+    monkeypatch.chdir(tmp_path)
+    make_key(tmp_path / "keys", "desk")
+    refused = cli("diff", "--format", "markdown")
+    assert refused.exit_code == 1
+    assert "policies/site/policies.cedar:3:1" in refused.stdout
+    (name,) = re.findall(r"--widening ([0-9a-f]{16})", refused.stdout)
+    key = ("--key", "keys/desk.key", "--reason", "three are enough", "--expires", "30d")
+    signed = cli("accept", "--widening", name, *key, "--to", "policies/accepted.toml")
+    assert (signed.exit_code, name in signed.stdout) == (0, True)
+    repository.commit()
+    given = ("--accepted", "policies/accepted.toml", "--acceptor", "keys/desk.pub")
+    report = json.loads(cli("diff", *given, "--json").stdout)
+    assert (report["exit_code"], report["summary"]) == (0, "1 widening, 1 of them accepted")
+    assert findings(report)[0]["suppressed"]["reason"].startswith("three are enough (signed by sha256:")
+    # Once it is in the base it is used up.
+    repository.git("checkout", "--quiet", "main")
+    repository.git("merge", "--quiet", "change")
+    repository.commit(bundle_files(policies.replace("<= 2", "<= 3") + permit("p", "exec", "false"), metadata=more))
+    later = json.loads(cli("diff", "HEAD~1", "HEAD", *given, "--json").stdout)
+    assert [each["rule"] for each in later["findings"]] == ["D104", "D103"]
+    assert later["exit_code"] == 0
+
+
+@pytest.mark.parametrize(
+    ("options", "said"),
+    [
+        (("--expires", "forever"), "no time up to 366d"),
+        (("--expires", "400d"), "no time up to 366d"),
+        (("--reason", " "), "must be one line"),
+        (("--reason", "a\nb"), "must be one line"),
+        (("--key", "no.key"), "cannot be read"),
+        (("--widening", "12"), "16 hex digits"),
+        (("--to", "no/such/accepted.toml"), "cannot write it"),
+    ],
+)
+def test_an_acceptance_that_cannot_be_made(tmp_path: Path, options: tuple[str, str], said: str) -> None:
+    make_key(tmp_path, "desk")
+    old, new = change(tmp_path, permit("p", "fork", "context.copies <= 2"), permit("p", "fork"))
+    (name,) = [each["details"]["id"] for each in findings(json.loads(cli("diff", old, new, "--json").stdout))]
+    given = {"--widening": name, "--key": tmp_path / "desk.key", "--reason": "x", "--expires": "1d"}
+    given |= {"--to": tmp_path / "accepted.toml", options[0]: options[1]}
+    if options[0] == "--to":
+        given["--to"] = tmp_path / options[1]
+    result = cli("accept", old, new, *[part for pair in given.items() for part in pair])
+    assert result.exit_code != 0
+    assert said in str(result.exception)
+    assert not (tmp_path / "accepted.toml").exists()

@@ -4,14 +4,18 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from cedarbox.cli import policy_versions as versions
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
-from cedarbox.ed25519 import load_public_key
+from cedarbox.ed25519 import MAX_PEM, load_public_key, parse_public_key
 from cedarbox.errors import ConfigurationError
+from cedarbox.text import printable
+
+if TYPE_CHECKING:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 __all__ = ["diff"]
 
@@ -29,11 +33,11 @@ def diff(
         typer.Option(readable=False, help="File of signed acceptances, see policy accept.", show_default=False),
     ] = None,
     acceptor: Annotated[
-        list[Path] | None,
+        list[str] | None,
         typer.Option(
-            readable=False,
-            help="Public key of someone whose acceptance counts; may be repeated. Keep it where the change cannot "
-            "reach it.",
+            metavar="FILE",
+            help="Public key of someone whose acceptance counts; may be repeated. Give it from where the change cannot "
+            "reach it: origin/main:keys/desk.pub is the file as it is in that revision.",
             show_default=False,
         ),
     ] = None,
@@ -60,7 +64,7 @@ def diff(
     if (accepted is None) != (acceptor is None):
         raise ConfigurationError("--accepted and --acceptor go together", hint="give the file and whose keys count")
     # What is given for the acceptances is looked at first: a search takes longer.
-    keys = [load_public_key(path) for path in acceptor or ()]
+    keys = [_acceptor(text) for text in acceptor or ()]
     entries = () if accepted is None or not accepted.exists() else read_accepted(accepted)
     found = versions.outcomes(
         base,
@@ -84,6 +88,15 @@ def diff(
         output,
         as_json=as_json,
     )
+
+
+def _acceptor(text: str) -> Ed25519PublicKey:
+    # A colon means a revision, whatever files there are: a change could bring a file with that name along.
+    if ":" not in text or text.startswith(("./", "../", "/")):
+        return load_public_key(Path(text))
+    from cedarbox.review.revisions import read_at
+
+    return parse_public_key(read_at(text, MAX_PEM), printable(text))
 
 
 def _expired(plan: object, now: datetime) -> list[str]:

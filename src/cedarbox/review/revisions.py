@@ -35,7 +35,7 @@ from cedarbox.review.finding import Place
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.subject import Subject, shown
 
-__all__ = ["Pair", "Version", "pairs"]
+__all__ = ["Pair", "Version", "pairs", "read_at"]
 
 # As for a bundle on disk, see policy/reading.py.
 _MAX_FILE: Final = 4 * 1024 * 1024
@@ -99,8 +99,9 @@ class Pair:
 
     @property
     def place(self) -> Place:
-        """The directory of the new version."""
-        return Place(shown(self.head.root))
+        """Where to tell what is about no line: the first file of the new version, ``bundle.toml`` for a bundle."""
+        name = next(iter(sorted(self.head.files or (), key=lambda name: (name != "bundle.toml", name))), "")
+        return Place(shown(self.head.root / name))
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +158,26 @@ def pairs(
         for each in (reader.pair(old, new, path) for path in reader.discovered(old, new))
         if each.base.files != each.head.files
     )
+
+
+def read_at(text: str, limit: int) -> bytes:
+    """Return the content of one file of a revision, such as ``origin/main:keys/desk.pub``.
+
+    Args:
+        text: The revision, a colon, and the path from the top of the repository.
+        limit: How large it may be, in bytes.
+
+    Raises:
+        ConfigurationError: There is no such file, or it is a link.
+    """
+    revision, _, path = text.partition(":")
+    repository = Repository.around(Path.cwd())
+    with repository.objects(repository.commit(revision)) as objects:
+        entry = objects.entry(_clean(path))
+        if entry is None or entry.kind != "file":
+            hint = "check the path; it begins at the top of the repository"
+            raise ConfigurationError(f"{text!r} is no file of the repository", hint=hint)
+        return objects.file(entry.object, limit)
 
 
 class _Reader:

@@ -183,6 +183,8 @@ def _message(each: Widening) -> str:
 
 
 def _metadata_message(change: MetadataChange) -> str:
+    if change.old == change.new:
+        return f"{change.key} is still {change.new}: {change.told}"
     return f"{change.key} was {change.old or 'not there'} and is {change.new or 'not there'}: {change.told}"
 
 

@@ -16,7 +16,8 @@ policy until the finding is gone. If it is, someone who may answer for it accept
         --reason "the build needs the new mirror" --expires 90d --to accepted.toml
 
 and the check is told whose acceptance counts: `cedarbox policy diff main --accepted accepted.toml --acceptor
-acceptor.pub`. Take the public key from a place that the change cannot reach, such as a secret of the pipeline.
+origin/main:keys/acceptor.pub`. Take the public key from a place that the change cannot reach: from the base, as here,
+or from a secret of the pipeline.
 """
 
 WIDENS: Final = Rule(
