@@ -150,7 +150,10 @@ def _timed(name: str, *arguments: str | Path) -> None:
             timeout=900,
         )
         seconds.append(time.monotonic() - started)
-        code, last = done.returncode, next((line for line in reversed((done.stdout + done.stderr).splitlines()) if line), "")
+        code, last = (
+            done.returncode,
+            next((line for line in reversed((done.stdout + done.stderr).splitlines()) if line), ""),
+        )
     print(f"{name:34} {min(seconds):7.2f} … {max(seconds):7.2f} s  exit {code}  {last.strip()[:90]}", flush=True)
 
 

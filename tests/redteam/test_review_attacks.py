@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -17,7 +18,8 @@ from tests.unit.differing import change, cli, diff, permit
 from tests.unit.repositories import Repository
 
 from cedarbox.errors import BundleError, CanonicalizationError
-from cedarbox.policy import Host, actions
+from cedarbox.policy import actions
+from cedarbox.policy.canonical import Host
 from cedarbox.policy.entities import Base
 from cedarbox.review.subject import Subject
 
@@ -34,7 +36,9 @@ READERS = '@id("readers")\npermit (principal in Group::"readers", action in Acti
 USER = {"uid": {"type": "User", "id": "u"}, "attrs": {}, "parents": []}
 
 
-def _plain(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: dict[str, str]) -> tuple[int, str]:
+def _plain(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, before: dict[str, str], after: dict[str, str]
+) -> tuple[int, str]:
     """Compare two commits of plain Cedar, and return the exit code and what is printed."""
     repository = Repository(tmp_path / "plain")
     whole = {"policies.cedar": READERS, "entities.json": json.dumps([USER]), "s.cedarschema": SCHEMA}
@@ -69,7 +73,9 @@ def test_a_template_that_loses_its_condition(tmp_path: Path, monkeypatch: pytest
     """A template is made wider, and who is linked to it stands in another file that is not compared. Without links it
     decides nothing, so nothing would be found. It is not decided.
     """
-    template = '@id("t")\npermit (principal == ?principal, action == Action::"look", resource)\nwhen { context.tries < 3 };\n'
+    template = (
+        '@id("t")\npermit (principal == ?principal, action == Action::"look", resource)\nwhen { context.tries < 3 };\n'
+    )
     wide = template.replace("context.tries < 3", "true")
     code, told = _plain(tmp_path, monkeypatch, {"policies.cedar": template}, {"policies.cedar": wide})
     assert code == 3
@@ -80,8 +86,11 @@ def test_a_widening_too_hard_to_find_behind_a_narrowing(tmp_path: Path) -> None:
     """A pattern that no solver gets through in time replaces a plain one, so that only what is lost is found. The plan
     must not call that narrowed, nor pass the check that nothing is widened.
     """
-    stars = "*a" * 2000
-    old, new = permit("p", "invokeTool", 'resource.name like "a"'), permit("p", "invokeTool", f'resource.name like "{stars}"')
+    stars = "*a" * 600
+    old, new = (
+        permit("p", "invokeTool", 'resource.name like "a"'),
+        permit("p", "invokeTool", f'resource.name like "{stars}"'),
+    )
     report = diff(tmp_path, old, new, "--timeout", "0.2")
     outcomes = {row["outcome"] for row in report["bundles"][0]["plan"]}
     if report["exit"] == 1:
@@ -97,13 +106,12 @@ def test_a_port_that_is_none(port: int) -> None:
     """Ports that no connection has. Reviews take it for granted that a policy never sees one, so a condition against
     them proves to be without effect. No builder makes a request with one, whoever asks.
     """
-    for make in (
-        lambda: actions.connect(BASE, Host("a.example"), port=port, proto="tcp"),
-        lambda: actions.expose_port(BASE, port=port, public=False),
-        lambda: actions.use_secret(BASE, name="s", host=Host("a.example"), port=port),
-    ):
-        with pytest.raises(CanonicalizationError, match="not a port"):
-            make()
+    with pytest.raises(CanonicalizationError, match="not a port"):
+        actions.connect(BASE, Host("a.example"), port=port, proto="tcp")
+    with pytest.raises(CanonicalizationError, match="not a port"):
+        actions.expose_port(BASE, port=port, public=False)
+    with pytest.raises(CanonicalizationError, match="not a port"):
+        actions.use_secret(BASE, name="s", host=Host("a.example"), port=port)
 
 
 def test_a_list_of_no_actions(tmp_path: Path) -> None:
@@ -157,11 +165,15 @@ def test_solvers_killed_while_they_search(tmp_path: Path) -> None:
     killer.join()
     assert killed
     assert process.returncode in {1, 3}
-    assert "no effect" not in {row["outcome"] for row in json.loads(told)["bundles"][0]["plan"] if row["resource"] == "Host"}
+    assert "no effect" not in {
+        row["outcome"] for row in json.loads(told)["bundles"][0]["plan"] if row["resource"] == "Host"
+    }
 
 
 def _children(parent: int) -> list[int]:
-    try:
-        return [int(each) for each in Path(f"/proc/{parent}/task/{parent}/children").read_text().split()]
-    except OSError:
-        return []
+    found: list[int] = []
+    # A child belongs to the thread that started it.
+    for task in Path(f"/proc/{parent}/task").glob("*/children"):
+        with contextlib.suppress(OSError):
+            found += map(int, task.read_text().split())
+    return found

@@ -108,9 +108,7 @@ class Sampler:
         # Most draws would be facts that no connection has together, so the dependent ones follow.
         if action != "connect" or self.rng.random() < 0.1:
             return
-        if values.get("proto") != "http":
-            values["method"] = values["path"] = values["upgrade"] = None
-        elif values.get("method") is None or values.get("path") is None:
+        if values.get("proto") != "http" or values.get("method") is None or values.get("path") is None:
             values["method"] = values["path"] = values["upgrade"] = None
         if values.get("hello") is not None:
             values["proto"] = "tls" if values["hello"] == "named" else "tcp"
@@ -174,13 +172,17 @@ class Sampler:
         if times and self.rng.random() < 0.5 and (found := _MOMENT.fullmatch(self.rng.choice(times))):
             day, hour, fraction, zone = found.groups()
             zone = "+0000" if zone in {None, "Z"} else zone
-            moment = datetime.strptime(f"{day}T{hour or '00:00:00'}{fraction or '.000'}{zone}", "%Y-%m-%dT%H:%M:%S.%f%z")
+            moment = datetime.strptime(
+                f"{day}T{hour or '00:00:00'}{fraction or '.000'}{zone}", "%Y-%m-%dT%H:%M:%S.%f%z"
+            )
         elif self.lengths:
             moment = datetime(2026, 6, 1, tzinfo=UTC) + timedelta(milliseconds=self.rng.choice(sorted(self.lengths)))
         return (moment + timedelta(milliseconds=self.rng.choice([-1, 0, 0, 1]))).isoformat()
 
     def _host(self) -> str:
-        names = sorted(self.ids.get("Host", set()) | self.ids.get("Domain", set()) | self.ids.get("ModelEndpoint", set()))
+        names = sorted(
+            self.ids.get("Host", set()) | self.ids.get("Domain", set()) | self.ids.get("ModelEndpoint", set())
+        )
         roll = self.rng.random()
         if roll < 0.2 and self.patterns:
             return self._filled()
@@ -199,7 +201,9 @@ class Sampler:
         if not self.ranges or self.rng.random() < 0.4:
             return self.rng.choice(_ADDRESSES)
         network = ipaddress.ip_network(self.rng.choice(sorted(self.ranges)), strict=False)
-        offset = self.rng.choice([0, -1, 1, network.num_addresses - 1, network.num_addresses, network.num_addresses // 2])
+        offset = self.rng.choice(
+            [0, -1, 1, network.num_addresses - 1, network.num_addresses, network.num_addresses // 2]
+        )
         number = int(network.network_address) + offset
         kind = ipaddress.IPv4Address if network.version == 4 else ipaddress.IPv6Address
         return str(kind(max(0, min(number, 2**network.max_prefixlen - 1))))

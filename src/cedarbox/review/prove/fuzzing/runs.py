@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import cedarpy
 
-from cedarbox.review.prove.fuzzing.decisions import Tally, compare
 from cedarbox.review.prove.evaluate import evaluate
+from cedarbox.review.prove.fuzzing.decisions import Tally, compare
 from cedarbox.review.prove.fuzzing.random_actions import HOSTS, PATHS, RandomActions, noted
 from cedarbox.review.prove.fuzzing.random_policies import RandomPolicies
 from cedarbox.review.prove.fuzzing.random_values import RandomValues
