@@ -5,14 +5,16 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from tests.unit.repositories import METADATA, bundle_files
+from typer.main import get_command
 from typer.testing import CliRunner, Result
 
-from cedarbox.cli import app
+from cedarbox.cli.policy import app
 
 __all__ = ["AGENTS", "change", "cli", "diff", "entities", "findings", "permit", "shared_prover", "subjects"]
 
@@ -64,8 +66,15 @@ def change(directory: Path, old: str, new: str, **more: str) -> tuple[Path, Path
 
 
 def cli(*arguments: object) -> Result:
-    """Run the command line."""
-    return CliRunner().invoke(app, ["policy", *map(str, arguments)])
+    """Run the command line. Its parser is made once, which takes longer than most of what is run."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("typer.testing._get_command", lambda _: _command())
+        return CliRunner().invoke(app, [*map(str, arguments)])
+
+
+@cache
+def _command() -> Any:
+    return get_command(app)
 
 
 def diff(directory: Path, old: str, new: str, *options: object, **more: str) -> dict[str, Any]:

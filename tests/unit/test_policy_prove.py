@@ -12,13 +12,20 @@ from tests.unit.bundles import SHIPPED, write_bundle
 from tests.unit.differing import AGENTS, change, cli, entities, findings, permit, shared_prover
 from tests.unit.repositories import Repository, bundle_files
 
+from cedarbox.cli import policy_versions
+from cedarbox.errors import ConfigurationError
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.approval import approval_of
+from cedarbox.policy.schema import schema_text
 from cedarbox.review.properties.files import read_properties
+from cedarbox.review.prove import solvers
 
 TLS = 'context.proto == Sandbox::Proto::"tls" && context.port == 443'
 MIRROR = permit("mirror", "connect", f'{TLS} && resource == Sandbox::Host::"mirror.corp.example"')
 CODERS = 'principal in Sandbox::AgentGroup::"coders"'
+
+
+_REAL_PROVER = policy_versions.prover
 
 
 @pytest.fixture(autouse=True, scope="module")
@@ -188,6 +195,17 @@ def _in_cedar(when: str) -> str:
 
 def _one(claim: str) -> str:
     return f"properties:\n  - name: a\n    {claim}\n"
+
+
+def test_a_second_opinion_needs_a_second_solver(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    site = write_bundle(tmp_path / "site", permit("many", "fork", "context.copies > 2"))
+    monkeypatch.setattr(policy_versions, "prover", _REAL_PROVER)
+    code, report = _prove(site, "--never", "anyone forks copies 1-2", "--second-opinion")
+    assert code == 0
+    assert "cvc5+z3" in report["properties"][0]["solvers"]
+    monkeypatch.setattr(solvers, "installed", lambda: ("cvc5",))
+    with pytest.raises(ConfigurationError, match="needs two solvers"):
+        _REAL_PROVER(5, second_opinion=True)(schema_text())
 
 
 @pytest.mark.parametrize(

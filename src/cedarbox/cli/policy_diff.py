@@ -64,7 +64,7 @@ def diff(
     if (accepted is None) != (acceptor is None):
         raise ConfigurationError("--accepted and --acceptor go together", hint="give the file and whose keys count")
     # What is given for the acceptances is looked at first: a search takes longer.
-    keys = [_acceptor(text) for text in acceptor or ()]
+    keys = [_acceptor(str(each)) for each in acceptor or ()]
     entries = () if accepted is None or not accepted.exists() else read_accepted(accepted)
     found = versions.outcomes(
         base,

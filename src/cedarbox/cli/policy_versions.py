@@ -116,9 +116,13 @@ def prover(timeout: float, *, second_opinion: bool) -> Callable[[str], AbstractC
     def make(schema: str) -> AbstractContextManager[Searcher]:
         from cedarbox.review.diff.run import Unavailable
         from cedarbox.review.prove import Prover, available
+        from cedarbox.review.prove.solvers import installed
 
         if why := available():
             return nullcontext(Unavailable(why))
+        if second_opinion and len(installed()) < 2:
+            hint = "pip install 'cedarbox[prove]' brings both"
+            raise ConfigurationError("--second-opinion needs two solvers, and one is installed", hint=hint)
         return Prover(schema, time_limit_s=timeout, second_opinion=second_opinion)
 
     return make

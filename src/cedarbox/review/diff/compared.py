@@ -42,6 +42,7 @@ class Compared:
         old: The effects of the old version.
         new: Those of the new one.
         schema: Text of the schema that both are decided with.
+        environments: Every kind of request that there is.
         notes: What a reader must know.
         known: The kinds of requests that the old schema had; None for the same as the new.
         unproved: What changed that no search over the policies covers, each with why; it is never taken for safe.
@@ -51,6 +52,7 @@ class Compared:
     old: Effects
     new: Effects
     schema: str
+    environments: tuple[Environment, ...]
     notes: tuple[str, ...] = ()
     known: frozenset[Environment] | None = None
     unproved: tuple[tuple[str, str], ...] = ()
@@ -67,11 +69,6 @@ class Compared:
             if effects.subject is not None and effects.subject.bundle is not None:
                 return effects.subject.bundle.name
         return self.pair.bundle
-
-    @cached_property
-    def environments(self) -> tuple[Environment, ...]:
-        """Every kind of request that there is."""
-        return environments(schema_json(self.schema))
 
     @cached_property
     def texts(self) -> tuple[TextChange, ...]:
@@ -157,9 +154,10 @@ def compared(pair: Pair) -> Compared | Incomparable:
         notes.append(f"{pair.bundle} is new: it is compared with denying everything")
     if new is None:
         notes.append(f"{pair.bundle} is gone: nothing is permitted any more")
-    groups = action_groups(schema_json(schema))
+    document = schema_json(schema)
+    groups = action_groups(document)
     before, after = (Effects(subject, groups, is_bundle=is_bundle) for subject in (old, new))
-    return Compared(pair, before, after, schema, tuple(notes), known, unproved)
+    return Compared(pair, before, after, schema, environments(document), tuple(notes), known, unproved)
 
 
 def _unproved(old: Subject | None, new: Subject | None) -> Iterator[tuple[str, str]]:

@@ -206,9 +206,7 @@ def _in_domain(values: Values, host: Term, domain: Term) -> Term:
 
 def _is_name(terms: Terms, host: Term) -> Term:
     """Return whether the id of an endpoint, which is a name or an address, is a name."""
-    return terms.and_(
-        terms.matches(host, canonical.HOST), terms.not_(terms.matches(host, canonical.ADDRESS_4))
-    )
+    return terms.and_(terms.matches(host, canonical.HOST), terms.not_(terms.matches(host, canonical.ADDRESS_4)))
 
 
 def _in_path(values: Values, path: Term, above: Term) -> Term:
@@ -307,12 +305,14 @@ class _Facts:
         self._values.relations[frozenset(names)] = make
 
     def _same_host(self, a: Term, b: Term) -> Term:
-        if any(each.constant and not canonical.is_host(each.value) for each in (a, b)):
+        # Two names in a policy are what they are; only what a request names is canonical.
+        if a.constant is not b.constant and not canonical.is_host((a if a.constant else b).value):
             return self._terms.false
         return self._terms.eq(a, b)
 
     def _same_path(self, a: Term, b: Term) -> Term:
-        if any(each.constant and not canonical.is_path(each.value) for each in (a, b)):
+        # Two names in a policy are what they are; only what a request names is canonical.
+        if a.constant is not b.constant and not canonical.is_path((a if a.constant else b).value):
             return self._terms.false
         return self._terms.eq(a, b)
 

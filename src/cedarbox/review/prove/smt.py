@@ -60,7 +60,7 @@ def with_guards(values: Values, goals: Sequence[Term]) -> list[Term]:
                 continue
             done.add(term)
             used.add(term.value)
-            added += (guard(term.args) for guard in values.guards.get(term.value, {}).values())
+            added += [guard(term.args) for guard in list(values.guards.get(term.value, {}).values())]
         for names, relation in values.relations.items():
             if names not in related and names <= used:
                 related.add(names)

@@ -57,6 +57,7 @@ def compare(
     problem: Problem,
     side: Side,
     model: Model,
+    *,
     request: Mapping[str, Any],
     handles: tuple[cedarpy.PolicySet, cedarpy.Entities, cedarpy.Schema],
 ) -> None:

@@ -138,7 +138,7 @@ class RandomPolicies:
                 return made_
         return self._leaf(kind, depth)
 
-    def _leaf(self, kind: Type, depth: int) -> Est:
+    def _leaf(self, kind: Type, depth: int) -> Est:  # noqa: PLR0911  # one return for each kind
         chance = self._chance
         fitting = [node for each, node in self._paths if each == kind]
         if fitting and chance.random() < 0.7:
@@ -166,7 +166,7 @@ class RandomPolicies:
     def _pair(self, kind: Type, depth: int) -> tuple[Est, Est]:
         return self.expression(kind, depth), self.expression(kind, depth)
 
-    def _operation(self, kind: Type, depth: int) -> Est | None:
+    def _operation(self, kind: Type, depth: int) -> Est | None:  # noqa: PLR0911  # one return for each kind
         chance = self._chance
         match kind:
             case Plain("Bool"):

@@ -96,7 +96,7 @@ class RandomValues:
         return self._chance.choice(_LONGS)
 
     def extension(self, name: str) -> tuple[str, str] | tuple[str, int]:
-        """Return the function and argument that make a value of an extension type; a number for a moment out of reach."""
+        """Return what makes a value of an extension type: the function and its argument; a number for a far moment."""
         match name:
             case "ipaddr":
                 v4, address, prefix = self._chance.choice(_ADDRESSES)
@@ -109,7 +109,7 @@ class RandomValues:
         text = datetime_text(moment)
         return ("datetime", text) if text is not None else ("datetime", moment)
 
-    def value(self, kind: Type) -> Any:
+    def value(self, kind: Type) -> Any:  # noqa: PLR0911  # one return for each kind
         """Return a value in Cedar's JSON form."""
         chance = self._chance
         if isinstance(kind, RecordOf):

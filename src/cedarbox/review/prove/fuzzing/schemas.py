@@ -1,4 +1,4 @@
-"""A schema in which all that is hard to encode meets: tags, sets, optional records, dates, decimals, deep hierarchies."""
+"""A schema in which all that is hard to encode meets: tags, sets, optional records, dates, decimals, hierarchies."""
 
 from __future__ import annotations
 

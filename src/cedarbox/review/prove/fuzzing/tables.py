@@ -44,9 +44,9 @@ class Table:
                     self.apps[f"{tag_name(kind)}?", (entity_id, key)] = True
                     self.put(known.tags, tag_name(kind), (entity_id, key), value)
             direct[kind, entity_id] = [_uid(parent) for parent in entity["parents"]]
-        for uid in direct:
+        for uid, parents in direct.items():
             seen: set[Uid] = set()
-            waiting = list(direct[uid])
+            waiting = list(parents)
             while waiting:
                 if (above := waiting.pop()) not in seen:
                     seen.add(above)

@@ -1,0 +1,118 @@
+"""The encoder, the facts and the solvers held against Cedar by chance; ``CEDARBOX_LONG=1`` for the full size."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import Any, Final
+
+import pytest
+
+from cedarbox.policy.actions import ACTION_GROUPS
+from cedarbox.policy.addresses import ip_class
+from cedarbox.policy.schema import schema_text
+from cedarbox.review.prove import environments
+from cedarbox.review.prove.bundled import say_facts
+from cedarbox.review.prove.canonical import class_of
+from cedarbox.review.prove.evaluate import evaluate
+from cedarbox.review.prove.fuzz import main
+from cedarbox.review.prove.fuzzing.pairs import run_pairs
+from cedarbox.review.prove.fuzzing.random_actions import RandomActions, noted
+from cedarbox.review.prove.fuzzing.runs import absent, run_bundle, run_free
+from cedarbox.review.prove.fuzzing.schemas import NASTY
+from cedarbox.review.prove.fuzzing.tables import Table
+from cedarbox.review.prove.terms import Terms, reachable
+from cedarbox.review.prove.types import SchemaTypes
+from cedarbox.review.prove.values import IpParts, Values
+from cedarbox.review.syntax import schema_json
+
+LONG: Final = os.environ.get("CEDARBOX_LONG") == "1"
+
+
+def _cases(few: int, many: int) -> int:
+    return many if LONG else few
+
+
+def test_the_encoder_agrees_with_cedar_under_a_schema_of_every_kind() -> None:
+    tally = run_free(NASTY, schema_json(NASTY), _cases(6_000, 100_000), seed=7, each=20)
+    assert tally.unlike == []
+    # It is no use to agree on nothing: each kind of outcome comes up.
+    assert min(tally.allowed, tally.errors, tally.satisfied, tally.failed) > tally.cases / 20
+    assert tally.skipped < tally.cases / 10
+
+
+def test_the_encoder_agrees_with_cedar_on_requests_of_cedarbox_and_every_fact_holds() -> None:
+    tally = run_bundle(schema_text(), schema_json(schema_text()), _cases(4_000, 50_000), seed=7, each=20)
+    assert tally.unlike == []
+    assert min(tally.allowed, tally.errors, tally.satisfied, tally.failed) > tally.cases / 20
+
+
+def test_the_solvers_agree_and_no_request_contradicts_a_none() -> None:
+    tally = run_pairs(NASTY, schema_json(NASTY), _cases(12, 400), seed=3, tries=_cases(40, 400))
+    assert tally.wrong == []
+    assert tally.verdicts["cvc5 found"] > 0
+
+
+@pytest.mark.parametrize("name", sorted(ACTION_GROUPS))
+def test_each_fact_is_true_of_what_the_builders_make(name: str) -> None:
+    """All the facts of an action, not only those that some policy would use."""
+    schema = schema_json(schema_text())
+    types, chance = SchemaTypes(schema), random.Random(name)
+    builder = RandomActions(types, chance)
+    made = 0
+    for environment in environments(schema):
+        if environment.action_id != name:
+            continue
+        values = Values(Terms(), types)
+        say_facts(values, environment)
+        values.unknown(types.context((environment.action_type, name)), "context")
+        for _ in range(_cases(40, 1_000)):
+            action = builder.action(name)
+            if action is None or action.resource.uid["type"] != environment.resource_type:
+                continue
+            made += 1
+            brought = (action.resource, *action.others)
+            request: dict[str, Any] = {
+                "principal": {"type": "Sandbox::Agent", "id": "agent"},
+                "action": {"type": environment.action_type, "id": name},
+                "resource": action.resource.uid,
+                "context": dict(action.context),
+            }
+            table = noted(Table(types, [each.to_json() for each in brought]).with_request(request), action)
+            said = [relation() for relation in values.relations.values()]
+            for function, guards in list(values.guards.items()):
+                about = [
+                    entity
+                    for entity in brought
+                    if function.startswith((f"{entity.uid['type']}!", f"{entity.uid['type']}^"))
+                ]
+                keys = [(values.terms.string(entity.id),) for entity in about] if about else [()]
+                said += [guard(key) for guard in list(guards.values()) for key in keys if about or "::" not in function]
+            known = evaluate(said, table)
+            for fact in said:
+                if not known[fact] and not any(absent(table, term, known) for term in reachable([fact])):
+                    pytest.fail(f"{str(fact)[:600]} is not so of {request}")
+    assert made > 10
+
+
+def test_the_class_of_an_address_is_that_of_the_policies() -> None:
+    terms, builder = Terms(), RandomActions(SchemaTypes(schema_json(schema_text())), random.Random(1))
+    for _ in range(_cases(300, 20_000)):
+        ip = builder.ip()
+        parts = IpParts(terms.truth(ip.version == 4), terms.bv(int(ip)), terms.bv(ip.max_prefixlen))
+        assert class_of(terms, parts) is terms.string(ip_class(ip)), ip
+
+
+def test_the_fuzzer_is_a_program(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["--cases", "40", "--pairs", "1", "--seed", "3"]) == 0
+    told = capsys.readouterr().out
+    assert "any schema: " in told
+    assert "bundles: " in told
+    assert " 0 disagreements" in told
+
+
+def test_a_wrong_encoder_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The comparison can fail: here `<` is taken for `<=`."""
+    monkeypatch.setattr(Terms, "less", Terms.at_most)
+    tally = run_free(NASTY, schema_json(NASTY), 400, seed=7, each=20)
+    assert tally.unlike
