@@ -12,9 +12,9 @@ from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.addresses import ip_class
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.prove import environments
-from cedarbox.review.prove.bundled import say_facts
 from cedarbox.review.prove.canonical import class_of
 from cedarbox.review.prove.evaluate import evaluate
+from cedarbox.review.prove.facts import say_facts
 from cedarbox.review.prove.fuzz import main
 from cedarbox.review.prove.fuzzing.pairs import run_pairs
 from cedarbox.review.prove.fuzzing.random_actions import RandomActions, noted
@@ -34,7 +34,7 @@ def _cases(few: int, many: int) -> int:
 
 
 def test_the_encoder_agrees_with_cedar_under_a_schema_of_every_kind() -> None:
-    tally = run_free(NASTY, schema_json(NASTY), _cases(6_000, 100_000), seed=7, each=20)
+    tally = run_free(NASTY, schema_json(NASTY), _cases(1_000, 100_000), seed=7, each=20)
     assert tally.unlike == []
     # It is no use to agree on nothing: each kind of outcome comes up.
     assert min(tally.allowed, tally.errors, tally.satisfied, tally.failed) > tally.cases / 20
@@ -42,13 +42,13 @@ def test_the_encoder_agrees_with_cedar_under_a_schema_of_every_kind() -> None:
 
 
 def test_the_encoder_agrees_with_cedar_on_requests_of_cedarbox_and_every_fact_holds() -> None:
-    tally = run_bundle(schema_text(), schema_json(schema_text()), _cases(4_000, 50_000), seed=7, each=20)
+    tally = run_bundle(schema_text(), schema_json(schema_text()), _cases(1_000, 50_000), seed=7, each=20)
     assert tally.unlike == []
     assert min(tally.allowed, tally.errors, tally.satisfied, tally.failed) > tally.cases / 20
 
 
 def test_the_solvers_agree_and_no_request_contradicts_a_none() -> None:
-    tally = run_pairs(NASTY, schema_json(NASTY), _cases(12, 400), seed=3, tries=_cases(40, 400))
+    tally = run_pairs(NASTY, schema_json(NASTY), _cases(6, 400), seed=3, tries=_cases(20, 400))
     assert tally.wrong == []
     assert tally.verdicts["cvc5 found"] > 0
 
@@ -66,7 +66,7 @@ def test_each_fact_is_true_of_what_the_builders_make(name: str) -> None:
         values = Values(Terms(), types)
         say_facts(values, environment)
         values.unknown(types.context((environment.action_type, name)), "context")
-        for _ in range(_cases(40, 1_000)):
+        for _ in range(_cases(20, 1_000)):
             action = builder.action(name)
             if action is None or action.resource.uid["type"] != environment.resource_type:
                 continue
@@ -92,7 +92,7 @@ def test_each_fact_is_true_of_what_the_builders_make(name: str) -> None:
             for fact in said:
                 if not known[fact] and not any(absent(table, term, known) for term in reachable([fact])):
                     pytest.fail(f"{str(fact)[:600]} is not so of {request}")
-    assert made > 10
+    assert made > 3
 
 
 def test_the_class_of_an_address_is_that_of_the_policies() -> None:

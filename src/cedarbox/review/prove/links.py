@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 __all__ = ["filled", "is_template"]
-
-_SLOTS = ("?principal", "?resource")
 
 
 def filled(
@@ -44,13 +41,7 @@ def is_template(est: Mapping[str, Any]) -> bool:
         scope = est.get(place, {})
         if "slot" in scope or "slot" in (scope.get("in") or {}):
             return True
-    return any(slot in json.dumps(est.get("conditions", [])) and _slotted(est["conditions"]) for slot in _SLOTS)
-
-
-def _slotted(node: Any) -> bool:
-    if isinstance(node, Mapping):
-        return "Slot" in node or any(_slotted(each) for each in node.values())
-    return isinstance(node, list) and any(_slotted(each) for each in node)
+    return False
 
 
 def _uid(given: Mapping[str, Any]) -> Mapping[str, str]:

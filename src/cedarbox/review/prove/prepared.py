@@ -6,7 +6,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from cedarbox.review.prove.agents import Declared, Named, classes_of, named_in
-from cedarbox.review.prove.bundled import BundleWorld, say_facts
+from cedarbox.review.prove.bundled import BundleWorld
+from cedarbox.review.prove.facts import say_facts
 from cedarbox.review.prove.goals import Environment, Goal, Side
 from cedarbox.review.prove.problem import Problem
 from cedarbox.review.prove.simplify import simplified
@@ -97,6 +98,8 @@ def prepared(problems: Problems, goal: Goal) -> list[Prepared]:
     terms = problems.values.terms
     found: dict[Term, Prepared] = {}
     for problem in problems.each:
+        if problem.outline(goal) is terms.false:
+            continue
         term = problem.term(goal)
         if term is terms.false or term in found:
             continue

@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from functools import cached_property
+from hashlib import sha256
 from typing import Any
 
-from cedarbox.review.prove.encode import Encoder, Outcome, Request
+from cedarbox.review.prove.encode import Encoder, Outcome
+from cedarbox.review.prove.expressions import Request
 from cedarbox.review.prove.goals import (
     Allows,
     And,
@@ -49,6 +52,13 @@ class View:
     ) -> None:
         self._side, self.encoder, self._outcomes, self.declared = side, encoder, outcomes, declared
         self._sliced = sliced
+
+    @cached_property
+    def signature(self) -> tuple[object, ...]:
+        """The same for two sides that allow the same requests because they have the same policies, in any order."""
+        policies = {f"{self._side.slot_policies[name]['effect']} {key}" for name, key in self._sliced.items()}
+        digest = sha256(json.dumps(sorted(policies)).encode()).hexdigest()
+        return id(self.encoder), self.declared, self._side.deny_on_error, digest
 
     def outcome(self, policy: str) -> Outcome:
         """Return what becomes of a policy. Raises KeyError when there is none of this id."""
@@ -135,6 +145,23 @@ class Problem:
     def skipped(self) -> Mapping[str, str]:
         """Return what is not encoded, by the name of the variable that stands for it."""
         return {name: why for encoder in self._encoders for name, why in encoder.skipped.items()}
+
+    def outline(self, goal: Goal) -> Term:
+        """Return a goal as a term in which nothing is known of the policies but which sides have the same.
+
+        A goal whose outline is false is false.
+        """
+        terms = self.values.terms
+        match goal:
+            case Allows(side):
+                return terms.var(f"allowed {self._views[side].signature}", "Bool")
+            case Not(inner):
+                return terms.not_(self.outline(inner))
+            case And():
+                return terms.and_(*(self.outline(each) for each in goal.goals))
+            case Or():
+                return terms.or_(*(self.outline(each) for each in goal.goals))
+        return terms.var(f"so {goal}", "Bool")
 
     def outcomes(self, side: str) -> list[Outcome]:
         """Return what becomes of every policy of a side that can match the action."""
