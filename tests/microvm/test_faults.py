@@ -98,9 +98,9 @@ async def revived(session: SandboxSession) -> None:
 @pytest.mark.parametrize(
     ("call", "when"),
     [
-        ("create", "before"),
+        pytest.param("create", "before", marks=pytest.mark.long),
         ("create", "after"),
-        ("start", "before"),
+        pytest.param("start", "before", marks=pytest.mark.long),
         ("start", "after"),
         pytest.param("exec", "before", marks=pytest.mark.long),
         ("exec", "after"),

@@ -174,7 +174,7 @@ async def test_cancelling_and_terminating_kill_descendants(session: SandboxSessi
         await session.pty_write_stdin(session_id=updates[0].process_id, chars="")
 
 
-@pytest.mark.parametrize("most", [10, pytest.param(64, marks=pytest.mark.long)])
+@pytest.mark.parametrize("most", [4, pytest.param(64, marks=pytest.mark.long)])
 async def test_at_most_so_many_are_held_and_the_oldest_go(
     session: SandboxSession, most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -22,8 +22,8 @@ __all__ = ["lint", "main", "tally"]
 _TABLES = "CEDARBOX_TABLES"
 # What lets more be run in the emulated machine than there is time for otherwise.
 _PASSED_ON = ("CEDARBOX_LONG", "CEDARBOX_CONFORMANCE")
-# The tests of a module share what is slow to make. They wait as much as they compute.
-_AT_ONCE = ("-n", "4", "--dist", "loadfile")
+# The tests of a module share what is slow to make. They wait more than they compute.
+_AT_ONCE = ("-n", "6", "--dist", "loadfile")
 
 _CHECKS = (
     ("ruff", "check", "."),
@@ -41,8 +41,19 @@ def lint() -> list[str]:
     """
     failed = []
     for check in _CHECKS:
-        say(" ".join(check))
-        if subprocess.run([_tool(check[0]), *check[1:]], cwd=CHECKOUT, env=_clean(), check=False).returncode:
+        command = [_tool(check[0]), *check[1:]]
+        done = subprocess.run(
+            command,
+            cwd=CHECKOUT,
+            env=_clean(),
+            check=False,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+        # In one piece: the tests write at the same time.
+        say(f"{' '.join(check)}\n{done.stdout.rstrip()}")
+        if done.returncode:
             failed.append(" ".join(check))
     return failed
 
@@ -95,17 +106,18 @@ def _passed_on() -> dict[str, str]:
 
 def _test() -> int:
     total: Counter[str] = Counter()
-    with tempfile.TemporaryDirectory(prefix="cedarbox-test-") as directory, ThreadPoolExecutor(1) as pool:
+    with tempfile.TemporaryDirectory(prefix="cedarbox-test-") as directory, ThreadPoolExecutor(2) as pool:
         output = Path(directory)
         reports = [output / "host.xml"]
-        # What boots boxes is built meanwhile.
-        prepared = pool.submit(prepare)
-        failures = lint()
+        failures: list[str] = []
+        # The tests on this host leave time for both.
+        prepared, checked = pool.submit(prepare), pool.submit(lint)
         say("pytest on this host")
         command = [sys.executable, "-m", "pytest", "tests", f"--ignore={MICROVM}", f"--junit-xml={reports[0]}"]
         around = _clean() | {_TABLES: str(output)}
         if subprocess.run([*command, *_AT_ONCE], cwd=CHECKOUT, env=around, check=False).returncode:
             failures.append("pytest on this host")
+        failures += checked.result()
         # Whatever goes wrong with the machine, the result of the other tests is still told.
         try:
             place = prepared.result()

@@ -336,7 +336,8 @@ def test_the_command_line(tmp_path: Path) -> None:
         assert CliRunner().invoke(app, ["policy", "check", str(root), "--format", form]).exit_code == 1
 
 
-def test_never_breaks_on_damaged_bundles(tmp_path: Path) -> None:
+@pytest.mark.parametrize("block", range(40 if LONG else 1))
+def test_never_breaks_on_damaged_bundles(tmp_path: Path, block: int) -> None:
     """Whatever bytes are changed: a report comes out, and it fails whenever the loader refuses."""
     sources = {path.name: path.read_bytes() for path in (SHIPPED / "baseline").iterdir() if path.is_file()}
     root = shutil.copytree(SHIPPED / "baseline", tmp_path / "b", ignore=shutil.ignore_patterns("tests"))
@@ -372,7 +373,7 @@ def test_never_breaks_on_damaged_bundles(tmp_path: Path) -> None:
         b"1e999",
     ]
     failed = 0
-    for seed in range(1000 if LONG else 30):
+    for seed in range(block * 20, block * 20 + 20):
         random = Random(seed)
         for name, data in sources.items():
             (root / name).write_bytes(data)
@@ -393,7 +394,7 @@ def test_never_breaks_on_damaged_bundles(tmp_path: Path) -> None:
         for found in report.findings:
             assert found.place is not None, seed
             assert found.place.line >= 1, seed
-    assert failed > 8
+    assert failed > 5
 
 
 @pytest.mark.parametrize(

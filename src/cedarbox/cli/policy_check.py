@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
-from cedarbox.review.check import check as check_policies
 from cedarbox.settings import load_settings
 
 __all__ = ["check"]
@@ -56,6 +55,9 @@ def check(
 
     Example: cedarbox policy check policies/airgapped --format github
     """
+    # Only when it is used: it reads test cases, and so YAML.
+    from cedarbox.review.check import check as check_policies
+
     given = paths or [load_settings().policy.bundle]
     report = check_policies(given, schema=schema, entities=entities, links=links, deny_warnings=deny_warnings)
     emit(report, form, output, as_json=as_json)
