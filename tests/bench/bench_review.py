@@ -173,6 +173,7 @@ def main() -> None:
             _timed("fmt --check", "fmt", "--check", base)
             _timed("lint", "lint", base)
             _timed("test", "test", base)
+            _timed("prove", "prove", base, "--never", "anyone connects to ipClass metadata")
             _timed("diff, a comment", "diff", base, same)
             _timed("diff, a dot lost", "diff", base, wider)
             _timed("diff, a range halved", "diff", base, narrower)
