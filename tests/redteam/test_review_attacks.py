@@ -82,6 +82,17 @@ def test_a_template_that_loses_its_condition(tmp_path: Path, monkeypatch: pytest
     assert "what is linked from templates was not decided" in told
 
 
+def test_a_template_in_policies_of_which_something_is_proved(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A template permits what a property says never happens, and its links stand elsewhere. What is proved without them
+    would hold of the policies alone: it is refused, naming the template, and nothing is called proved.
+    """
+    template = '@id("t")\npermit (principal == ?principal, action == Action::"look", resource);\n'
+    _plain(tmp_path, monkeypatch, {"policies.cedar": template}, {})
+    result = cli("prove", "app", "--implies", "HEAD~1", "--schema", "app/s.cedarschema")
+    assert result.exit_code != 0
+    assert "'t' is a template without links" in f"{result.output}{result.exception}"
+
+
 def test_a_widening_too_hard_to_find_behind_a_narrowing(tmp_path: Path) -> None:
     """A pattern that no solver gets through in time replaces a plain one, so that only what is lost is found. The plan
     must not call that narrowed, nor pass the check that nothing is widened.
