@@ -120,7 +120,7 @@ def test_sets_of_plain_cedar_are_checked_and_formatted(chosen: CedarSet, tmp_pat
 
 @pytest.mark.parametrize("chosen", _OWN, ids=_NAMES)
 def test_every_kind_of_request_of_plain_cedar_is_decided(chosen: CedarSet) -> None:
-    counted = _answers(chosen.load(), 1 if _LONG else 12)
+    counted = _answers(chosen.load(), 1 if _LONG else 24)
     print(f"\n{chosen.policies.parent.name}: {dict(counted)}")
     assert counted["allowed", "found"] > 0
     assert not [key for key in counted if key[1] == "undecided"], counted

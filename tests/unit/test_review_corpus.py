@@ -140,6 +140,7 @@ def test_no_request_at_random_contradicts_a_verdict() -> None:
     print(f"\n{asked} requests, {allowed} of them allowed before, contradict no verdict")
 
 
+@pytest.mark.timeout(3600)
 def test_the_review_comes_to_the_verdict(prover: Prover) -> None:
     lines, wrong, undecided = [], [], []
     for change in _changes():
