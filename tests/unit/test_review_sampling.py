@@ -147,7 +147,9 @@ def test_no_request_at_random_contradicts_the_plan_of_a_change() -> None:
                         assert "widened" in outcome or "not decided" in outcome, (agent, request, outcome)
                     if wider(two, one):
                         counted["narrower"] += 1
-                        assert "narrowed" in outcome or "not decided" in outcome, (agent, request, outcome)
+                        # A widened row stays one when the search for what is gone had no answer; that is told beside it.
+                        known = "narrowed" in outcome or "not decided" in outcome or found.undecided
+                        assert known, (agent, request, outcome)
     print(f"\n{dict(counted)}")
     assert counted["requests"] > 0
     assert counted["not decided"] < counted["changes"]
