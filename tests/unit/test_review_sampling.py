@@ -147,7 +147,7 @@ def test_no_request_at_random_contradicts_the_plan_of_a_change() -> None:
                         assert "widened" in outcome or "not decided" in outcome, (agent, request, outcome)
                     if wider(two, one):
                         counted["narrower"] += 1
-                        # A widened row stays one when the search for what is gone had no answer; that is told beside it.
+                        # A row says widened too when the search for what is gone had no answer, told beside it.
                         known = "narrowed" in outcome or "not decided" in outcome or found.undecided
                         assert known, (agent, request, outcome)
     print(f"\n{dict(counted)}")
