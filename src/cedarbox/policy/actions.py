@@ -235,6 +235,7 @@ def connect(
         CanonicalizationError: The request is not in canonical form.
         ValueError: Facts that no connection has together.
     """
+    _check_port(port)
     request = http_request(proto, method, path, upgrade)
     check_hello(proto, hello)
     known = target if isinstance(target, Address) else ip
@@ -253,13 +254,24 @@ def connect(
     return Action("connect", resource, context, " ".join(filter(None, told)))
 
 
+def _check_port(port: int) -> None:
+    # What reviews prove of ports they prove of these: no other may reach a policy.
+    if type(port) is not int or not 1 <= port <= 65535:
+        raise CanonicalizationError(f"{str(port)[:80]!r} is not a port from 1 to 65535")
+
+
 def connect_anywhere(base: Base) -> Action:
     """Have a network that the backend cannot restrict."""
     return Action("connectAnywhere", Entity("Backend", base.backend), context_of(base))
 
 
 def expose_port(base: Base, *, port: int, public: bool) -> Action:
-    """Publish a port of the guest; ``public`` when it is reachable from other machines."""
+    """Publish a port of the guest, 1 to 65535; ``public`` when it is reachable from other machines.
+
+    Raises:
+        CanonicalizationError: It is no port.
+    """
+    _check_port(port)
     return Action("exposePort", Entity("Port", str(port), {"number": port}), context_of(base, public=public))
 
 
@@ -342,7 +354,12 @@ def use_capability(base: Base, *, capability: str) -> Action:
 
 
 def use_secret(base: Base, *, name: str, host: Host, port: int) -> Action:
-    """Put a secret of the host into a request to one host and port; the guest never has it."""
+    """Put a secret of the host into a request to one host and port, 1 to 65535; the guest never has it.
+
+    Raises:
+        CanonicalizationError: It is no port.
+    """
+    _check_port(port)
     target = host_entity(host)
     context = context_of(base, host=target.ref, port=port)
     return Action("useSecret", Entity("Secret", name), context, f"for {host} port {port}", (target,))

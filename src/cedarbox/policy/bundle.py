@@ -318,7 +318,8 @@ def _document(text: str) -> dict[str, Any]:
 def _scope_actions(path: Path, statement: Statement, scope: Mapping[str, Any]) -> frozenset[str]:
     if scope["op"] == "All":
         return frozenset(ACTION_GROUPS)
-    named: Sequence[Mapping[str, str]] = scope.get("entities") or [scope["entity"]]
+    # An empty list is Cedar too: it matches nothing.
+    named: Sequence[Mapping[str, str]] = scope["entities"] if "entities" in scope else [scope["entity"]]
     matched: set[str] = set()
     for uid in named:
         hits = {

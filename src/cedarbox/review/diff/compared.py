@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -45,6 +45,7 @@ class Compared:
         environments: Every kind of request that there is.
         notes: What a reader must know.
         known: The kinds of requests that the old schema had; None for the same as the new.
+        unproved: What changed that no search over the policies covers, each with why; it is never taken for safe.
     """
 
     pair: Pair
@@ -54,6 +55,7 @@ class Compared:
     environments: tuple[Environment, ...]
     notes: tuple[str, ...] = ()
     known: frozenset[Environment] | None = None
+    unproved: tuple[tuple[str, str], ...] = ()
 
     @property
     def is_bundle(self) -> bool:
@@ -139,6 +141,7 @@ def compared(pair: Pair) -> Compared | Incomparable:
     if present is None:
         return Incomparable(pair, "there is no bundle, before or after")
     schema, notes, known = present.schema, [], None
+    unproved = () if is_bundle else tuple(_unproved(old, new))
     if old is not None and new is not None and old.schema != new.schema:
         schema_before = old.schema
         try:
@@ -154,7 +157,27 @@ def compared(pair: Pair) -> Compared | Incomparable:
     document = schema_json(schema)
     groups = action_groups(document)
     before, after = (Effects(subject, groups, is_bundle=is_bundle) for subject in (old, new))
-    return Compared(pair, before, after, schema, environments(document), tuple(notes), known)
+    return Compared(pair, before, after, schema, environments(document), tuple(notes), known, unproved)
+
+
+def _unproved(old: Subject | None, new: Subject | None) -> Iterator[tuple[str, str]]:
+    """Yield what decides plain Cedar besides its policies, and is not part of what is searched."""
+    versions = [version for version in (old, new) if version is not None]
+    if old is not None and new is not None:
+        # An action in another group, an attribute that can be absent: old policies mean something else with it.
+        for name in sorted(_shared_changes(schema_json(old.schema), schema_json(new.schema))):
+            yield f"the change of {name} in the schema", "old and new policies are both read with the new schema"
+        if list(old.entities) != list(new.entities):
+            yield "the change of entities.json", "a search is over all entities that there could be, not over these"
+    if any(policy.template and not version.links for version in versions for policy in version.policies):
+        yield "what is linked from templates", "no links were given, and a template decides nothing by itself"
+
+
+def _shared_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:
+    for namespace in old.keys() & new.keys():
+        for kind in ("entityTypes", "actions"):
+            before, after = old[namespace].get(kind, {}), new[namespace].get(kind, {})
+            yield from (name for name in before.keys() & after.keys() if before[name] != after[name])
 
 
 def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:

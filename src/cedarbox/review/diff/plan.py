@@ -143,6 +143,8 @@ class _Found:
     wider: set[AgentClass] = field(default_factory=set)
     narrower: set[AgentClass] = field(default_factory=set)
     unsure: set[AgentClass] = field(default_factory=set)
+    unproved: set[AgentClass] = field(default_factory=set)
+    """For whom it is not known that nothing is widened."""
 
 
 def plan(
@@ -171,6 +173,8 @@ class _Planner:
         touched = {case.environment.action for case in cases}
         names = dict.fromkeys(each.action_id for each in self._compared.environments if each.action not in touched)
         self._plan.unchanged = list(names)
+        for about, why in self._compared.unproved:
+            self._plan.undecided.append(Undecided("every action", "anything", about, why))
         widened = self._search([self._query(case, case.widens, "new") for case in cases])
         narrowed = self._search([self._query(case, case.narrows, "gone") for case in cases])
         for case, wide, narrow in zip(cases, widened, narrowed, strict=True):
@@ -178,7 +182,7 @@ class _Planner:
             for answer, about in ((wide, "what is new"), (narrow, "what is gone")):
                 if answer.verdict == "undecided":
                     self._undecided(case, about, answer.why)
-                    found.unsure.update(self._classes(case))
+                    (found.unproved if answer is wide else found.unsure).update(self._classes(case))
             if wide.witness is not None:
                 self._widened(case, wide.witness, found)
             if narrow.witness is not None:
@@ -224,7 +228,7 @@ class _Planner:
                 self._by_class(case, part, answer.witness, found)
             elif answer is None or answer.verdict == "undecided":
                 self._unsure(case, f"what {part.policy} lets through", answer)
-                found.unsure.update(self._classes(case))
+                found.unproved.update(self._classes(case))
         if len(self._plan.widenings) == known:
             # No part by itself is known to be behind it. It is told all the same, and nothing can accept it.
             self._add(case, None, self._of(witness), witness)
@@ -241,7 +245,7 @@ class _Planner:
                 witnesses[agents] = answer.witness
             elif answer is None or answer.verdict == "undecided":
                 self._unsure(case, f"what {part.policy} lets {agents.told} do", answer)
-                found.unsure.add(agents)
+                found.unproved.add(agents)
         for agents in self._classes(case):
             if agents in witnesses:
                 self._add(case, part, agents, witnesses[agents])
@@ -304,7 +308,7 @@ class _Planner:
 
     def _rows(self, case: _Case, found: _Found) -> None:
         action, resource = case.environment.action_id, _short(case.environment.resource_type)
-        if not (found.wider or found.narrower or found.unsure):
+        if not (found.wider or found.narrower or found.unsure or found.unproved):
             self._plan.rows.append(Row(action, resource, None, "no effect"))
             return
         words: Mapping[tuple[bool, bool], Outcome] = {
@@ -315,7 +319,10 @@ class _Planner:
         }
         for agents in self._classes(case):
             outcome = words[agents in found.wider, agents in found.narrower]
-            unknown = outcome == "unchanged" and agents in found.unsure
+            # Narrowed is no answer to whether it is widened.
+            unknown = (outcome == "unchanged" and agents in found.unsure) or (
+                agents in found.unproved and agents not in found.wider
+            )
             self._plan.rows.append(Row(action, resource, agents, "not decided" if unknown else outcome))
 
     def _unsure(self, case: _Case, about: str, answer: Answer | None) -> None:

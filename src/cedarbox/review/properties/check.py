@@ -105,6 +105,14 @@ class Reach:
         return "yes" if self.found else "undecided" if self.undecided else "no"
 
 
+def _refuse_unlinked(subject: Subject) -> None:
+    # A template decides nothing by itself, so whatever is proved without its links says nothing about them.
+    for policy in () if subject.links else subject.policies:
+        if policy.template:
+            hint = "prove it of policies without templates, or of each template's links written as policies"
+            raise ConfigurationError(f"{policy.place}: {policy.id!r} is a template without links", hint=hint)
+
+
 class Checker:
     """Checks properties of one version of policies.
 
@@ -122,6 +130,7 @@ class Checker:
         other: Callable[[str], Subject],
         progress: Progress | None = None,
     ) -> None:
+        _refuse_unlinked(subject)
         self._subject, self._searcher, self._other, self._progress = subject, searcher, other, progress
         schema = schema_json(subject.schema)
         self._groups = action_groups(schema)
@@ -221,6 +230,7 @@ class Checker:
 
     def _relation(self, claimed: Property) -> Result:
         other = self._other(claimed.other)
+        _refuse_unlinked(other)
         if (other.bundle is None) == self._is_bundle or other.schema != self._subject.schema:
             raise ConfigurationError(f"{claimed.other!r} has another schema", hint="compare policies of one schema")
         those = Effects(other, self._groups, is_bundle=self._is_bundle)

@@ -15,6 +15,7 @@ import cedarpy
 
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.schema import schema_text as packaged_schema
+from cedarbox.review.prove import canonical
 from cedarbox.review.prove import solvers as solving
 from cedarbox.review.prove.answers import Answer, Witness
 from cedarbox.review.prove.concrete import request_of
@@ -184,9 +185,19 @@ class Prover:
         spent = 0.0
         why: list[str] = []
         refuted: list[str] = []
-        for name in self._installed:
-            solved = self._solvers.solve(name, asked.script.text, list(asked.script.leaves.values()), self._limit_s)
+        text = asked.script.text
+        # Where a solver only finds names that are none, it is asked for one of those that certainly are.
+        narrow = text.replace(canonical.HOST.smt, canonical.HOST_NARROW.smt)
+        attempts = [(name, text) for name in self._installed]
+        attempts += [(name, narrow) for name in self._installed if narrow != text]
+        for name, asking in attempts:
+            if asking is not text and refuted:
+                break
+            solved = self._solvers.solve(name, asking, list(asked.script.leaves.values()), self._limit_s)
             spent += solved.seconds
+            if solved.result == "unsat" and asking is not text:
+                # Of some names it proves nothing about all.
+                continue
             if solved.result == "unsat":
                 refuted.append(name)
                 if not self._second_opinion or len(refuted) == len(self._installed):
