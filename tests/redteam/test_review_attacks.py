@@ -93,6 +93,21 @@ def test_a_template_in_policies_of_which_something_is_proved(tmp_path: Path, mon
     assert "'t' is a template without links" in f"{result.output}{result.exception}"
 
 
+def test_entities_that_differ_between_what_is_proved_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Policies are to permit no more than before, and the same as before: they are the same to the letter, and a user
+    was put into the group that they permit. A search knows no entities, so that is not decided, and never proved.
+    """
+    inside = {**USER, "parents": [{"type": "Group", "id": "readers"}]}
+    _plain(tmp_path, monkeypatch, {}, {"entities.json": json.dumps([inside])})
+    asked = ("--schema", "app/s.cedarschema", "--json")
+    result = cli("prove", "app", "--implies", "HEAD~1", "--equivalent", "HEAD~1", *asked)
+    told = json.loads(result.stdout)["properties"]
+    assert (result.exit_code, {each["verdict"] for each in told}) == (3, {"undecided"})
+    assert all("entities.json is not the same in both" in each["why"] for each in told)
+    same = cli("prove", "app", "--implies", "HEAD", "--equivalent", "HEAD", *asked)
+    assert same.exit_code == 0
+
+
 def test_a_widening_too_hard_to_find_behind_a_narrowing(tmp_path: Path) -> None:
     """A pattern that no solver gets through in time replaces a plain one, so that only what is lost is found. The plan
     must not call that narrowed, nor pass the check that nothing is widened.

@@ -9,7 +9,7 @@ from typing import Any
 
 from cedarbox.errors import BundleError
 from cedarbox.review.diff.agents import AgentChange, AgentClass, agent_changes, classes
-from cedarbox.review.diff.effects import Effects, digests
+from cedarbox.review.diff.effects import Effects, digest_of, digests
 from cedarbox.review.diff.metadata import MetadataChange, metadata_changes
 from cedarbox.review.diff.texts import TextChange, text_changes
 from cedarbox.review.prove import Environment, environments
@@ -167,7 +167,8 @@ def _unproved(old: Subject | None, new: Subject | None) -> Iterator[tuple[str, s
         # An action in another group, an attribute that can be absent: old policies mean something else with it.
         for name in sorted(_shared_changes(schema_json(old.schema), schema_json(new.schema))):
             yield f"the change of {name} in the schema", "old and new policies are both read with the new schema"
-        if list(old.entities) != list(new.entities):
+        # By digest: for Python the attributes 1 and true are equal.
+        if digest_of(old.entities) != digest_of(new.entities):
             yield "the change of entities.json", "a search is over all entities that there could be, not over these"
     if any(policy.template and not version.links for version in versions for policy in version.policies):
         yield "what is linked from templates", "no links were given, and a template decides nothing by itself"

@@ -10,7 +10,7 @@ from cedarbox.errors import ConfigurationError
 from cedarbox.review.diff.agents import AgentClass, classes
 from cedarbox.review.diff.approvals import free, gained
 from cedarbox.review.diff.compared import action_groups
-from cedarbox.review.diff.effects import Effects
+from cedarbox.review.diff.effects import Effects, digest_of
 from cedarbox.review.properties.expressions import expression
 from cedarbox.review.properties.files import About, Property
 from cedarbox.review.prove import (
@@ -37,6 +37,7 @@ Verdict = Literal["holds", "refuted", "undecided"]
 
 _IT: Final = "these"
 _OTHER: Final = "those"
+_ENTITIES: Final = "entities.json is not the same in both, and a search is over all entities that there could be"
 Progress = Callable[[int, int, Query, Answer], None]
 
 
@@ -245,7 +246,11 @@ class Checker:
             else:
                 goals = [gained(_IT, _OTHER, sides), gained(_OTHER, _IT, sides)]
             queries += [self._query(goal, each, **{_OTHER: those.side(each.action)}) for goal in goals]
-        return _ruled_out(claimed, queries, self._search(queries))
+        answers = self._search(queries)
+        result = _ruled_out(claimed, queries, answers)
+        if result.verdict == "holds" and not self._is_bundle and not _same_entities(self._subject, other):
+            return _result(claimed, "undecided", (), _ENTITIES, answers)
+        return result
 
     def _policies(self, claimed: Property) -> Result:
         one, two = claimed.policies
@@ -269,6 +274,11 @@ class Checker:
                 goals = [And(a, Not(b)) if b else a for a, b in pairs if a]
             queries += [self._query(goal, each) for goal in goals]
         return _ruled_out(claimed, queries, self._search(queries))
+
+
+def _same_entities(one: Subject, other: Subject) -> bool:
+    # By digest: for Python the attributes 1 and true are equal.
+    return digest_of(one.entities) == digest_of(other.entities)
 
 
 def _meant(about: Mapping[str, Goal]) -> Goal:
