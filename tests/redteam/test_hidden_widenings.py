@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tests.unit.differing import AGENTS, change, cli, diff, entities, findings, permit, shared_prover, subjects
 from tests.unit.repositories import METADATA
 
 from cedarbox.review.diff import plan as planning
+from cedarbox.review.prove import Answer, Prover, Query
 
 FEW = permit("few", "fork", "context.copies <= 2")
 CODERS, OTHERS = (f'principal in Sandbox::AgentGroup::"{name}"' for name in ("coders", "others"))
@@ -112,6 +114,26 @@ def test_more_parts_than_are_searched(tmp_path: Path, monkeypatch: pytest.Monkey
     report = diff(tmp_path, FEW, FEW + new)
     assert (report["exit"], len(subjects(report))) == (1, 3)
     assert "more than 3 searches" in findings(report, "D102")[0]["message"]
+
+
+def test_a_narrowing_that_is_not_found_in_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a change takes away is searched until the time is over, so that its widening looks like all that it does.
+    The row, also in JSON, says that the narrowing is not decided, next to the widening that was found."""
+    whole = Prover.search_all
+
+    def late(self: Prover, queries: Sequence[Query], progress: Any = None) -> list[Answer]:
+        answers = whole(self, queries, progress)
+        pairs = zip(queries, answers, strict=True)
+        return [Answer("undecided", why="time limit") if q.label.startswith("gone") else a for q, a in pairs]
+
+    monkeypatch.setattr(Prover, "search_all", late)
+    old, new = change(tmp_path, FEW, permit("few", "fork", "context.copies > 2"))
+    result = cli("diff", old, new)
+    assert result.exit_code == 1
+    assert "widened; narrowing not decided" in result.output
+    (bundle,) = json.loads(cli("diff", old, new, "--json").stdout)["bundles"]
+    assert {row["outcome"] for row in bundle["plan"]} == {"widened; narrowing not decided"}
+    assert [(each["about"], each["why"]) for each in bundle["undecided"]] == [("what is gone", "time limit")]
 
 
 def test_names_that_write_into_the_report(tmp_path: Path) -> None:

@@ -27,7 +27,15 @@ __all__ = ["Narrowing", "Plan", "Row", "Searcher", "Undecided", "Widening", "pla
 _MAX_SEARCHES: Final = 400
 """How many searches the steps 3 and 4 make in all; what is left is told as not told apart, and cannot be accepted."""
 
-Outcome = Literal["widened", "narrowed", "widened and narrowed", "unchanged", "no effect", "not decided"]
+Outcome = Literal[
+    "widened",
+    "widened and narrowed",
+    "widened; narrowing not decided",
+    "narrowed",
+    "unchanged",
+    "no effect",
+    "not decided",
+]
 
 
 class Searcher(Protocol):
@@ -319,11 +327,14 @@ class _Planner:
         }
         for agents in self._classes(case):
             outcome = words[agents in found.wider, agents in found.narrower]
+            if outcome == "widened" and agents in found.unsure:
+                outcome = "widened; narrowing not decided"
             # Narrowed is no answer to whether it is widened.
-            unknown = (outcome == "unchanged" and agents in found.unsure) or (
-                agents in found.unproved and agents not in found.wider
-            )
-            self._plan.rows.append(Row(action, resource, agents, "not decided" if unknown else outcome))
+            elif agents not in found.wider and (
+                agents in found.unproved or (outcome == "unchanged" and agents in found.unsure)
+            ):
+                outcome = "not decided"
+            self._plan.rows.append(Row(action, resource, agents, outcome))
 
     def _unsure(self, case: _Case, about: str, answer: Answer | None) -> None:
         self._undecided(case, about, f"more than {_MAX_SEARCHES} searches" if answer is None else answer.why)

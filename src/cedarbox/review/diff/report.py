@@ -21,7 +21,15 @@ __all__ = ["identity", "metadata_subject", "report", "widened"]
 
 Outcome = Plan | Incomparable
 
-_ORDER: Final = ("widened", "widened and narrowed", "not decided", "narrowed", "unchanged", "no effect")
+_ORDER: Final = (
+    "widened",
+    "widened and narrowed",
+    "widened; narrowing not decided",
+    "not decided",
+    "narrowed",
+    "unchanged",
+    "no effect",
+)
 _METADATA_ACTION: Final = "bundle.toml"
 
 
@@ -324,6 +332,10 @@ def _data(outcome: Outcome, judged: _Judged) -> dict[str, Any]:
         for each in outcome.widenings
     ]
     data["narrowings"] = [_narrowing_data(each) for each in outcome.narrowings]
+    data["undecided"] = [
+        {"action": each.action, "resource": each.resource, "about": each.about, "why": each.why}
+        for each in outcome.undecided
+    ]
     data["agents"] = [each.told for each in outcome.compared.agent_changes]
     return data
 
