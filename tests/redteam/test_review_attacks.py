@@ -93,6 +93,21 @@ def test_a_template_in_policies_of_which_something_is_proved(tmp_path: Path, mon
     assert "'t' is a template without links" in f"{result.output}{result.exception}"
 
 
+def test_links_that_a_change_brings_along(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change adds the file with the links of a template, or takes it away. Taken for both versions, it would look
+    like no change. What is linked anew is a widening, and the links that a version has not are not decided.
+    """
+    template = '@id("t")\npermit (principal == ?principal, action == Action::"look", resource);\n'
+    link = {"templateId": "t", "newId": "l", "values": {"?principal": {"type": "User", "id": "u"}}}
+    code, told = _plain(tmp_path, monkeypatch, {"policies.cedar": template}, {"links.json": json.dumps([link])})
+    unknown = "what is linked from templates was not decided: the links of HEAD"
+    assert (code, unknown in told) == (1, True)
+    named = ("--schema", "app/s.cedarschema", "--bundle", "app", "--links", "app/links.json")
+    for versions, expected in ((("HEAD~1", "HEAD"), 1), (("HEAD~1",), 1), (("HEAD", "HEAD~1"), 3)):
+        result = cli("diff", *versions, *named)
+        assert (result.exit_code, unknown in result.output) == (expected, True), versions
+
+
 def test_entities_that_differ_between_what_is_proved_alike(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Policies are to permit no more than before, and the same as before: they are the same to the letter, and a user
     was put into the group that they permit. A search knows no entities, so that is not decided, and never proved.

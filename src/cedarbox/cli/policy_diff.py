@@ -26,6 +26,7 @@ def diff(
     *,
     bundle: versions.Bundles = None,
     schema: versions.Schema = None,
+    links: versions.Links = None,
     public_key: versions.PublicKeys = None,
     threshold: versions.Threshold = 1,
     accepted: Annotated[
@@ -71,6 +72,7 @@ def diff(
         head,
         bundles=bundle,
         schema=schema,
+        links=links,
         public_keys=public_key,
         threshold=threshold,
         timeout=timeout,

@@ -70,6 +70,7 @@ def prove(
         list[str] | None, typer.Option(metavar="VERSION", help="Nothing is allowed by both.", show_default=False)
     ] = None,
     schema: versions.Schema = None,
+    links: versions.Links = None,
     timeout: versions.Timeout = 10,
     second_opinion: versions.SecondOpinion = False,
     form: Format = "text",
@@ -92,7 +93,7 @@ def prove(
     from cedarbox.review.prove import available
 
     path = bundle or _of_the_settings()
-    subject = _subject(path, schema)
+    subject = _subject(path, schema, links)
     asked = [
         *(sentence_property("never", each) for each in never or ()),
         *(sentence_property("always", each) for each in always or ()),
@@ -114,7 +115,7 @@ def prove(
         versions.progress() as told,
         versions.prover(timeout, second_opinion=second_opinion)(subject.schema) as searcher,
     ):
-        checker = Checker(subject, searcher, lambda other: _other(other, path, schema), told)
+        checker = Checker(subject, searcher, lambda other: _other(other, path, schema, links), told)
         if question is not None:
             report = reach_report(str(path), who_can or "", checker.who_can(question), checker.owners)
         else:
@@ -129,13 +130,15 @@ def _of_the_settings() -> Path:
     return load_settings().policy.bundle
 
 
-def _subject(path: Path, schema: Path | None) -> Subject:
+def _subject(path: Path, schema: Path | None, links: Path | None) -> Subject:
     from cedarbox.review.revisions import pairs
     from cedarbox.review.subject import Subject
 
     if schema is None:
+        if links is not None:
+            raise ConfigurationError("--links is for plain Cedar; bundles have no templates", hint="give --schema too")
         return Subject.load(path)
-    found = pairs(_as_directory(path), _as_directory(path), schema=schema)[0].head.subject()
+    found = pairs(_as_directory(path), _as_directory(path), schema=schema, links=links)[0].head.subject()
     assert found is not None  # noqa: S101 - refused before
     return found
 
@@ -172,12 +175,13 @@ def _checked(checker: Checker, claimed: Property) -> Result:
         raise BundleError(error.message, path=path, line=place.line, column=place.column, hint=error.hint) from None
 
 
-def _other(text: str, path: Path, schema: Path | None) -> Subject:
+def _other(text: str, path: Path, schema: Path | None, links: Path | None) -> Subject:
     from cedarbox.review.revisions import pairs
 
     # A file beside the policies names its neighbours from where the policies are.
     beside = path / text if text.startswith(("./", "../")) and not Path(text).is_dir() else None
-    version = pairs(_as_directory(beside) if beside else text, _as_directory(path), schema=schema)[0].base
+    named = _as_directory(beside) if beside else text
+    version = pairs(named, _as_directory(path), schema=schema, links=links)[0].base
     found = version.subject()
     if found is None:
         raise ConfigurationError(f"{printable(text)}: no policies there", hint="name a directory or a revision")

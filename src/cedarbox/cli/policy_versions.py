@@ -23,6 +23,7 @@ __all__ = [
     "Base",
     "Bundles",
     "Head",
+    "Links",
     "PublicKeys",
     "Schema",
     "SecondOpinion",
@@ -60,6 +61,15 @@ Schema = Annotated[
         show_default=False,
     ),
 ]
+Links = Annotated[
+    Path | None,
+    typer.Option(
+        readable=False,
+        help="With --schema: the links of templates in JSON. A revision that has this file uses its own. By default "
+        "links.json beside the policies of each version.",
+        show_default=False,
+    ),
+]
 PublicKeys = Annotated[
     list[Path] | None,
     typer.Option(
@@ -82,6 +92,7 @@ def outcomes(
     *,
     bundles: Sequence[Path] | None,
     schema: Path | None,
+    links: Path | None,
     public_keys: Sequence[Path] | None,
     threshold: int,
     timeout: float,
@@ -100,7 +111,7 @@ def outcomes(
     if public_keys and schema:
         raise ConfigurationError("--public-key is for bundles, --schema for plain Cedar", hint="leave one of them out")
     signers = Signers.of(map(load_public_key, public_keys), threshold) if public_keys else None
-    found = pairs(base, head, bundles or (), signers=signers, schema=schema)
+    found = pairs(base, head, bundles or (), signers=signers, schema=schema, links=links)
     with progress() as told:
         return plans(found, prover(timeout, second_opinion=second_opinion), told)
 

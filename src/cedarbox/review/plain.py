@@ -23,7 +23,7 @@ from cedarbox.review.syntax.expressions import Expressions
 from cedarbox.review.syntax.schema import is_json
 from cedarbox.review.syntax.tokens import Tokens
 
-__all__ = ["CedarFiles", "find_cedar", "load_cedar", "read_file", "read_links", "read_schema"]
+__all__ = ["CedarFiles", "find_cedar", "links_of", "load_cedar", "read_file", "read_links", "read_schema"]
 
 _MAX_FILE: Final = 16 * 1024 * 1024
 _MAX_FILES: Final = 10_000
@@ -181,7 +181,20 @@ def read_links(path: Path) -> tuple[Mapping[str, Any], ...]:
     Raises:
         BundleError: It cannot be read, or has another form.
     """
-    items = _json(path, read_file(path))
+    return links_of(path, read_file(path))
+
+
+def links_of(path: Path, data: bytes) -> tuple[Mapping[str, Any], ...]:
+    """Return template links in Cedar's JSON form from the content of a file.
+
+    Args:
+        path: What messages call it.
+        data: Its content, in one of the forms that :func:`load_cedar` takes.
+
+    Raises:
+        BundleError: It has another form.
+    """
+    items = _json(path, data)
     if isinstance(items, dict):
         items = items.get("templateLinks", items)
     if not isinstance(items, list):

@@ -15,7 +15,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -33,6 +33,8 @@ from cedarbox.policy.signing import (
 )
 from cedarbox.review.finding import Place
 from cedarbox.review.git import Objects, Repository
+from cedarbox.review.linked import BESIDE, checked
+from cedarbox.review.plain import read_file
 from cedarbox.review.subject import Subject, shown
 
 __all__ = ["Pair", "Version", "pairs", "read_at"]
@@ -55,6 +57,8 @@ class Version:
         signed_by: Ids of the keys whose signatures were verified, sorted; empty when none was asked for.
         manifest: What was signed; None when no signature was asked for.
         schema: Text of the schema, for plain Cedar; None for a bundle.
+        links: For plain Cedar the file with the links of its templates, as messages call it, and its content; None when
+            they are not known, which is not the same as none.
     """
 
     label: str
@@ -63,6 +67,7 @@ class Version:
     signed_by: tuple[str, ...] = ()
     manifest: Manifest | None = None
     schema: str | None = None
+    links: tuple[Path, bytes] | None = None
 
     def subject(self) -> Subject | None:
         """Parse and check it; None when there is no bundle.
@@ -74,7 +79,8 @@ class Version:
             return None
         if self.schema is not None:
             entities = _entities(self.root / "entities.json", self.files.get("entities.json", b"[]"))
-            return Subject.of_cedar(self.label, self.root, self.files, schema=self.schema, entities=entities)
+            plain = Subject.of_cedar(self.label, self.root, self.files, schema=self.schema, entities=entities)
+            return plain if self.links is None else replace(plain, links=checked(*self.links, plain))
         subject = Subject.of_bundle(self.label, self.root, self.files)
         said = None if self.manifest is None else (self.manifest.name, self.manifest.revision)
         if said is not None and subject.bundle is not None and said != (subject.bundle.name, subject.bundle.revision):
@@ -121,6 +127,7 @@ def pairs(
     *,
     signers: Signers | None = None,
     schema: Path | None = None,
+    links: Path | None = None,
 ) -> tuple[Pair, ...]:
     """Read what is to be compared.
 
@@ -131,6 +138,9 @@ def pairs(
         signers: Whose signatures both versions must have; with None no signature is looked at.
         schema: A Cedar schema: the directories hold plain Cedar, no bundles. A version that has a file at this place
             uses its own.
+        links: With a schema, the links of templates; by default the file ``links.json`` beside the policies of each
+            version. A version that has a file at this place uses its own. Where one has it and the other has not, the
+            links of the other are not known; where none has it, it counts for both.
 
     Returns:
         A pair for each bundle, in the order given; by default those that differ, sorted.
@@ -139,7 +149,9 @@ def pairs(
         ConfigurationError: A version cannot be read, or there is no bundle in either.
         HostError: There is no git, and a revision is named.
     """
-    reader = _Reader(signers, schema)
+    if links is not None and schema is None:
+        raise ConfigurationError("--links is for plain Cedar; bundles have no templates", hint="give --schema too")
+    reader = _Reader(signers, schema, links)
     old = reader.source(base, head)
     new = reader.source(head, None) if head is not None else _Source("the working tree")
     if old.fixed is not None or new.fixed is not None:
@@ -181,8 +193,8 @@ def read_at(text: str, limit: int) -> bytes:
 
 
 class _Reader:
-    def __init__(self, signers: Signers | None, schema: Path | None) -> None:
-        self._signers, self._schema = signers, schema
+    def __init__(self, signers: Signers | None, schema: Path | None, links: Path | None) -> None:
+        self._signers, self._schema, self._links = signers, schema, links
         self._known: Repository | None = None
 
     @property
@@ -235,14 +247,19 @@ class _Reader:
 
     def inside(self, bundle: Path) -> str:
         """Return the path of a bundle relative to the top of the repository, links left as they are."""
-        top = self.repository.top
-        # Only the way to the working directory is resolved: a link that stands for the bundle is for the reader to see.
-        absolute = Path(os.path.normpath(Path.cwd().resolve() / bundle))
-        try:
-            return absolute.relative_to(top).as_posix()
-        except ValueError:
+        found = self._below_top(bundle)
+        if found is None:
             hint = "give the path of the bundle inside this repository"
-            raise ConfigurationError(f"{bundle}: not below {top}", hint=hint) from None
+            raise ConfigurationError(f"{bundle}: not below {self.repository.top}", hint=hint)
+        return found
+
+    def _below_top(self, path: Path) -> str | None:
+        # Only the way to the working directory is resolved: a link that stands for the bundle is for the reader to see.
+        absolute = Path(os.path.normpath(Path.cwd().resolve() / path))
+        try:
+            return absolute.relative_to(self.repository.top).as_posix()
+        except ValueError:
+            return None
 
     def fixed(self, old: _Source, new: _Source, *, head_given: bool) -> Pair:
         """Return the pair of which at least one side names its directory."""
@@ -258,7 +275,7 @@ class _Reader:
             if version.files is None and (old.fixed is not None and new.fixed is not None):
                 hint = "give the directory of a policy bundle"
                 raise ConfigurationError(f"{at}: no bundle there", hint=hint)
-        return Pair(shown(after.root), before, after)
+        return self._paired(shown(after.root), before, after)
 
     def _beside(self, other: _Source) -> str:
         assert other.fixed is not None  # noqa: S101 - why this is called
@@ -266,7 +283,13 @@ class _Reader:
 
     def pair(self, old: _Source, new: _Source, path: str) -> Pair:
         """Return both versions of the bundle at a path below the top."""
-        return Pair(self._named(path), self._version(old, path, old=True), self._version(new, path, old=False))
+        return self._paired(self._named(path), self._version(old, path, old=True), self._version(new, path, old=False))
+
+    def _paired(self, name: str, before: Version, after: Version) -> Pair:
+        if self._links is not None and before.links is None and after.links is None:
+            links = (self._links, read_file(self._links))
+            before, after = replace(before, links=links), replace(after, links=links)
+        return Pair(name, before, after)
 
     def _named(self, path: str) -> str:
         return shown(Path(os.path.relpath(self.repository.top / path)))
@@ -296,13 +319,33 @@ class _Reader:
             with self.repository.objects(source.commit) as objects:
                 files = _of_commit(objects, path, root)
                 schema = self._schema_of(objects)
+                links = None if self._schema is None else self._links_of(objects, path, root)
         else:
             root = Path(path) if source.fixed is not None else Path(self._named(path))
             if source.fixed is None:
                 _refuse_links(self.repository.top, path)
             files = _of_disk(root)
             schema = None if self._schema is None else utf8_text(self._schema, _small(self._schema))
-        return self._checked(Version(source.label, root, files, schema=schema))
+            links = None if self._schema is None else self._links_on_disk(root)
+        return self._checked(Version(source.label, root, files, schema=schema, links=links))
+
+    def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:
+        named = root / BESIDE if self._links is None else self._links
+        at = f"{path}/{BESIDE}" if self._links is None else self._below_top(self._links)
+        if at is None:
+            return named, read_file(named)
+        entry = objects.entry(at)
+        if entry is None:
+            return None
+        if entry.kind != "file":
+            raise BundleError(f"a {entry.kind}, no regular file", path=named, hint=_NO_LINKS)
+        return named, objects.file(entry.object, _MAX_FILE)
+
+    def _links_on_disk(self, root: Path) -> tuple[Path, bytes] | None:
+        named = root / BESIDE if self._links is None else self._links
+        if self._links is None and not os.path.lexists(named):
+            return None
+        return named, read_file(named)
 
     def _schema_of(self, objects: Objects) -> str | None:
         if self._schema is None:
@@ -320,7 +363,7 @@ class _Reader:
         files = dict(version.files)
         signature = files.pop(SIGNATURE_FILE, None)
         if self._signers is None:
-            return Version(version.label, version.root, files, schema=version.schema)
+            return replace(version, files=files)
         path = version.root / SIGNATURE_FILE
         if signature is None:
             hint = "sign it with cedarbox policy sign"

@@ -141,7 +141,7 @@ def compared(pair: Pair) -> Compared | Incomparable:
     if present is None:
         return Incomparable(pair, "there is no bundle, before or after")
     schema, notes, known = present.schema, [], None
-    unproved = () if is_bundle else tuple(_unproved(old, new))
+    unproved = () if is_bundle else tuple(_unproved(pair, old, new))
     if old is not None and new is not None and old.schema != new.schema:
         schema_before = old.schema
         try:
@@ -160,9 +160,8 @@ def compared(pair: Pair) -> Compared | Incomparable:
     return Compared(pair, before, after, schema, environments(document), tuple(notes), known, unproved)
 
 
-def _unproved(old: Subject | None, new: Subject | None) -> Iterator[tuple[str, str]]:
+def _unproved(pair: Pair, old: Subject | None, new: Subject | None) -> Iterator[tuple[str, str]]:
     """Yield what decides plain Cedar besides its policies, and is not part of what is searched."""
-    versions = [version for version in (old, new) if version is not None]
     if old is not None and new is not None:
         # An action in another group, an attribute that can be absent: old policies mean something else with it.
         for name in sorted(_shared_changes(schema_json(old.schema), schema_json(new.schema))):
@@ -170,8 +169,10 @@ def _unproved(old: Subject | None, new: Subject | None) -> Iterator[tuple[str, s
         # By digest: for Python the attributes 1 and true are equal.
         if digest_of(old.entities) != digest_of(new.entities):
             yield "the change of entities.json", "a search is over all entities that there could be, not over these"
-    if any(policy.template and not version.links for version in versions for policy in version.policies):
-        yield "what is linked from templates", "no links were given, and a template decides nothing by itself"
+    for version, subject in ((pair.base, old), (pair.head, new)):
+        if subject is not None and version.links is None and any(policy.template for policy in subject.policies):
+            why = f"the links of {version.label} are not known, and a template decides nothing by itself: see --links"
+            yield "what is linked from templates", why
 
 
 def _shared_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[str]:

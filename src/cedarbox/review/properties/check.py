@@ -110,7 +110,7 @@ def _refuse_unlinked(subject: Subject) -> None:
     # A template decides nothing by itself, so whatever is proved without its links says nothing about them.
     for policy in () if subject.links else subject.policies:
         if policy.template:
-            hint = "prove it of policies without templates, or of each template's links written as policies"
+            hint = "name the file of its links with --links, or write each link as a policy"
             raise ConfigurationError(f"{policy.place}: {policy.id!r} is a template without links", hint=hint)
 
 
