@@ -9,10 +9,13 @@ from typing import Any
 
 import pytest
 from tests.unit.differing import AGENTS, change, cli, diff, entities, findings, permit, shared_prover, subjects
-from tests.unit.repositories import METADATA
+from tests.unit.repositories import METADATA, Repository, bundle_files
 
+from cedarbox.errors import ConfigurationError
+from cedarbox.review.configured import DEFAULT_BUNDLE
 from cedarbox.review.diff import plan as planning
 from cedarbox.review.prove import Answer, Prover, Query
+from cedarbox.settings import PolicySettings
 
 FEW = permit("few", "fork", "context.copies <= 2")
 CODERS, OTHERS = (f'principal in Sandbox::AgentGroup::"{name}"' for name in ("coders", "others"))
@@ -162,3 +165,88 @@ def test_a_bundle_that_is_renamed_to_be_new(tmp_path: Path) -> None:
     told = " ".join(each["message"] for each in findings(report, "D104"))
     assert "name was test and is other" in told
     assert "a step back" in told
+
+
+def _site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str | None) -> Repository:
+    """Return a repository with a narrow and a wide bundle that never change, and settings."""
+    repository = Repository(tmp_path / "site")
+    for name, policies in (("narrow", FEW), ("wide", FEW.replace("<= 2", "<= 3"))):
+        metadata = METADATA.replace('"test"', f'"{name}"')
+        repository.write(bundle_files(policies, entities=entities(AGENTS), metadata=metadata), f"policies/{name}")
+    repository.commit({} if settings is None else {"cedarbox.toml": settings}, ".")
+    monkeypatch.chdir(repository.top)
+    return repository
+
+
+NARROW, WIDE = (f'[policy]\nbundle = "policies/{name}"\n' for name in ("narrow", "wide"))
+
+
+def test_settings_that_name_another_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """No bundle changes, and cedarbox.toml names a wider one that was there all along. The bundle that decided is
+    compared with the one that will, and what that widens is told; another spelling of the same path is no change."""
+    repository = _site(tmp_path, monkeypatch, NARROW)
+    for settings, expected in ((NARROW.replace("policies/", "./policies//"), 0), (WIDE, 1)):
+        repository.write({"cedarbox.toml": settings}, ".")
+        assert cli("diff", "HEAD").exit_code == expected
+    repository.commit()
+    report = json.loads(cli("diff", "HEAD~1", "HEAD", "--json").stdout)
+    assert [each[3] for each in subjects(report)] == ["few"]
+    assert report["bundles"][0]["bundle"] == "policies/wide (cedarbox.toml named policies/narrow)"
+    back = json.loads(cli("diff", "HEAD", "HEAD~1", "--json").stdout)
+    assert (subjects(back), len(findings(back, "D101"))) == ([], 1)
+
+
+@pytest.mark.parametrize("named", ["current", "sets/now/../../current/.", "sets/now/x"])
+def test_a_link_to_a_bundle_that_leads_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
+    """cedarbox.toml names a link, or a path through one, and the change turns the link to a wider bundle. Neither a
+    bundle nor the settings change. What it leads to is compared, in commits and in the working tree."""
+    repository = _site(tmp_path, monkeypatch, f'[policy]\nbundle = "{named}"\n')
+    for name in ("narrow", "wide"):
+        (repository.top / "sets" / name).mkdir(parents=True)
+        (repository.top / "sets" / name / "x").symlink_to(f"../../policies/{name}")
+    links = {"current": "policies/{}", "sets/now": "{}"}
+
+    def turn(to: str) -> None:
+        for link, target in links.items():
+            (repository.top / link).unlink(missing_ok=True)
+            (repository.top / link).symlink_to(target.format(to))
+
+    turn("narrow")
+    repository.commit()
+    assert cli("diff", "HEAD").exit_code == 0
+    turn("wide")
+    assert cli("diff", "HEAD").exit_code == 1
+    repository.commit()
+    assert cli("diff", "HEAD~1", "HEAD").exit_code == 1
+
+
+@pytest.mark.parametrize(
+    ("settings", "told"),
+    [
+        ("[policy", "cedarbox.toml: not TOML"),
+        ("[policy]\nbundle = 1\n", "policy.bundle is no path"),
+        ('policy = "x"\n', "policy.bundle is no path"),
+        ('[policy]\nbundle = "/etc/wide"\n', "one is not in this repository"),
+        ('[policy]\nbundle = "../wide"\n', "one is not in this repository"),
+        ('[policy]\nbundle = "build/wide"\n', "none is there"),
+        (f'[policy]\nbundle = "{"x" * 300}"\n', "cedarbox.toml"),
+    ],
+)
+def test_settings_that_hide_which_bundle_decides(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, settings: str, told: str
+) -> None:
+    """cedarbox.toml is changed so that it cannot be told which bundle decides, or so that one decides which is not in
+    the repository, or not yet. The comparison is refused in one line that says so."""
+    repository = _site(tmp_path, monkeypatch, NARROW)
+    repository.commit({"cedarbox.toml": settings}, ".")
+    for versions in (("HEAD~1", "HEAD"), ("HEAD~1",)):
+        result = cli("diff", *versions)
+        assert isinstance(result.exception, ConfigurationError)
+        assert told in str(result.exception)
+    repository.write({"cedarbox.toml": WIDE}, ".")
+    assert "policies/wide" in cli("diff", "HEAD~1").output
+
+
+def test_the_bundle_of_no_settings() -> None:
+    """What is taken to decide where no settings are is what the program takes, not a guess that drifted from it."""
+    assert PolicySettings().bundle == Path(DEFAULT_BUNDLE)

@@ -205,7 +205,7 @@ class Objects(AbstractContextManager["Objects"]):
         """
         at = Entry("directory", self._root())
         walked: list[str] = []
-        for name in [part for part in path.split("/") if part]:
+        for name in [part for part in path.split("/") if part not in {"", "."}]:
             if at.kind != "directory":
                 told = f"{'/'.join(walked)} is a {at.kind} in commit {self._commit[:12]}"
                 if at.kind == "file":

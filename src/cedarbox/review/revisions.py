@@ -31,6 +31,7 @@ from cedarbox.policy.signing import (
     read_manifest,
     verify,
 )
+from cedarbox.review.configured import SETTINGS, configured_at, configured_in, inside
 from cedarbox.review.finding import Place
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.linked import BESIDE, checked
@@ -143,7 +144,8 @@ def pairs(
             links of the other are not known; where none has it, it counts for both.
 
     Returns:
-        A pair for each bundle, in the order given; by default those that differ, sorted.
+        A pair for each bundle, in the order given; by default those that differ, sorted, and last, where
+        ``cedarbox.toml`` at the top names another bundle than before, that one with the one before.
 
     Raises:
         ConfigurationError: A version cannot be read, or there is no bundle in either.
@@ -165,11 +167,15 @@ def pairs(
                 hint = "give the directory of a policy bundle"
                 raise ConfigurationError(f"{each.bundle}: no bundle there, before or after", hint=hint)
         return tuple(found)
-    return tuple(
+    differing = [
         each
         for each in (reader.pair(old, new, path) for path in reader.discovered(old, new))
         if each.base.files != each.head.files
-    )
+    ]
+    switched = None if schema is not None else reader.switched(old, new)
+    if switched is not None and (switched.base.files, switched.head) not in [(e.base.files, e.head) for e in differing]:
+        differing.append(switched)
+    return tuple(differing)
 
 
 def read_at(text: str, limit: int) -> bytes:
@@ -309,6 +315,28 @@ class _Reader:
             hint = "name the bundle with --bundle"
             raise ConfigurationError(f"{self.repository.top}: no policy bundle, before or after", hint=hint)
         return sorted(PurePosixPath(name).parent.as_posix() for name in names)
+
+    def switched(self, old: _Source, new: _Source) -> Pair | None:
+        """Return what was configured to decide, and what is now; None when that is the same bundle."""
+        before, after = self._configured(old), self._configured(new)
+        if before == after:
+            return None
+        if not inside(before) or not inside(after):
+            message = f"{SETTINGS} names {after!r} as the bundle, and named {before!r}: one is not in this repository"
+            raise ConfigurationError(message, hint="compare the two directories, or name bundles with --bundle")
+        will = self._version(new, after, old=False)
+        if will.files is None:
+            # It may come from somewhere else until it decides.
+            message = f"{SETTINGS} names {after!r} as the bundle, and none is there"
+            raise ConfigurationError(message, hint="name one of this repository")
+        name = f"{self._named(after)} ({SETTINGS} named {self._named(before)})"
+        return self._paired(name, self._version(old, before, old=True), will)
+
+    def _configured(self, source: _Source) -> str:
+        if not source.commit:
+            return configured_at(self.repository.top)
+        with self.repository.objects(source.commit) as objects:
+            return configured_in(objects, Path(f"{source.commit[:12]}:"))
 
     def _version(self, source: _Source, path: str, *, old: bool) -> Version:
         if source.commit:
