@@ -11,18 +11,14 @@ How a version is named:
 from __future__ import annotations
 
 import hashlib
-import json
 import os
-import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
-from typing import Any, Final
 
 from cedarbox.errors import BundleError, ConfigurationError
-from cedarbox.policy.reading import read_bundle, utf8_text
+from cedarbox.policy.reading import utf8_text
 from cedarbox.policy.signing import (
-    MAX_ENVELOPE,
     SIGNATURE_FILE,
     Manifest,
     Signers,
@@ -36,15 +32,10 @@ from cedarbox.review.finding import Place
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.linked import BESIDE, checked
 from cedarbox.review.plain import read_file
+from cedarbox.review.stored import MAX_FILE, NO_LINKS, entities, of_commit, of_disk, refuse_links, small
 from cedarbox.review.subject import Subject, shown
 
 __all__ = ["Pair", "Version", "pairs", "read_at"]
-
-# As for a bundle on disk, see policy/reading.py.
-_MAX_FILE: Final = 4 * 1024 * 1024
-_MAX_FILES: Final = 1000
-_MAX_TOTAL: Final = 64 * 1024 * 1024
-_NO_LINKS: Final = "a bundle is read from plain files and directories, not through links"
 
 
 @dataclass(frozen=True)
@@ -79,8 +70,8 @@ class Version:
         if self.files is None:
             return None
         if self.schema is not None:
-            entities = _entities(self.root / "entities.json", self.files.get("entities.json", b"[]"))
-            plain = Subject.of_cedar(self.label, self.root, self.files, schema=self.schema, entities=entities)
+            people = entities(self.root / "entities.json", self.files.get("entities.json", b"[]"))
+            plain = Subject.of_cedar(self.label, self.root, self.files, schema=self.schema, entities=people)
             return plain if self.links is None else replace(plain, links=checked(*self.links, plain))
         subject = Subject.of_bundle(self.label, self.root, self.files)
         said = None if self.manifest is None else (self.manifest.name, self.manifest.revision)
@@ -345,15 +336,15 @@ class _Reader:
                 # A place in an old version is no place that an editor could open.
                 root = Path(f"{source.commit[:12]}:{path}")
             with self.repository.objects(source.commit) as objects:
-                files = _of_commit(objects, path, root)
+                files = of_commit(objects, path, root)
                 schema = self._schema_of(objects)
                 links = None if self._schema is None else self._links_of(objects, path, root)
         else:
             root = Path(path) if source.fixed is not None else Path(self._named(path))
             if source.fixed is None:
-                _refuse_links(self.repository.top, path)
-            files = _of_disk(root)
-            schema = None if self._schema is None else utf8_text(self._schema, _small(self._schema))
+                refuse_links(self.repository.top, path)
+            files = of_disk(root)
+            schema = None if self._schema is None else utf8_text(self._schema, small(self._schema))
             links = None if self._schema is None else self._links_on_disk(root)
         return self._checked(Version(source.label, root, files, schema=schema, links=links))
 
@@ -366,8 +357,8 @@ class _Reader:
         if entry is None:
             return None
         if entry.kind != "file":
-            raise BundleError(f"a {entry.kind}, no regular file", path=named, hint=_NO_LINKS)
-        return named, objects.file(entry.object, _MAX_FILE)
+            raise BundleError(f"a {entry.kind}, no regular file", path=named, hint=NO_LINKS)
+        return named, objects.file(entry.object, MAX_FILE)
 
     def _links_on_disk(self, root: Path) -> tuple[Path, bytes] | None:
         named = root / BESIDE if self._links is None else self._links
@@ -381,8 +372,8 @@ class _Reader:
         at = self.inside(self._schema)
         entry = objects.entry(at)
         if entry is None or entry.kind != "file":
-            return utf8_text(self._schema, _small(self._schema))
-        return utf8_text(Path(at), objects.file(entry.object, _MAX_FILE))
+            return utf8_text(self._schema, small(self._schema))
+        return utf8_text(Path(at), objects.file(entry.object, MAX_FILE))
 
     def _checked(self, version: Version) -> Version:
         """Verify who signed it, if that was asked for, and take the signature away from the files that decide."""
@@ -411,81 +402,9 @@ def _is_directory(text: str) -> bool:
         return False  # a name that is too long for one
 
 
-def _counts(name: str) -> bool:
-    return name.endswith(".cedar") or name in {"entities.json", "bundle.toml", SIGNATURE_FILE}
-
-
-def _of_commit(objects: Objects, path: str, root: Path) -> Mapping[str, bytes] | None:
-    entry = objects.entry(path)
-    if entry is None:
-        return None
-    if entry.kind != "directory":
-        raise BundleError(f"a {entry.kind}, no directory", path=root, hint=_NO_LINKS)
-    chosen = {name: found for name, found in sorted(objects.directory(entry.object).items()) if _counts(name)}
-    if len(chosen) > _MAX_FILES:
-        raise BundleError(f"more than {_MAX_FILES} files", path=root, hint="put several policies into one file")
-    files: dict[str, bytes] = {}
-    for name, found in chosen.items():
-        if not name.isprintable():
-            raise BundleError(f"a file with the name {name!a}", path=root, hint="use printable UTF-8 in names")
-        if found.kind != "file":
-            raise BundleError(f"a {found.kind}, no regular file", path=root / name, hint=_NO_LINKS)
-        files[name] = objects.file(found.object, MAX_ENVELOPE if name == SIGNATURE_FILE else _MAX_FILE)
-        if sum(map(len, files.values())) > _MAX_TOTAL:
-            raise BundleError(f"larger than {_MAX_TOTAL} bytes in all", path=root, hint="split the bundle")
-    return files if _is_bundle(files) else None
-
-
-def _of_disk(root: Path) -> Mapping[str, bytes] | None:
-    if not os.path.lexists(root):
-        return None
-    read = read_bundle(root, with_signature=True)
-    files = dict(read.deciding)
-    if read.signature is not None:
-        files[SIGNATURE_FILE] = read.signature
-    return files if _is_bundle(files) else None
-
-
-def _is_bundle(files: Mapping[str, bytes]) -> bool:
-    # A directory that is left with its tests, say, decides nothing.
-    return any(name == "bundle.toml" or name.endswith(".cedar") for name in files)
-
-
-def _refuse_links(top: Path, path: str) -> None:
-    at = top
-    for part in PurePosixPath(path).parts:
-        at /= part
-        try:
-            linked = stat.S_ISLNK(at.lstat().st_mode)
-        except OSError:
-            return
-        if linked:
-            raise BundleError("a link, no directory", path=at, hint=_NO_LINKS)
-
-
 def _clean(path: str) -> str:
     parts = PurePosixPath(path.replace("//", "/")).parts
     if path.startswith("/") or ".." in parts:
         hint = "write it from the top of the repository, such as main:policies/airgapped"
         raise ConfigurationError(f"{path!r} is no path inside a repository", hint=hint)
     return "/".join(part for part in parts if part != ".")
-
-
-def _small(path: Path) -> bytes:
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > _MAX_FILE:
-            raise BundleError("no plain file, or too large", path=path, hint="give a Cedar schema")
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot read it ({error.strerror})", path=path, hint="check the path") from None
-
-
-def _entities(path: Path, data: bytes) -> Sequence[Mapping[str, Any]]:
-    try:
-        found = json.loads(utf8_text(path, data))
-    except (ValueError, RecursionError):
-        raise BundleError("not JSON that can be read", path=path, hint="write a list of entities") from None
-    if not isinstance(found, list) or not all(isinstance(item, dict) for item in found):
-        raise BundleError("no list of entities", path=path, hint="write them as Cedar's JSON")
-    return found
