@@ -15,7 +15,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from cedarbox.policy.signing import (
     read_manifest,
     verify,
 )
+from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.finding import Place
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.subject import Subject, shown
@@ -55,6 +56,8 @@ class Version:
         signed_by: Ids of the keys whose signatures were verified, sorted; empty when none was asked for.
         manifest: What was signed; None when no signature was asked for.
         schema: Text of the schema, for plain Cedar; None for a bundle.
+        beside: The files that decide nothing and say how a bundle is reviewed: ``lint.toml``, baselines of the linter,
+            ``tests/*.yaml`` and ``properties/*.yaml``, by name. None for one that is there and cannot be read.
     """
 
     label: str
@@ -63,6 +66,7 @@ class Version:
     signed_by: tuple[str, ...] = ()
     manifest: Manifest | None = None
     schema: str | None = None
+    beside: Mapping[str, bytes | None] = field(default_factory=dict)
 
     def subject(self) -> Subject | None:
         """Parse and check it; None when there is no bundle.
@@ -121,6 +125,7 @@ def pairs(
     *,
     signers: Signers | None = None,
     schema: Path | None = None,
+    baseline: Path | None = None,
 ) -> tuple[Pair, ...]:
     """Read what is to be compared.
 
@@ -131,6 +136,7 @@ def pairs(
         signers: Whose signatures both versions must have; with None no signature is looked at.
         schema: A Cedar schema: the directories hold plain Cedar, no bundles. A version that has a file at this place
             uses its own.
+        baseline: A baseline of the linter to read in both versions too.
 
     Returns:
         A pair for each bundle, in the order given; by default those that differ, sorted.
@@ -139,7 +145,7 @@ def pairs(
         ConfigurationError: A version cannot be read, or there is no bundle in either.
         HostError: There is no git, and a revision is named.
     """
-    reader = _Reader(signers, schema)
+    reader = _Reader(signers, schema, baseline)
     old = reader.source(base, head)
     new = reader.source(head, None) if head is not None else _Source("the working tree")
     if old.fixed is not None or new.fixed is not None:
@@ -156,7 +162,7 @@ def pairs(
     return tuple(
         each
         for each in (reader.pair(old, new, path) for path in reader.discovered(old, new))
-        if each.base.files != each.head.files
+        if (each.base.files, each.base.beside) != (each.head.files, each.head.beside)
     )
 
 
@@ -181,8 +187,8 @@ def read_at(text: str, limit: int) -> bytes:
 
 
 class _Reader:
-    def __init__(self, signers: Signers | None, schema: Path | None) -> None:
-        self._signers, self._schema = signers, schema
+    def __init__(self, signers: Signers | None, schema: Path | None, baseline: Path | None) -> None:
+        self._signers, self._schema, self._baseline = signers, schema, baseline
         self._known: Repository | None = None
 
     @property
@@ -296,13 +302,21 @@ class _Reader:
             with self.repository.objects(source.commit) as objects:
                 files = _of_commit(objects, path, root)
                 schema = self._schema_of(objects)
+                beside = beside_of_commit(objects, path, self._baseline_inside()) if schema is None else {}
         else:
             root = Path(path) if source.fixed is not None else Path(self._named(path))
             if source.fixed is None:
                 _refuse_links(self.repository.top, path)
             files = _of_disk(root)
             schema = None if self._schema is None else utf8_text(self._schema, _small(self._schema))
-        return self._checked(Version(source.label, root, files, schema=schema))
+            beside = beside_on_disk(root, self._baseline) if schema is None else {}
+        return replace(self._checked(Version(source.label, root, files, schema=schema)), beside=beside)
+
+    def _baseline_inside(self) -> str | None:
+        try:
+            return None if self._baseline is None else self.inside(self._baseline)
+        except ConfigurationError:
+            return None  # it is not in the repository: no change of it can be in the change
 
     def _schema_of(self, objects: Objects) -> str | None:
         if self._schema is None:
