@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 from tests.unit.bundles import write_bundle
-from tests.unit.linting import NOW, found, lint_bundle, lint_text
+from tests.unit.linting import NOW, found, lint_bundle, lint_text, permit
 from tests.unit.report_schemas import assert_sarif
 
 from cedarbox.review.lint.baseline import write_baseline
@@ -116,8 +116,8 @@ def test_a_rule_that_was_not_run_makes_no_suppression_unused(tmp_path: Path) -> 
 
 
 def test_a_suppression_of_a_rule_of_the_prover_is_only_unused_when_the_prover_was_asked(tmp_path: Path) -> None:
-    group = 'principal in Sandbox::AgentGroup::"agents",'
-    text = GOOD.replace("S003", "S030") + _permit().replace("principal,", group)
+    local = 'when { resource.kind == Sandbox::ToolKind::"function" && principal has tenant }'
+    text = GOOD.replace("S003", "S030") + permit("all", "invokeTool", local)
     write_bundle(tmp_path, text)
     assert found(lint_bundle(tmp_path, "S030", "S092")) == []
     assert found(lint_bundle(tmp_path, "S030", "S092", prover=True)) == [("S092", "")]

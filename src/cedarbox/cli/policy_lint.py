@@ -167,10 +167,30 @@ def _print(explain: str | None) -> None:
         found = by_name(explain)
         if found is None:
             raise ConfigurationError(f"there is no rule {explain[:40]!r}", hint="see cedarbox policy lint --rules")
-        typer.echo(page(found.id), nl=False)
+        _show(page(found.id))
+        return
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("rule", "severity", "what it finds", box=None)
+        for known in RULES:
+            table.add_row(known.id, known.severity, f"[bold]{known.name}[/bold]: {known.summary}")
+        Console().print(table)
         return
     for known in RULES:
         typer.echo(f"{known.id}  {known.severity:7}  {known.name}: {known.summary}")
+
+
+def _show(text: str) -> None:
+    """Print Markdown: laid out on a terminal, as it is elsewhere."""
+    if not sys.stdout.isatty():
+        typer.echo(text, nl=False)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text, code_theme="ansi_dark"))
 
 
 def _level(text: str | None) -> Severity | None:

@@ -145,7 +145,7 @@ def pairs(
         ConfigurationError: A version cannot be read, or there is no bundle in either.
         HostError: There is no git, and a revision is named.
     """
-    reader = _Reader(signers, schema, baseline)
+    reader = _Reader(signers, schema, baseline, bundles)
     old = reader.source(base, head)
     new = reader.source(head, None) if head is not None else _Source("the working tree")
     if old.fixed is not None or new.fixed is not None:
@@ -187,15 +187,34 @@ def read_at(text: str, limit: int) -> bytes:
 
 
 class _Reader:
-    def __init__(self, signers: Signers | None, schema: Path | None, baseline: Path | None) -> None:
-        self._signers, self._schema, self._baseline = signers, schema, baseline
+    def __init__(
+        self, signers: Signers | None, schema: Path | None, baseline: Path | None, bundles: Sequence[Path]
+    ) -> None:
+        self._signers, self._schema, self._baseline, self._bundles = signers, schema, baseline, bundles
         self._known: Repository | None = None
 
     @property
     def repository(self) -> Repository:
         if self._known is None:
-            self._known = Repository.around(Path.cwd())
+            self._known = self._around()
         return self._known
+
+    def _around(self) -> Repository:
+        """Return the repository of the working directory, or that of the bundles when they are not in it."""
+        bundle = next(iter(self._bundles), None)
+        beside = None if bundle is None else next((path for path in (bundle, *bundle.parents) if path.is_dir()), None)
+        try:
+            here = Repository.around(Path.cwd())
+        except ConfigurationError:
+            if beside is None:
+                raise
+            return Repository.around(beside)
+        if bundle is None or beside is None or _below(here.top, bundle) is not None:
+            return here
+        try:
+            return Repository.around(beside)
+        except ConfigurationError:
+            return here
 
     def source(self, text: str | None, other: str | None) -> _Source:
         if text is None:
@@ -241,14 +260,11 @@ class _Reader:
 
     def inside(self, bundle: Path) -> str:
         """Return the path of a bundle relative to the top of the repository, links left as they are."""
-        top = self.repository.top
-        # Only the way to the working directory is resolved: a link that stands for the bundle is for the reader to see.
-        absolute = Path(os.path.normpath(Path.cwd().resolve() / bundle))
-        try:
-            return absolute.relative_to(top).as_posix()
-        except ValueError:
+        found = _below(self.repository.top, bundle)
+        if found is None:
             hint = "give the path of the bundle inside this repository"
-            raise ConfigurationError(f"{bundle}: not below {top}", hint=hint) from None
+            raise ConfigurationError(f"{bundle}: not below {self.repository.top}", hint=hint)
+        return found
 
     def fixed(self, old: _Source, new: _Source, *, head_given: bool) -> Pair:
         """Return the pair of which at least one side names its directory."""
@@ -345,6 +361,18 @@ class _Reader:
         manifest = read_manifest(envelope.payload, path)
         compare(manifest, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, version.root)
         return Version(version.label, version.root, files, signed_by, manifest)
+
+
+def _below(top: Path, path: Path) -> str | None:
+    """Return a path relative to a directory that it is below; None when it is not.
+
+    Only the way to the directory may go through links: one that stands for the bundle is for the reader to see.
+    """
+    absolute = Path(os.path.normpath(Path.cwd().resolve() / path))
+    for above in (absolute, *absolute.parents):
+        if above == top or (above.is_dir() and above.resolve() == top):
+            return absolute.relative_to(above).as_posix()
+    return None
 
 
 def _is_directory(text: str) -> bool:
