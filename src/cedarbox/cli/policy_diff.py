@@ -41,6 +41,14 @@ def diff(
             show_default=False,
         ),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="A baseline of policy lint outside the bundle: tell what the change adds to it.",
+            show_default=False,
+        ),
+    ] = None,
     timeout: versions.Timeout = 10,
     second_opinion: versions.SecondOpinion = False,
     form: Format = "text",
@@ -51,6 +59,7 @@ def diff(
 
     Each widening comes with a request that Cedar answers otherwise in both versions, the policies that determine the
     answers, and the lines that did it. What changes who the agents are, who approves, and bundle.toml is covered too.
+    It warns of what makes the review itself say less: a rule off, a new suppression, a test case or a property gone.
 
     Exit code 0: nothing is widened, or each widening is accepted. 1: something is. 2: bad input. 3: not decided.
 
@@ -59,6 +68,7 @@ def diff(
     from cedarbox.review.diff.acceptance import judge, read_accepted
     from cedarbox.review.diff.plan import Plan
     from cedarbox.review.diff.report import report, widened
+    from cedarbox.review.diff.weakening import weakened
     from cedarbox.review.subject import shown
 
     if (accepted is None) != (acceptor is None):
@@ -75,15 +85,17 @@ def diff(
         threshold=threshold,
         timeout=timeout,
         second_opinion=second_opinion,
+        baseline=baseline,
     )
     names = frozenset(each.compared.name for each in found if isinstance(each, Plan))
     now = datetime.now(UTC)
     verdict = judge(entries, widened(found), keys, now, names)
     notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
+    weak = [finding for each in found for finding in weakened(each, baseline)]
     title = ", ".join(pair.bundle for pair in pairs) or "policies"
     emit(
-        report(title, found, verdict, shown(accepted) if accepted else "", notes),
+        report(title, found, verdict, shown(accepted) if accepted else "", notes, weakened=weak),
         form,
         output,
         as_json=as_json,

@@ -15,7 +15,7 @@ import json
 import os
 import stat
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
@@ -31,6 +31,7 @@ from cedarbox.policy.signing import (
     read_manifest,
     verify,
 )
+from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.finding import Place
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.subject import Subject, shown
@@ -55,6 +56,8 @@ class Version:
         signed_by: Ids of the keys whose signatures were verified, sorted; empty when none was asked for.
         manifest: What was signed; None when no signature was asked for.
         schema: Text of the schema, for plain Cedar; None for a bundle.
+        beside: The files that decide nothing and say how a bundle is reviewed: ``lint.toml``, baselines of the linter,
+            ``tests/*.yaml`` and ``properties/*.yaml``, by name. None for one that is there and cannot be read.
     """
 
     label: str
@@ -63,6 +66,7 @@ class Version:
     signed_by: tuple[str, ...] = ()
     manifest: Manifest | None = None
     schema: str | None = None
+    beside: Mapping[str, bytes | None] = field(default_factory=dict)
 
     def subject(self) -> Subject | None:
         """Parse and check it; None when there is no bundle.
@@ -121,6 +125,7 @@ def pairs(
     *,
     signers: Signers | None = None,
     schema: Path | None = None,
+    baseline: Path | None = None,
 ) -> tuple[Pair, ...]:
     """Read what is to be compared.
 
@@ -131,6 +136,7 @@ def pairs(
         signers: Whose signatures both versions must have; with None no signature is looked at.
         schema: A Cedar schema: the directories hold plain Cedar, no bundles. A version that has a file at this place
             uses its own.
+        baseline: A baseline of the linter to read in both versions too.
 
     Returns:
         A pair for each bundle, in the order given; by default those that differ, sorted.
@@ -139,7 +145,7 @@ def pairs(
         ConfigurationError: A version cannot be read, or there is no bundle in either.
         HostError: There is no git, and a revision is named.
     """
-    reader = _Reader(signers, schema)
+    reader = _Reader(signers, schema, baseline, bundles)
     old = reader.source(base, head)
     new = reader.source(head, None) if head is not None else _Source("the working tree")
     if old.fixed is not None or new.fixed is not None:
@@ -156,7 +162,7 @@ def pairs(
     return tuple(
         each
         for each in (reader.pair(old, new, path) for path in reader.discovered(old, new))
-        if each.base.files != each.head.files
+        if (each.base.files, each.base.beside) != (each.head.files, each.head.beside)
     )
 
 
@@ -181,15 +187,34 @@ def read_at(text: str, limit: int) -> bytes:
 
 
 class _Reader:
-    def __init__(self, signers: Signers | None, schema: Path | None) -> None:
-        self._signers, self._schema = signers, schema
+    def __init__(
+        self, signers: Signers | None, schema: Path | None, baseline: Path | None, bundles: Sequence[Path]
+    ) -> None:
+        self._signers, self._schema, self._baseline, self._bundles = signers, schema, baseline, bundles
         self._known: Repository | None = None
 
     @property
     def repository(self) -> Repository:
         if self._known is None:
-            self._known = Repository.around(Path.cwd())
+            self._known = self._around()
         return self._known
+
+    def _around(self) -> Repository:
+        """Return the repository of the working directory, or that of the bundles when they are not in it."""
+        bundle = next(iter(self._bundles), None)
+        beside = None if bundle is None else next((path for path in (bundle, *bundle.parents) if path.is_dir()), None)
+        try:
+            here = Repository.around(Path.cwd())
+        except ConfigurationError:
+            if beside is None:
+                raise
+            return Repository.around(beside)
+        if bundle is None or beside is None or _below(here.top, bundle) is not None:
+            return here
+        try:
+            return Repository.around(beside)
+        except ConfigurationError:
+            return here
 
     def source(self, text: str | None, other: str | None) -> _Source:
         if text is None:
@@ -235,14 +260,11 @@ class _Reader:
 
     def inside(self, bundle: Path) -> str:
         """Return the path of a bundle relative to the top of the repository, links left as they are."""
-        top = self.repository.top
-        # Only the way to the working directory is resolved: a link that stands for the bundle is for the reader to see.
-        absolute = Path(os.path.normpath(Path.cwd().resolve() / bundle))
-        try:
-            return absolute.relative_to(top).as_posix()
-        except ValueError:
+        found = _below(self.repository.top, bundle)
+        if found is None:
             hint = "give the path of the bundle inside this repository"
-            raise ConfigurationError(f"{bundle}: not below {top}", hint=hint) from None
+            raise ConfigurationError(f"{bundle}: not below {self.repository.top}", hint=hint)
+        return found
 
     def fixed(self, old: _Source, new: _Source, *, head_given: bool) -> Pair:
         """Return the pair of which at least one side names its directory."""
@@ -296,13 +318,21 @@ class _Reader:
             with self.repository.objects(source.commit) as objects:
                 files = _of_commit(objects, path, root)
                 schema = self._schema_of(objects)
+                beside = beside_of_commit(objects, path, self._baseline_inside()) if schema is None else {}
         else:
             root = Path(path) if source.fixed is not None else Path(self._named(path))
             if source.fixed is None:
                 _refuse_links(self.repository.top, path)
             files = _of_disk(root)
             schema = None if self._schema is None else utf8_text(self._schema, _small(self._schema))
-        return self._checked(Version(source.label, root, files, schema=schema))
+            beside = beside_on_disk(root, self._baseline) if schema is None else {}
+        return replace(self._checked(Version(source.label, root, files, schema=schema)), beside=beside)
+
+    def _baseline_inside(self) -> str | None:
+        try:
+            return None if self._baseline is None else self.inside(self._baseline)
+        except ConfigurationError:
+            return None  # it is not in the repository: no change of it can be in the change
 
     def _schema_of(self, objects: Objects) -> str | None:
         if self._schema is None:
@@ -331,6 +361,18 @@ class _Reader:
         manifest = read_manifest(envelope.payload, path)
         compare(manifest, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, version.root)
         return Version(version.label, version.root, files, signed_by, manifest)
+
+
+def _below(top: Path, path: Path) -> str | None:
+    """Return a path relative to a directory that it is below; None when it is not.
+
+    Only the way to the directory may go through links: one that stands for the bundle is for the reader to see.
+    """
+    absolute = Path(os.path.normpath(Path.cwd().resolve() / path))
+    for above in (absolute, *absolute.parents):
+        if above == top or (above.is_dir() and above.resolve() == top):
+            return absolute.relative_to(above).as_posix()
+    return None
 
 
 def _is_directory(text: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -34,6 +35,7 @@ Progress = Callable[[int, int, Query, Answer], None]
 
 _KEPT: Final = 128
 """How many kinds of request with their sides are kept encoded."""
+_OVER: Final = "the time was over"
 
 
 class Prover:
@@ -97,24 +99,32 @@ class Prover:
             KeyError: The goal names a side or a policy that there is not.
             ValueError: Some sides are bundles and others are not, or a link of a template cannot be filled in.
         """
+        return self._search(goal, environment, sides, math.inf)
+
+    def _search(self, goal: Goal, environment: Environment, sides: Mapping[str, Side], deadline: float) -> Answer:
         begun = time.monotonic()
         bundles = self._bundles(sides)
+        if begun >= deadline:
+            return Answer("undecided", why=_OVER)
         try:
             with self._lock:
                 asked = prepared(self._problems(goal, environment, sides, bundles=bundles), goal)
-            answer = self._asked(goal, environment, sides, asked, bundles=bundles)
+            answer = self._asked(goal, environment, sides, asked, deadline, bundles=bundles)
         except UnsupportedError as error:
             answer = Answer("undecided", why=f"{error} is not encoded")
         except RecursionError:
             answer = Answer("undecided", why="an expression is nested too deeply")
         return replace(answer, seconds=time.monotonic() - begun)
 
-    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> list[Answer]:
+    def search_all(
+        self, queries: Sequence[Query], progress: Progress | None = None, *, within_s: float = math.inf
+    ) -> list[Answer]:
         """Answer many queries, several at once.
 
         Args:
             queries: The queries.
             progress: Called after each answer.
+            within_s: After how many seconds solvers are not asked any more. What has no answer then is undecided.
 
         Returns:
             The answers, in the order of the queries.
@@ -123,9 +133,10 @@ class Prover:
             KeyError: As for :meth:`search`.
             ValueError: As for :meth:`search`.
         """
+        deadline = time.monotonic() + within_s
 
         def one(query: Query) -> Answer:
-            return self.search(query.goal, query.environment, query.sides)
+            return self._search(query.goal, query.environment, query.sides, deadline)
 
         answers: list[Answer] = []
         with ThreadPoolExecutor(self._workers) as pool:
@@ -160,6 +171,7 @@ class Prover:
         environment: Environment,
         sides: Mapping[str, Side],
         asked: Sequence[Prepared],
+        deadline: float,
         *,
         bundles: bool,
     ) -> Answer:
@@ -170,7 +182,7 @@ class Prover:
         replayer = Replayer(self._schema, self._types, environment, sides)
         answers: list[Answer] = []
         for each in asked:
-            answer = self._solved(goal, environment, each, replayer, bundles=bundles)
+            answer = self._solved(goal, environment, each, replayer, deadline, bundles=bundles)
             answers.append(answer)
             if answer.verdict == "found":
                 break
@@ -180,7 +192,14 @@ class Prover:
         return replace(found, solver_seconds=spent)
 
     def _solved(
-        self, goal: Goal, environment: Environment, asked: Prepared, replayer: Replayer, *, bundles: bool
+        self,
+        goal: Goal,
+        environment: Environment,
+        asked: Prepared,
+        replayer: Replayer,
+        deadline: float,
+        *,
+        bundles: bool,
     ) -> Answer:
         spent = 0.0
         why: list[str] = []
@@ -193,7 +212,11 @@ class Prover:
         for name, asking in attempts:
             if asking is not text and refuted:
                 break
-            solved = self._solvers.solve(name, asking, list(asked.script.leaves.values()), self._limit_s)
+            limit_s = min(self._limit_s, deadline - time.monotonic())
+            if limit_s <= 0:
+                why.append(_OVER)
+                break
+            solved = self._solvers.solve(name, asking, list(asked.script.leaves.values()), limit_s)
             spent += solved.seconds
             if solved.result == "unsat" and asking is not text:
                 # Of some names it proves nothing about all.
