@@ -21,7 +21,7 @@ from cedarbox.review.arguments import arguments_of
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.rules.connect import NEVER
 from cedarbox.review.lint.rules.intelligence import LOCAL_KINDS, local_only
-from cedarbox.review.lint.rules.logic import can_fail, may_meet
+from cedarbox.review.lint.rules.logic import Scope, can_fail
 from cedarbox.review.lint.rules.storage import SENSITIVE, asks_for_no_link, why_sensitive
 from cedarbox.review.prove import Allows, And, Environment, Fails, Goal, Holds, Matches, Not, PrincipalIs, Query, Side
 from cedarbox.review.subject import ReviewedPolicy
@@ -66,6 +66,7 @@ class _Asker:
     found: frozenset[tuple[str, str]]
     environments: Sequence[Environment]
     sides: dict[str, Side] = field(default_factory=dict)
+    scopes: dict[int, Scope] = field(default_factory=dict)
 
     def questions(self) -> Iterator[Question]:
         yield from self._unlimited()
@@ -132,6 +133,20 @@ class _Asker:
                 texts = ("permits to agents that are in no group", "whether it is for agents in no group")
                 yield from self._ask("S003", policy, goal, texts)
 
+    def _beside(self, policy: ReviewedPolicy) -> list[ReviewedPolicy]:
+        """Return the other policies of the same effect that can match what a policy matches."""
+        mine = self._scope(policy)
+        return [
+            other
+            for other in self._static(policy.effect)
+            if other is not policy and mine.may_meet(self._scope(other)) and not _binding(policy, other)
+        ]
+
+    def _scope(self, policy: ReviewedPolicy) -> Scope:
+        if id(policy) not in self.scopes:
+            self.scopes[id(policy)] = Scope.of(policy)
+        return self.scopes[id(policy)]
+
     def _static(self, *effects: str) -> Iterator[ReviewedPolicy]:
         for policy in self.context.policies:
             if policy.effect in effects and not policy.template:
@@ -152,9 +167,8 @@ class _Asker:
                 yield from self._ask("S060", policy, matches, texts, tells="none")
             if ("S060", policy.id) in self.found:
                 continue
-            others = [other for other in self._static(policy.effect) if other is not policy]
-            others = [other for other in others if may_meet(policy, other) and not _binding(policy, other)]
-            if others and policy.id not in seen.alone:
+            others = () if policy.id in seen.alone else self._beside(policy)
+            if others:
                 goal = And(matches, *(Not(Matches(_SIDE, other.id)) for other in others))
                 names = " and ".join(repr(other.id) for other in others[:3]) if len(others) <= 3 else "others"
                 word = "permits" if policy.effect == "permit" else "forbids"
