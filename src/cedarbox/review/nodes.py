@@ -81,7 +81,7 @@ class YamlFile:
             loader.name = str(self.path)
             events: list[yaml.Event] = []
             while loader.check_event():
-                event = loader.get_event()
+                event = loader.get_event()  # type: ignore[no-untyped-call]  # its stub has no types
                 events.append(event)
                 # The time that PyYAML takes grows with the square of the depth, and then its recursion ends.
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
