@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
+from cedarbox.cli.policy_bundle import configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.finding import Report, Severity
 from cedarbox.review.subject import Subject, shown
-from cedarbox.settings import load_settings
 
 __all__ = ["lint"]
 
@@ -138,7 +138,7 @@ def lint(
     if write_baseline and fix:
         raise ConfigurationError("--write-baseline and --fix at once", hint="fix first, then write the baseline")
     asked = _Asked(
-        path=bundle or load_settings().policy.bundle,
+        path=bundle or configured_bundle(),
         schema=schema,
         entities=entities,
         links=links,
