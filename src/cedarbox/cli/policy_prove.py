@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
@@ -72,6 +73,8 @@ def prove(
     schema: versions.Schema = None,
     timeout: versions.Timeout = 10,
     second_opinion: versions.SecondOpinion = False,
+    dump_smt: versions.DumpSmt = None,
+    cedar: versions.Cedar = None,
     form: Format = "text",
     as_json: AsJson = False,
     output: Output = None,
@@ -110,9 +113,10 @@ def prove(
         raise ConfigurationError(f"{path}: no properties", hint=hint)
     if why := available():
         emit(Report("prove", str(path), why, rules=RULES, undecided=True), form, output, as_json=as_json)
+    extras = versions.Extras(dump_smt, cedar)
     with (
         versions.progress() as told,
-        versions.prover(timeout, second_opinion=second_opinion)(subject.schema) as searcher,
+        versions.prover(timeout, second_opinion=second_opinion, extras=extras)(subject.schema) as searcher,
     ):
         checker = Checker(subject, searcher, lambda other: _other(other, path, schema), told)
         if question is not None:
@@ -120,6 +124,8 @@ def prove(
         else:
             results = [_checked(checker, each) for each in claims]
             report = property_report(str(path), results, checker.owners)
+    if extras.notes:
+        report = replace(report, notes=(*report.notes, *extras.notes))
     emit(report, form, output, as_json=as_json)
 
 
