@@ -180,7 +180,7 @@ class _Running:
             self._process.kill()
         code = self._process.wait()
         # It sees the end of the pipe now. Only then may the pipe be closed: its number can become that of another.
-        self._reader.join()
+        self._reader.join(_GRACE_S)
         with self._writing, contextlib.suppress(OSError):
             for stream in (self._process.stdin, self._process.stdout):
                 if stream is not None:
