@@ -31,6 +31,9 @@ from cedarbox.review.syntax import schema_json
 
 LONG: Final = os.environ.get("CEDARBOX_LONG") == "1"
 
+# The full sizes take minutes.
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long] if LONG else []
+
 
 def _cases(few: int, many: int) -> int:
     return many if LONG else few
