@@ -51,6 +51,8 @@ def diff(
     ] = None,
     timeout: versions.Timeout = 10,
     second_opinion: versions.SecondOpinion = False,
+    dump_smt: versions.DumpSmt = None,
+    cedar: versions.Cedar = None,
     form: Format = "text",
     as_json: AsJson = False,
     output: Output = None,
@@ -76,6 +78,7 @@ def diff(
     # What is given for the acceptances is looked at first: a search takes longer.
     keys = [_acceptor(str(each)) for each in acceptor or ()]
     entries = () if accepted is None or not accepted.exists() else read_accepted(accepted)
+    extras = versions.Extras(dump_smt, cedar)
     found = versions.outcomes(
         base,
         head,
@@ -86,11 +89,13 @@ def diff(
         timeout=timeout,
         second_opinion=second_opinion,
         baseline=baseline,
+        extras=extras,
     )
     names = frozenset(each.compared.name for each in found if isinstance(each, Plan))
     now = datetime.now(UTC)
     verdict = judge(entries, widened(found), keys, now, names)
     notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
+    notes += extras.notes
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
     weak = [finding for each in found for finding in weakened(each, baseline)]
     title = ", ".join(pair.bundle for pair in pairs) or "policies"

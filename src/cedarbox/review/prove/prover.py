@@ -20,6 +20,7 @@ from cedarbox.review.prove import canonical
 from cedarbox.review.prove import solvers as solving
 from cedarbox.review.prove.answers import Answer, Witness
 from cedarbox.review.prove.concrete import request_of
+from cedarbox.review.prove.dump import Dump, dumped
 from cedarbox.review.prove.goals import Environment, Goal, Holds, PrincipalIs, Query, Side, parts
 from cedarbox.review.prove.models import SolverModel, read_values
 from cedarbox.review.prove.patterns import UnsupportedError
@@ -50,6 +51,8 @@ class Prover:
         workers: How many solvers run at once.
         schema: The same schema in Cedar's JSON form, resolved; None to read it from the text.
         solvers: Which solvers to ask, in this order; None for all that are installed, ``cvc5`` first.
+        simplify: Solve what can be seen without a solver. Without it solvers are asked all, which is how it is tested.
+        dump: Given each question before it is solved.
     """
 
     def __init__(
@@ -61,6 +64,8 @@ class Prover:
         workers: int = 2,
         schema: Mapping[str, Any] | None = None,
         solvers: Sequence[solving.Solver] | None = None,
+        simplify: bool = True,
+        dump: Dump | None = None,
     ) -> None:
         self._types = SchemaTypes(_resolved(schema_text) if schema is None else schema)
         self._schema = cedarpy.Schema.from_str(schema_text)
@@ -68,6 +73,7 @@ class Prover:
         self._limit_s, self._second_opinion, self._workers = time_limit_s, second_opinion, workers
         self._solvers = solving.Solvers(workers)
         self._installed = solving.installed() if solvers is None else tuple(solvers)
+        self._simplify, self._dump = simplify, dump
         self._lock = threading.Lock()
         self._encoded: OrderedDict[tuple[Any, ...], tuple[tuple[Side, ...], Problems]] = OrderedDict()
 
@@ -108,7 +114,12 @@ class Prover:
             return Answer("undecided", why=_OVER)
         try:
             with self._lock:
-                asked = prepared(self._problems(goal, environment, sides, bundles=bundles), goal)
+                problems = self._problems(goal, environment, sides, bundles=bundles)
+                asked = prepared(problems, goal, simplify=self._simplify)
+                if self._dump is not None:
+                    # What no solver was needed for is written whole, so that one can be asked all the same.
+                    whole = asked or prepared(problems, goal, simplify=False)
+                    dumped(self._dump, goal, environment, sides, whole, solved=bool(asked))
             answer = self._asked(goal, environment, sides, asked, deadline, bundles=bundles)
         except UnsupportedError as error:
             answer = Answer("undecided", why=f"{error} is not encoded")
@@ -140,10 +151,16 @@ class Prover:
 
         answers: list[Answer] = []
         with ThreadPoolExecutor(self._workers) as pool:
-            for query, answer in zip(queries, pool.map(one, queries), strict=True):
-                answers.append(answer)
-                if progress is not None:
-                    progress(len(answers), len(queries), query, answer)
+            try:
+                for query, answer in zip(queries, pool.map(one, queries), strict=True):
+                    answers.append(answer)
+                    if progress is not None:
+                        progress(len(answers), len(queries), query, answer)
+            except BaseException:
+                # What was not begun is not begun, and what runs is ended: nobody waits for it.
+                with self._solvers.interrupted():
+                    pool.shutdown(cancel_futures=True)
+                raise
         return answers
 
     def _bundles(self, sides: Mapping[str, Side]) -> bool:
