@@ -14,6 +14,7 @@ from tests.unit.repositories import METADATA, bundle_files
 from typer.main import get_command
 from typer.testing import CliRunner, Result
 
+from cedarbox.cli import policy_versions
 from cedarbox.cli.policy import app
 
 __all__ = ["AGENTS", "change", "cli", "diff", "entities", "findings", "permit", "shared_prover", "subjects"]
@@ -101,8 +102,14 @@ def shared_prover() -> Iterator[None]:
     from cedarbox.review.prove import Prover
 
     with Prover(schema_text()) as prover, pytest.MonkeyPatch.context() as patch:
+        real = policy_versions.prover
 
-        def make(timeout: float, *, second_opinion: bool) -> Callable[[str], AbstractContextManager[Prover]]:
+        def make(
+            timeout: float, *, second_opinion: bool, extras: policy_versions.Extras | None = None
+        ) -> Callable[[str], AbstractContextManager[Any]]:
+            if extras is not None and (extras.cedar or extras.dump_smt):
+                return real(timeout, second_opinion=second_opinion, extras=extras)
+
             def of(schema: str) -> AbstractContextManager[Prover]:
                 return nullcontext(prover) if schema == schema_text() else Prover(schema, time_limit_s=timeout)
 

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 from tests.unit.bundles import write_bundle
-from tests.unit.linting import found, lint_bundle, lint_text
+from tests.unit.linting import NOW, found, lint_bundle, lint_text, permit
+from tests.unit.report_schemas import assert_sarif
 
-from cedarbox.review.lint.run import report_of
+from cedarbox.review.lint.baseline import write_baseline
+from cedarbox.review.lint.options import LintConfig
+from cedarbox.review.lint.proving import Wanted
+from cedarbox.review.lint.run import Chosen, lint, report_of
+from cedarbox.review.reports import render
+from cedarbox.review.subject import Subject
 
 PERMIT = """\
 @id("{name}")
@@ -30,10 +37,12 @@ def test_a_comment_directly_before_a_policy_is_for_that_policy_only(tmp_path: Pa
     linted = lint_text(tmp_path, f"{GOOD}{_permit('one')}\n{_permit('two')}", "S003", "S092", "S093")
     assert found(linted) == [("S003", "two")]
     (suppressed,) = linted.suppressed
-    assert (suppressed.finding.policy, suppressed.by) == ("one", "comment")
-    assert suppressed.reason == "every agent here may run commands"
-    assert suppressed.place is not None
-    assert suppressed.place.line == 1
+    why = suppressed.suppressed
+    assert why is not None
+    assert (suppressed.policy, why.kind) == ("one", "inline")
+    assert why.reason == "every agent here may run commands"
+    assert why.place is not None
+    assert why.place.line == 1
 
 
 def test_a_comment_on_a_line_of_its_own_in_a_policy_is_for_all_of_it(tmp_path: Path) -> None:
@@ -107,18 +116,56 @@ def test_a_rule_that_was_not_run_makes_no_suppression_unused(tmp_path: Path) -> 
 
 
 def test_a_suppression_of_a_rule_of_the_prover_is_only_unused_when_the_prover_was_asked(tmp_path: Path) -> None:
-    group = 'principal in Sandbox::AgentGroup::"agents",'
-    text = GOOD.replace("S003", "S030") + _permit().replace("principal,", group)
+    local = 'when { resource.kind == Sandbox::ToolKind::"function" && principal has tenant }'
+    text = GOOD.replace("S003", "S030") + permit("all", "invokeTool", local)
     write_bundle(tmp_path, text)
     assert found(lint_bundle(tmp_path, "S030", "S092")) == []
     assert found(lint_bundle(tmp_path, "S030", "S092", prover=True)) == [("S092", "")]
 
 
-def test_the_report_counts_and_lists_what_was_suppressed(tmp_path: Path) -> None:
+def test_a_report_has_what_was_suppressed_and_does_not_count_it(tmp_path: Path) -> None:
     report = report_of(lint_text(tmp_path, GOOD + _permit(), "S003"))
-    assert report.summary == "no findings, 1 suppressed"
+    assert report.summary.startswith("no findings")
+    assert (report.exit_code, report.counted) == (0, ())
+    (finding,) = report.findings
+    assert finding.rule == "S003"
+    text = render(report, "text")
+    assert "1 finding suppressed" in text
+    assert "every agent here may run commands" not in text
+    document = json.loads(render(report, "json"))
+    assert document["counts"] == {"error": 0, "warning": 0, "note": 0}
+    (told,) = document["findings"]
+    assert told["suppressed"]["kind"] == "inline"
+    assert told["suppressed"]["reason"] == "every agent here may run commands"
+    assert told["suppressed"]["line"] == 1
+
+
+def test_sarif_shows_what_is_suppressed_and_by_what(tmp_path: Path) -> None:
+    write_bundle(tmp_path, f"{GOOD}{_permit('one')}\n{_permit('two')}")
+    write_baseline(tmp_path / "baseline.json", lint_bundle(tmp_path, "S003").findings)
+    report = report_of(lint_bundle(tmp_path, "S003"))
     assert report.exit_code == 0
-    (section,) = report.sections
-    assert section.rows[0][0] == "S003"
-    assert section.rows[0][4] == "every agent here may run commands"
-    assert report.data["suppressed"][0]["rule"] == "S003"
+    text = render(report, "sarif")
+    assert_sarif(text)
+    (run,) = json.loads(text)["runs"]
+    kinds = [each["kind"] for result in run["results"] for each in result["suppressions"]]
+    assert (len(run["results"]), sorted(kinds)) == (2, ["external", "inSource"])
+
+
+def test_a_suppression_of_what_only_the_prover_can_find_is_no_unused_one_without_it(tmp_path: Path) -> None:
+    # The text names the principal, so that only a proof shows that it is for everybody.
+    rest = '  resource\n)\nwhen { principal.trust in Sandbox::Trust::"untrusted" || principal has tenant };\n'
+    text = _permit().replace("  resource\n);\n", rest)
+    wanted = {"S003", "S092"}
+    assert found(lint_text(tmp_path / "a", text, *wanted)) == []
+    assert found(lint_bundle(tmp_path / "a", *wanted, prover=True)) == [("S003", "all")]
+    linted = lint_text(tmp_path / "b", GOOD + text, *wanted)
+    assert (found(linted), linted.suppressed) == ([], ())
+    assert len(lint_bundle(tmp_path / "b", *wanted, prover=True).suppressed) == 1
+    # Nor is it one when the time was over before the prover came to it; it is where the prover would not be asked.
+    over = lint(
+        Subject.load(tmp_path / "b"), LintConfig(), now=NOW, chosen=Chosen(frozenset(wanted)), prover=Wanted(limit_s=0)
+    )
+    assert (found(over), over.undecided) == ([], 1)
+    limited = _permit().replace("  principal,", '  principal in Sandbox::AgentGroup::"agents",')
+    assert found(lint_text(tmp_path / "c", GOOD + limited, *wanted)) == [("S092", "")]

@@ -117,7 +117,7 @@ async def test_a_record_of_the_ledger(run: Run, tmp_path: Path) -> None:
         (("--case", "network.yaml"), "is not FILE:LINE"),
         (("--case", "network.yaml:1"), "no case begins at"),
         (("--case", "other.yaml:1"), "no file of test cases"),
-        (("--request", "/no/such/file"), "cannot be read"),
+        (("--request", "/no/such/file"), "cannot read it"),
         (("--record", "1", "--ledger", "/no/such/ledger"), "ledger"),
         (("exec", "command=a", "--case", "network.yaml:12"), "which request? an action and --case"),
         (("exec", "command=a", "--format", "csv"), "cannot be printed as csv"),

@@ -70,3 +70,43 @@ def test_a_bundle_that_is_not_cedar(bundle: Path) -> None:
     assert any(
         finding["file"] == "policies/site/network.cedar" and finding["line"] == 1 for finding in document["findings"]
     )
+
+
+def test_what_is_not_formatted_is_told_once(bundle: Path) -> None:
+    sandbox = bundle / "sandbox.cedar"
+    sandbox.write_text(sandbox.read_text().replace("permit (", "permit(", 1))
+    code, document = review("--only", "fmt", "--only", "lint", "--no-prover")
+    assert [each["rule"] for each in document["findings"] if each["file"] == "policies/site/sandbox.cedar"] == ["F001"]
+    assert code == 1
+    code, document = review("--only", "lint", "--no-prover")
+    assert [each["rule"] for each in document["findings"]] == ["S090"]
+
+
+@pytest.mark.parametrize("option", [(), ("--prover",)])
+def test_without_a_solver_the_summary_names_each_part_that_is_open(
+    option: tuple[str, ...], bundle: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cedarbox.review.prove.solvers.installed", lambda: ())
+    network = bundle / "sandbox.cedar"
+    network.write_text(network.read_text().replace("context.vcpus <= 4", "context.vcpus <= 3", 1))
+    code, document = review("--base", "main", "--only", "lint", "--only", "diff", "--fail-level", "error", *option)
+    lint, diff = document["summary"].split(", ")
+    assert lint.startswith("lint not decided (" if option else "lint good (")
+    assert lint.endswith(" rules not proved)")
+    assert (code, diff) == (3, "diff not decided")
+
+
+def test_a_bundle_is_found_in_its_repository_from_anywhere(
+    bundle: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    elsewhere = tmp_path.parent / f"{tmp_path.name}-elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "link").symlink_to(tmp_path)
+    given = [("", "policies/site"), ("policies", "site"), ("policies/site", "."), ("policies/site/tests", "..")]
+    given += [(str(elsewhere), f"../{tmp_path.name}/policies/site"), (str(elsewhere), "link/policies/site")]
+    given += [("/", str(tmp_path / "policies/site"))]
+    for directory, path in given:
+        monkeypatch.chdir(tmp_path / directory)
+        done = CliRunner().invoke(app, ["review", path, "--base", "main", "--only", "diff", "--json"])
+        assert done.exit_code == 0, (directory, path, done.output, done.exception)
+        assert json.loads(done.stdout)["summary"] == "diff good"

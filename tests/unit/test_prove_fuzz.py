@@ -7,7 +7,9 @@ import random
 from typing import Any, Final
 
 import pytest
+from tests.unit.bundles import SHIPPED
 
+import cedarbox.review.prove.prepared as preparing
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.addresses import ip_class
 from cedarbox.policy.schema import schema_text
@@ -16,6 +18,7 @@ from cedarbox.review.prove.canonical import class_of
 from cedarbox.review.prove.evaluate import evaluate
 from cedarbox.review.prove.facts import say_facts
 from cedarbox.review.prove.fuzz import main
+from cedarbox.review.prove.fuzzing.bundle_pairs import run_bundle_pairs
 from cedarbox.review.prove.fuzzing.pairs import run_pairs
 from cedarbox.review.prove.fuzzing.random_actions import RandomActions, noted
 from cedarbox.review.prove.fuzzing.runs import absent, run_bundle, run_free
@@ -28,13 +31,16 @@ from cedarbox.review.syntax import schema_json
 
 LONG: Final = os.environ.get("CEDARBOX_LONG") == "1"
 
+# The full sizes take minutes.
+pytestmark = [pytest.mark.timeout(1800), pytest.mark.long] if LONG else []
+
 
 def _cases(few: int, many: int) -> int:
     return many if LONG else few
 
 
 def test_the_encoder_agrees_with_cedar_under_a_schema_of_every_kind() -> None:
-    tally = run_free(NASTY, schema_json(NASTY), _cases(1_000, 100_000), seed=7, each=20)
+    tally = run_free(NASTY, schema_json(NASTY), _cases(4_000, 100_000), seed=7, each=20)
     assert tally.unlike == []
     # It is no use to agree on nothing: each kind of outcome comes up.
     assert min(tally.allowed, tally.errors, tally.satisfied, tally.failed) > tally.cases / 20
@@ -42,7 +48,7 @@ def test_the_encoder_agrees_with_cedar_under_a_schema_of_every_kind() -> None:
 
 
 def test_the_encoder_agrees_with_cedar_on_requests_of_cedarbox_and_every_fact_holds() -> None:
-    tally = run_bundle(schema_text(), schema_json(schema_text()), _cases(1_000, 50_000), seed=7, each=20)
+    tally = run_bundle(schema_text(), schema_json(schema_text()), _cases(6_000, 50_000), seed=7, each=20)
     assert tally.unlike == []
     assert min(tally.allowed, tally.errors, tally.satisfied, tally.failed) > tally.cases / 20
 
@@ -51,6 +57,16 @@ def test_the_solvers_agree_and_no_request_contradicts_a_none() -> None:
     tally = run_pairs(NASTY, schema_json(NASTY), _cases(6, 400), seed=3, tries=_cases(20, 400))
     assert tally.wrong == []
     assert tally.verdicts["cvc5 found"] > 0
+
+
+def test_changes_of_bundles_are_answered_alike_without_simplification_and_by_requests() -> None:
+    bundles = sorted(SHIPPED.iterdir())
+    tally = run_bundle_pairs(bundles, _cases(10, 400), seed=2, solvers=("cvc5", "z3"), whole=0.5 if LONG else 0.3)
+    assert tally.wrong == []
+    # Both answers came up, solvers were asked the whole, and requests that are allowed were held against a none.
+    assert tally.verdicts["found by solver"] > 0
+    assert tally.both > 0
+    assert tally.tried > tally.allowed > 0
 
 
 @pytest.mark.parametrize("name", sorted(ACTION_GROUPS))
@@ -111,8 +127,15 @@ def test_the_fuzzer_is_a_program(capsys: pytest.CaptureFixture[str]) -> None:
     assert " 0 disagreements" in told
 
 
+def test_a_wrong_simplification_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is taken for false without a solver is contradicted by the solvers."""
+    monkeypatch.setattr(preparing, "simplified", lambda terms, _: terms.false)
+    tally = run_bundle_pairs(sorted(SHIPPED.iterdir()), 3, seed=2, solvers=("cvc5",), whole=1.0)
+    assert any("without simplification found" in each for each in tally.wrong)
+
+
 def test_a_wrong_encoder_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
     """The comparison can fail: here `<` is taken for `<=`."""
     monkeypatch.setattr(Terms, "less", Terms.at_most)
-    tally = run_free(NASTY, schema_json(NASTY), 400, seed=7, each=20)
+    tally = run_free(NASTY, schema_json(NASTY), 1_200, seed=7, each=20)
     assert tally.unlike

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import time
@@ -156,7 +157,7 @@ def test_a_worker_ends_with_the_one_that_started_it() -> None:
         "from cedarbox.review.prove.solvers import Solvers\n"
         "solvers = Solvers(1)\n"
         f"solvers.solve('z3', {EASY!r}, [], 10)\n"
-        "print(solvers._all[0]._process.pid, flush=True)\n"
+        "print(solvers._all[0]._running._process.pid, flush=True)\n"
         "import os; os._exit(0)\n"
     )
     done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=True)
@@ -165,6 +166,93 @@ def test_a_worker_ends_with_the_one_that_started_it() -> None:
     while time.monotonic() < until and _runs(pid):
         time.sleep(0.05)
     assert not _runs(pid)
+
+
+def test_a_prover_that_nobody_closes_does_not_break_the_end_of_the_program() -> None:
+    program = (
+        "from cedarbox.review.prove.solvers import Solvers\n"
+        "def kept():\n"
+        "    with Solvers(1) as solvers:\n"
+        f"        assert solvers.solve('z3', {EASY!r}, [], 10).result == 'sat'\n"
+        "        print(solvers._all[0]._running._process.pid)\n"
+        "        yield\n"
+        "import sys\n"
+        "sys.kept = kept()\n"
+        "next(sys.kept)\n"
+    )
+    done = subprocess.run([sys.executable, "-P", "-c", program], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert not _runs(int(done.stdout))
+
+
+def test_an_interruption_ends_the_searches_and_their_solvers() -> None:
+    # Whole factors of a number are searched for: no solver is done soon, and there are more searches than processes.
+    policy = (
+        "permit (principal, action, resource) when { context.n * context.m == 1000000016000000063 "
+        "&& context.n > 1 && context.m > 1 && context.n != 1000000007 && context.m != 1000000007 };"
+    )
+    program = (
+        "import signal, threading, time\n"
+        "from tests.unit.proving import PLAIN, WIDENS, kinds, plain_side\n"
+        "from cedarbox.review.prove import Prover, Query\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
+        f"sides = {{'old': plain_side(''), 'new': plain_side({policy!r})}}\n"
+        "queries = [Query(WIDENS, kinds(PLAIN, 'view')[0], sides)] * 6\n"
+        "prover = Prover(PLAIN, time_limit_s=600)\n"
+        "workers = prover._solvers._all\n"
+        "def tell():\n"
+        "    while not all(each._running for each in workers): time.sleep(0.02)\n"
+        "    print(*(each._running._process.pid for each in workers), flush=True)\n"
+        "threading.Thread(target=tell).start()\n"
+        "try:\n"
+        "    prover.search_all(queries)\n"
+        "except KeyboardInterrupt:\n"
+        "    assert all(each._running is None for each in workers)\n"
+        "    easy = {'old': plain_side(''), 'new': plain_side('permit (principal, action, resource);')}\n"
+        "    print(prover.search(WIDENS, queries[0].environment, easy).verdict)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stdout is not None
+        pids = [int(each) for each in process.stdout.readline().split()]
+        time.sleep(0.3)
+        process.send_signal(signal.SIGINT)
+        # Far less than the time limit of one search; one that still went on would take all of it.
+        rest, _ = process.communicate(timeout=60)
+    finally:
+        process.kill()
+        process.wait()
+    # It can be used again, and nothing of what was asked before is taken for an answer.
+    assert (process.returncode, rest.split()) == (0, ["found"])
+    assert len(pids) == 2
+    assert not any(_runs(pid) for pid in pids)
+
+
+def test_an_interrupted_question_is_not_the_answer_to_the_next(monkeypatch: pytest.MonkeyPatch) -> None:
+    with Solvers(1) as solvers:
+        assert solvers.solve("z3", EASY, [], 10).result == "sat"
+        running = solvers._all[0]._running
+        assert running is not None
+        with monkeypatch.context() as patch:
+            patch.setattr(running._answers, "get", _interrupted)
+            with pytest.raises(KeyboardInterrupt):
+                solvers.solve("z3", EASY, [], 10)
+        # The first process would still say `sat` first.
+        assert solvers.solve("z3", "(assert false)", [], 10).result == "unsat"
+
+
+def _interrupted(*_: object, **__: object) -> bytes:
+    raise KeyboardInterrupt
+
+
+def test_a_solver_that_does_not_read_is_killed(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    program = tmp_path / "deaf.py"
+    program.write_text("import time\ntime.sleep(600)\n")
+    monkeypatch.setattr(solving, "_PROGRAM", program)
+    monkeypatch.setattr(solving, "_GRACE_S", 0.2)
+    with Solvers(1) as solvers:
+        solved = solvers.solve("cvc5", "; more than a pipe holds\n" * 20_000, [], 0.2)
+    assert "was ended after 0.2 s" in solved.why
 
 
 def _runs(pid: int) -> bool:

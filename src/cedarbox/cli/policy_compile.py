@@ -10,7 +10,7 @@ import typer
 from cedarbox.cli.policy_endpoints import declared_agent
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import ConfigurationError
-from cedarbox.files import open_regular, write_file
+from cedarbox.files import write_file
 
 __all__ = ["compile_policies"]
 
@@ -98,14 +98,6 @@ def compile_policies(
 
 
 def _text(path: Path) -> str:
-    try:
-        with open_regular(path, follow=True) as file:
-            data = file.read(_MAX_LIST + 1)
-        if len(data) > _MAX_LIST:
-            raise ConfigurationError(f"{path}: larger than {_MAX_LIST} bytes", hint="no list is that large")
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: not UTF-8", hint="give a list in UTF-8") from None
-    except (OSError, ValueError) as error:
-        reason = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"{path}: it cannot be read: {reason}", hint="check the path") from None
+    from cedarbox.review.limited import limited_text
+
+    return limited_text(path, _MAX_LIST, hint="no list is that large")

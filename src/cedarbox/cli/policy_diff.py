@@ -42,8 +42,18 @@ def diff(
             show_default=False,
         ),
     ] = None,
+    baseline: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="A baseline of policy lint outside the bundle: tell what the change adds to it.",
+            show_default=False,
+        ),
+    ] = None,
     timeout: versions.Timeout = 10,
     second_opinion: versions.SecondOpinion = False,
+    dump_smt: versions.DumpSmt = None,
+    cedar: versions.Cedar = None,
     form: Format = "text",
     as_json: AsJson = False,
     output: Output = None,
@@ -52,6 +62,7 @@ def diff(
 
     Each widening comes with a request that Cedar answers otherwise in both versions, the policies that determine the
     answers, and the lines that did it. What changes who the agents are, who approves, and bundle.toml is covered too.
+    It warns of what makes the review itself say less: a rule off, a new suppression, a test case or a property gone.
 
     Exit code 0: nothing is widened, or each widening is accepted. 1: something is. 2: bad input. 3: not decided.
 
@@ -60,6 +71,7 @@ def diff(
     from cedarbox.review.diff.acceptance import judge, read_accepted
     from cedarbox.review.diff.plan import Plan
     from cedarbox.review.diff.report import report, widened
+    from cedarbox.review.diff.weakening import weakened
     from cedarbox.review.subject import shown
 
     if (accepted is None) != (acceptor is None):
@@ -67,6 +79,7 @@ def diff(
     # What is given for the acceptances is looked at first: a search takes longer.
     keys = [_acceptor(str(each)) for each in acceptor or ()]
     entries = () if accepted is None or not accepted.exists() else read_accepted(accepted)
+    extras = versions.Extras(dump_smt, cedar)
     found = versions.outcomes(
         base,
         head,
@@ -77,15 +90,19 @@ def diff(
         threshold=threshold,
         timeout=timeout,
         second_opinion=second_opinion,
+        baseline=baseline,
+        extras=extras,
     )
     names = frozenset(each.compared.name for each in found if isinstance(each, Plan))
     now = datetime.now(UTC)
     verdict = judge(entries, widened(found), keys, now, names)
     notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
+    notes += extras.notes
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
+    weak = [finding for each in found for finding in weakened(each, baseline)]
     title = ", ".join(pair.bundle for pair in pairs) or "policies"
     emit(
-        report(title, found, verdict, shown(accepted) if accepted else "", notes),
+        report(title, found, verdict, shown(accepted) if accepted else "", notes, weakened=weak),
         form,
         output,
         as_json=as_json,

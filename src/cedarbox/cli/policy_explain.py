@@ -133,19 +133,9 @@ def _sources(given: list[str] | None, case: str | None, request: Path | None, re
 
 
 def _text(path: Path) -> str:
-    from cedarbox.files import open_regular
+    from cedarbox.review.limited import limited_text
 
-    try:
-        with open_regular(path, follow=True) as file:
-            data = file.read(_MAX_REQUEST + 1)
-        if len(data) > _MAX_REQUEST:
-            raise ConfigurationError(f"{path}: larger than {_MAX_REQUEST} bytes", hint="one request is small")
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        raise ConfigurationError(f"{path}: not UTF-8", hint="write the request as JSON in UTF-8") from None
-    except (OSError, ValueError) as error:
-        told = getattr(error, "strerror", None) or str(error)
-        raise ConfigurationError(f"{path}: it cannot be read: {told}", hint="check the path") from None
+    return limited_text(path, _MAX_REQUEST, hint="one request is small")
 
 
 def _recorded(

@@ -12,11 +12,11 @@ from typing import Annotated
 
 import typer
 
+from cedarbox.cli.policy_bundle import configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.finding import Report, Severity
 from cedarbox.review.subject import Subject, shown
-from cedarbox.settings import load_settings
 
 __all__ = ["lint"]
 
@@ -24,6 +24,9 @@ __all__ = ["lint"]
 @dataclass(frozen=True, slots=True)
 class _Asked:
     path: Path
+    schema: Path | None
+    entities: Path | None
+    links: Path | None
     level: Severity | None
     only: frozenset[str]
     without: frozenset[str]
@@ -40,9 +43,30 @@ class _Asked:
 def lint(
     bundle: Annotated[
         Path | None,
-        typer.Argument(readable=False, help="The bundle; by default that of the settings.", show_default=False),
+        typer.Argument(
+            readable=False,
+            help="The bundle, or a directory or file of any Cedar policies; by default the bundle of the settings.",
+            show_default=False,
+        ),
     ] = None,
     *,
+    schema: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False,
+            help="The schema of policies that are no bundle; by default the only .cedarschema or schema.json there.",
+            show_default=False,
+        ),
+    ] = None,
+    entities: Annotated[
+        Path | None,
+        typer.Option(
+            readable=False, help="Their entities; by default the only entities.json there.", show_default=False
+        ),
+    ] = None,
+    links: Annotated[
+        Path | None, typer.Option(readable=False, help="Their template links, in JSON.", show_default=False)
+    ] = None,
     explain: Annotated[
         str | None, typer.Option(metavar="RULE", help="Print the page of help of a rule.", show_default=False)
     ] = None,
@@ -96,7 +120,8 @@ def lint(
     """Look at the policies of a bundle as a reviewer of sandboxes would.
 
     A finding is suppressed by a comment in the policy, with a reason: // cedarbox-lint: ignore S013 -- why. Every
-    report tells what was suppressed. lint.toml beside the policies sets severities and options.
+    report tells what was suppressed. lint.toml beside the policies sets severities and options. The rules about
+    sandboxes are not run on policies that are no bundle.
 
     Exit code 0: nothing at the fail level. 1: a finding at it. 2: the bundle, a file or an option cannot be used.
     3: with --prover, a question was left open, or there is no prover.
@@ -113,7 +138,10 @@ def lint(
     if write_baseline and fix:
         raise ConfigurationError("--write-baseline and --fix at once", hint="fix first, then write the baseline")
     asked = _Asked(
-        path=bundle or load_settings().policy.bundle,
+        path=bundle or configured_bundle(),
+        schema=schema,
+        entities=entities,
+        links=links,
         level=_level(fail_level),
         only=_ids(rule or []),
         without=_ids(disable or []),
@@ -139,10 +167,30 @@ def _print(explain: str | None) -> None:
         found = by_name(explain)
         if found is None:
             raise ConfigurationError(f"there is no rule {explain[:40]!r}", hint="see cedarbox policy lint --rules")
-        typer.echo(page(found.id), nl=False)
+        _show(page(found.id))
+        return
+    if sys.stdout.isatty():
+        from rich.console import Console
+        from rich.table import Table
+
+        table = Table("rule", "severity", "what it finds", box=None)
+        for known in RULES:
+            table.add_row(known.id, known.severity, f"[bold]{known.name}[/bold]: {known.summary}")
+        Console().print(table)
         return
     for known in RULES:
         typer.echo(f"{known.id}  {known.severity:7}  {known.name}: {known.summary}")
+
+
+def _show(text: str) -> None:
+    """Print Markdown: laid out on a terminal, as it is elsewhere."""
+    if not sys.stdout.isatty():
+        typer.echo(text, nl=False)
+        return
+    from rich.console import Console
+    from rich.markdown import Markdown
+
+    Console().print(Markdown(text, code_theme="ansi_dark"))
 
 
 def _level(text: str | None) -> Severity | None:
@@ -164,7 +212,7 @@ def _linted(asked: _Asked) -> tuple[Report, str]:
     from cedarbox.review.lint.run import Chosen, report_of
     from cedarbox.review.lint.run import lint as run
 
-    subject = Subject.load(asked.path)
+    subject = _loaded(asked)
     severities = {known.id: known.severity for known in RULES}
     settings = read_config(asked.config or subject.root / FILE, severities, missing_ok=asked.config is None)
     chosen = Chosen(asked.only, asked.without)
@@ -193,12 +241,24 @@ def _linted(asked: _Asked) -> tuple[Report, str]:
         else:
             fixes.write(made)
             if made.after:
-                linted = run(Subject.load(asked.path), settings, now=now, chosen=chosen, baseline=known, prover=wanted)
+                linted = run(_loaded(asked), settings, now=now, chosen=chosen, baseline=known, prover=wanted)
             notes = (*notes, f"{made.made} changes were made in {len(made.after)} files")
         if made.left:
             notes = (*notes, f"{made.left} more changes touch these: run it again")
     report = report_of(linted, fail_level=asked.level, prover_needed=asked.prover is True)
     return replace(report, notes=(*notes, *report.notes)), text
+
+
+def _loaded(asked: _Asked) -> Subject:
+    given = asked.schema or asked.entities or asked.links
+    if given is None and (not asked.path.exists() or (asked.path / "bundle.toml").is_file()):
+        return Subject.load(asked.path)
+    from cedarbox.review.plain import find_cedar, load_cedar
+
+    if given is None and not find_cedar(asked.path).schemas:
+        # Without a schema it is meant to be a bundle, and what a bundle lacks is the better advice.
+        return Subject.load(asked.path)
+    return load_cedar(asked.path, schema=asked.schema, entities=asked.entities, links=asked.links)
 
 
 @contextmanager

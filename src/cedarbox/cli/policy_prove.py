@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Literal
 
 import typer
 
 from cedarbox.cli import policy_versions as versions
+from cedarbox.cli.policy_bundle import configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.text import printable
@@ -73,6 +75,8 @@ def prove(
     links: versions.Links = None,
     timeout: versions.Timeout = 10,
     second_opinion: versions.SecondOpinion = False,
+    dump_smt: versions.DumpSmt = None,
+    cedar: versions.Cedar = None,
     form: Format = "text",
     as_json: AsJson = False,
     output: Output = None,
@@ -92,7 +96,7 @@ def prove(
     from cedarbox.review.properties.report import RULES, property_report, reach_report
     from cedarbox.review.prove import available
 
-    path = bundle or _of_the_settings()
+    path = bundle or configured_bundle()
     subject = _subject(path, schema, links)
     asked = [
         *(sentence_property("never", each) for each in never or ()),
@@ -111,9 +115,10 @@ def prove(
         raise ConfigurationError(f"{path}: no properties", hint=hint)
     if why := available():
         emit(Report("prove", str(path), why, rules=RULES, undecided=True), form, output, as_json=as_json)
+    extras = versions.Extras(dump_smt, cedar)
     with (
         versions.progress() as told,
-        versions.prover(timeout, second_opinion=second_opinion)(subject.schema) as searcher,
+        versions.prover(timeout, second_opinion=second_opinion, extras=extras)(subject.schema) as searcher,
     ):
         checker = Checker(subject, searcher, lambda other: _other(other, path, schema, links), told)
         if question is not None:
@@ -121,13 +126,9 @@ def prove(
         else:
             results = [_checked(checker, each) for each in claims]
             report = property_report(str(path), results, checker.owners)
+    if extras.notes:
+        report = replace(report, notes=(*report.notes, *extras.notes))
     emit(report, form, output, as_json=as_json)
-
-
-def _of_the_settings() -> Path:
-    from cedarbox.settings import load_settings
-
-    return load_settings().policy.bundle
 
 
 def _subject(path: Path, schema: Path | None, links: Path | None) -> Subject:

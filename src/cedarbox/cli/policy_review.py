@@ -27,6 +27,7 @@ PARTS: Final[tuple[Part, ...]] = ("check", "fmt", "lint", "test", "diff", "prove
 """The parts of a review, in their order. When the first fails the others have nothing to run on."""
 
 _METADATA: Final = "bundle.toml"
+_FORMATTING: Final = "S090"
 _NOT_FORMATTED: Final = Rule("F001", "not-formatted", "error", "A file is not as policy fmt would have it")
 
 
@@ -39,6 +40,8 @@ class _Asked:
     acceptor: list[str] | None
     baseline: Path | None
     fail_level: Severity | None
+    prover: bool | None
+    parts: tuple[Part, ...]
 
 
 def review(
@@ -76,6 +79,15 @@ def review(
         Literal["error", "warning", "note"] | None,
         typer.Option(help="The mildest severity of a finding that fails, whatever its part says.", show_default=False),
     ] = None,
+    prover: Annotated[
+        bool | None,
+        typer.Option(
+            "--prover/--no-prover",
+            help="Whether lint asks the prover too. By default when it is installed; with --prover a question of lint "
+            "that is left open is no success.",
+            show_default=False,
+        ),
+    ] = None,
     form: Format = "text",
     output: Output = None,
     as_json: AsJson = False,
@@ -92,7 +104,7 @@ def review(
     """
     bundles = bundles_of(paths, skip_others=skip_others)
     wanted = _wanted(only, base)
-    asked = _Asked(base, accepted, acceptor, baseline, fail_level)
+    asked = _Asked(base, accepted, acceptor, baseline, fail_level, prover, wanted)
     parts: list[Report] = []
     with Console(stderr=True).status("") as status:
         for bundle in bundles:
@@ -189,7 +201,16 @@ def _fmt(bundle: Path, asked: _Asked) -> Report:
 
 
 def _lint(bundle: Path, asked: _Asked) -> Report:
-    return reported(_command("lint"), bundle, fail_level=asked.fail_level, baseline=asked.baseline)
+    # What fmt says is not said again.
+    told = [_FORMATTING] if "fmt" in asked.parts else None
+    return reported(
+        _command("lint"),
+        bundle,
+        fail_level=asked.fail_level,
+        baseline=asked.baseline,
+        prover=asked.prover,
+        disable=told,
+    )
 
 
 def _test(bundle: Path, asked: _Asked) -> Report:
@@ -198,7 +219,13 @@ def _test(bundle: Path, asked: _Asked) -> Report:
 
 def _diff(bundle: Path, asked: _Asked) -> Report:
     return reported(
-        _command("diff"), asked.base, None, bundle=[bundle], accepted=asked.accepted, acceptor=asked.acceptor
+        _command("diff"),
+        asked.base,
+        None,
+        bundle=[bundle],
+        accepted=asked.accepted,
+        acceptor=asked.acceptor,
+        baseline=asked.baseline,
     )
 
 

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,7 +14,9 @@ import typer
 
 from cedarbox.ed25519 import load_public_key
 from cedarbox.errors import ConfigurationError
+from cedarbox.files import write_file
 from cedarbox.policy.signing import Signers
+from cedarbox.text import printable
 
 if TYPE_CHECKING:
     from cedarbox.review.diff.compared import Incomparable
@@ -22,6 +26,9 @@ if TYPE_CHECKING:
 __all__ = [
     "Base",
     "Bundles",
+    "Cedar",
+    "DumpSmt",
+    "Extras",
     "Head",
     "Links",
     "PublicKeys",
@@ -84,6 +91,82 @@ Timeout = Annotated[float, typer.Option(min=0.01, help="Seconds for each search.
 SecondOpinion = Annotated[
     bool, typer.Option("--second-opinion", help="Have z3 prove again what cvc5 proved; both must agree.")
 ]
+DumpSmt = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="DIRECTORY",
+        help="Write each question as an SMT-LIB file that says what it asks; any solver can be asked again.",
+        show_default=False,
+    ),
+]
+Cedar = Annotated[
+    Path | None,
+    typer.Option(
+        metavar="PROGRAM",
+        help="Have Cedar's own symbolic compiler check the encoding, in plain Cedar: the cedar program, built with its "
+        "feature analyze. When it contradicts, nothing is decided. (Its source was read; it was never run here.)",
+        show_default=False,
+    ),
+]
+
+
+@dataclass
+class Extras:
+    """What is done besides with each question.
+
+    Attributes:
+        dump_smt: Where each is written; None for nowhere.
+        cedar: The program that is asked too; None for none.
+        notes: What is to be told of that when all is done.
+    """
+
+    dump_smt: Path | None = None
+    cedar: Path | None = None
+    notes: list[str] = field(default_factory=list)
+
+    @contextmanager
+    def around(self, searcher: Searcher, schema: str) -> Iterator[Searcher]:
+        """Put the program beside a prover.
+
+        Args:
+            searcher: The prover.
+            schema: Text of the schema.
+        """
+        if self.cedar is None:
+            yield searcher
+            return
+        from cedarbox.review.prove.crosscheck import CrossChecked
+
+        checked = CrossChecked(searcher, schema, self.cedar)
+        yield checked
+        self.notes += checked.notes
+
+    def dump(self) -> Callable[[str, str], None] | None:
+        """Return what writes a question.
+
+        Raises:
+            ConfigurationError: The directory cannot be made.
+        """
+        directory = self.dump_smt
+        if directory is None:
+            return None
+        try:
+            directory.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise _not_written(directory, error) from error
+
+        def write(name: str, text: str) -> None:
+            try:
+                write_file(directory / name, text.encode(), 0o644)
+            except OSError as error:
+                raise _not_written(directory / name, error) from error
+
+        return write
+
+
+def _not_written(path: Path, error: OSError) -> ConfigurationError:
+    told = f"{printable(str(path))}: cannot be written ({error.strerror})"
+    return ConfigurationError(told, hint="name a directory that can be written")
 
 
 def outcomes(
@@ -97,6 +180,8 @@ def outcomes(
     threshold: int,
     timeout: float,
     second_opinion: bool,
+    baseline: Path | None = None,
+    extras: Extras | None = None,
 ) -> tuple[Plan | Incomparable, ...]:
     """Read both versions and search what the change does; the arguments are the options.
 
@@ -111,30 +196,47 @@ def outcomes(
     if public_keys and schema:
         raise ConfigurationError("--public-key is for bundles, --schema for plain Cedar", hint="leave one of them out")
     signers = Signers.of(map(load_public_key, public_keys), threshold) if public_keys else None
-    found = pairs(base, head, bundles or (), signers=signers, schema=schema, links=links)
+    found = pairs(base, head, bundles or (), signers=signers, schema=schema, links=links, baseline=baseline)
     with progress() as told:
-        return plans(found, prover(timeout, second_opinion=second_opinion), told)
+        return plans(found, prover(timeout, second_opinion=second_opinion, extras=extras), told)
 
 
-def prover(timeout: float, *, second_opinion: bool) -> Callable[[str], AbstractContextManager[Searcher]]:
+def prover(
+    timeout: float, *, second_opinion: bool, extras: Extras | None = None
+) -> Callable[[str], AbstractContextManager[Searcher]]:
     """Return what makes a prover of a schema.
 
     Args:
         timeout: Seconds for each search.
         second_opinion: Ask z3 too.
-    """
+        extras: What is done besides with each question.
 
-    def make(schema: str) -> AbstractContextManager[Searcher]:
+    Raises:
+        ConfigurationError: What is to be done besides cannot be.
+    """
+    also = extras or Extras()
+    if also.cedar is not None and shutil.which(also.cedar) is None:
+        told = f"--cedar {printable(str(also.cedar))}: no such program"
+        raise ConfigurationError(told, hint="name the cedar program, or leave the option out")
+    dump = also.dump()
+
+    @contextmanager
+    def make(schema: str) -> Iterator[Searcher]:
         from cedarbox.review.diff.run import Unavailable
         from cedarbox.review.prove import Prover, available
         from cedarbox.review.prove.solvers import installed
 
         if why := available():
-            return nullcontext(Unavailable(why))
+            yield Unavailable(why)
+            return
         if second_opinion and len(installed()) < 2:
             hint = "pip install 'cedarbox[prove]' brings both"
             raise ConfigurationError("--second-opinion needs two solvers, and one is installed", hint=hint)
-        return Prover(schema, time_limit_s=timeout, second_opinion=second_opinion)
+        with (
+            Prover(schema, time_limit_s=timeout, second_opinion=second_opinion, dump=dump) as searcher,
+            also.around(searcher, schema) as checked,
+        ):
+            yield checked
 
     return make
 

@@ -143,7 +143,7 @@ def arguments_of(action: str) -> Mapping[str, Argument]:
         action: A key of :data:`cedarbox.policy.actions.ACTION_GROUPS`.
     """
     builder = _BUILDERS[action]
-    hints = get_type_hints(builder.make)
+    hints = _hints(action)
     parameters = inspect.signature(builder.make).parameters
     own = [
         _argument(name, hints[name], parameter)
@@ -165,7 +165,7 @@ def build(action: str, values: Mapping[str, Value]) -> Action:
         ValueError: The time is not one, or the request turns out to be another action's.
     """
     builder = _BUILDERS[action]
-    hints = get_type_hints(builder.make)
+    hints = _hints(action)
     given = {name: values.get(name, known.default) for name, known in arguments_of(action).items()}
     about = {known.name: given.pop(known.name) for known in _BASE}
     try:
@@ -180,6 +180,12 @@ def build(action: str, values: Mapping[str, Value]) -> Action:
     if made.name != action:
         raise ValueError(f"this operation makes it the action {made.name}")
     return made
+
+
+@cache
+def _hints(action: str) -> Mapping[str, Any]:
+    # Annotations are texts that have to be evaluated, and a suite makes thousands of requests.
+    return get_type_hints(_BUILDERS[action].make)
 
 
 def _argument(name: str, hint: Any, parameter: inspect.Parameter) -> Argument:

@@ -23,8 +23,8 @@ from typing import Any, Final, Literal
 import cedarpy
 
 from cedarbox.errors import BundleError
-from cedarbox.files import open_regular
 from cedarbox.policy.bundle import Policy
+from cedarbox.review.limited import limited_text
 from cedarbox.review.mutants import Mutant, mutants_of
 from cedarbox.review.satisfied import Candidates, Query
 from cedarbox.review.subject import ReviewedPolicy, Subject
@@ -254,22 +254,9 @@ def _linked(scope: Mapping[str, Any], values: Mapping[str, Any]) -> Mapping[str,
 
 
 def _read(path: Path) -> Iterator[CedarCase]:
-    text = _text(path)
+    text = limited_text(path, _MAX_FILE, hint="split it")
     for number, (value, offset) in enumerate(_members(path, text), start=1):
         yield _case(path, value, number, text.count("\n", 0, offset) + 1)
-
-
-def _text(path: Path) -> str:
-    try:
-        with open_regular(path, follow=True) as file:
-            data = file.read(_MAX_FILE + 1)
-        if len(data) > _MAX_FILE:
-            raise BundleError(f"larger than {_MAX_FILE} bytes", path=path, hint="split it")
-        return data.decode("utf-8")
-    except OSError as error:
-        raise BundleError(f"cannot read it ({error.strerror})", path=path, hint="check the path") from None
-    except UnicodeDecodeError:
-        raise BundleError("not UTF-8", path=path, hint="save it as UTF-8") from None
 
 
 def _members(path: Path, text: str) -> Iterator[tuple[Any, int]]:

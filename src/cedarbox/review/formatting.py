@@ -119,7 +119,8 @@ def _parts(text: str, found: list[Statement], layout: Layout) -> list[str]:
 
 def _formatted(text: str, statement: Statement, layout: Layout) -> str:
     """Format one statement with the comments around it."""
-    text = _without_last_commas(text)
+    # As the formatter ends what it writes, so that it is asked once about what is formatted already.
+    text = _without_last_commas(text).rstrip() + "\n"
     before, now = text, ""
     for _ in range(_ROUNDS):
         try:

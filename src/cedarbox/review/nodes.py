@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import re
 import stat
+from collections import deque
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final, NoReturn
 
 import yaml
+from yaml.composer import Composer
+from yaml.resolver import Resolver
 
 from cedarbox.errors import BundleError
 from cedarbox.review.arguments import Scalar
@@ -26,6 +29,27 @@ _MAX_FILE: Final = 1024 * 1024
 _MAX_DEPTH: Final = 16
 _WHOLE: Final = re.compile(r"0|-?[1-9][0-9]{0,18}")
 _WORDS: Final[Mapping[str, Scalar]] = {"true": True, "false": False, "null": None, "~": None, "": None}
+
+
+class _Composer(Composer, Resolver):
+    """Makes the nodes of events that were parsed already: to parse takes most of the time."""
+
+    def __init__(self, events: Sequence[yaml.Event]) -> None:
+        Composer.__init__(self)
+        Resolver.__init__(self)
+        self._events = deque(events)
+
+    def check_event(self, *kinds: type[yaml.Event]) -> bool:
+        """Return whether there is another event, and it is of one of these kinds, if any are given."""
+        return bool(self._events) and (not kinds or isinstance(self._events[0], kinds))
+
+    def peek_event(self) -> yaml.Event | None:
+        """Return the next event, and leave it."""
+        return self._events[0] if self._events else None
+
+    def get_event(self) -> yaml.Event | None:
+        """Return the next event, and take it."""
+        return self._events.popleft() if self._events else None
 
 
 class YamlFile:
@@ -52,7 +76,13 @@ class YamlFile:
                 raise BundleError(f"larger than {_MAX_FILE} bytes", path=self.path, hint="split it")
             text = self.path.read_text("utf-8")
             depth = 0
-            for event in yaml.parse(text, Loader=yaml.SafeLoader):
+            loader = yaml.SafeLoader(text)
+            # Each node then knows its file, also where a file uses what another one says.
+            loader.name = str(self.path)
+            events: list[yaml.Event] = []
+            while loader.check_event():
+                event = loader.get_event()  # type: ignore[no-untyped-call]  # its stub has no types
+                events.append(event)
                 # The time that PyYAML takes grows with the square of the depth, and then its recursion ends.
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if depth > _MAX_DEPTH:
@@ -61,10 +91,7 @@ class YamlFile:
                     self.fail(event, "an anchor or alias", "write the value out")
                 if tag := getattr(event, "tag", None):
                     self.fail(event, f"the tag {tag}", "write a plain value")
-            loader = yaml.SafeLoader(text)
-            # Each node then knows its file, also where a file uses what another one says.
-            loader.name = str(self.path)
-            root = loader.get_single_node()
+            root = _Composer(events).get_single_node()
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else None

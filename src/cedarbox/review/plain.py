@@ -15,8 +15,8 @@ from typing import Any, Final
 import cedarpy
 
 from cedarbox.errors import BundleError
-from cedarbox.files import open_regular
 from cedarbox.policy.reading import utf8_text
+from cedarbox.review.limited import limited_bytes
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import ParseError, schema_json
 from cedarbox.review.syntax.expressions import Expressions
@@ -134,15 +134,7 @@ def read_file(path: Path) -> bytes:
     Raises:
         BundleError: It cannot be read, is no plain file or too large.
     """
-    try:
-        with open_regular(path, follow=True) as file:
-            data = file.read(_MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "it is not a regular file"
-        raise BundleError(f"cannot read it ({why})", path=path, hint="check the path and its mode") from None
-    if len(data) > _MAX_FILE:
-        raise BundleError(f"larger than {_MAX_FILE} bytes", path=path, hint="split it")
-    return data
+    return limited_bytes(path, _MAX_FILE, hint="split it")
 
 
 def read_schema(path: Path) -> str:

@@ -13,7 +13,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 from cedarbox.errors import BundleError, ConfigurationError
@@ -27,6 +27,7 @@ from cedarbox.policy.signing import (
     read_manifest,
     verify,
 )
+from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.configured import SETTINGS, configured_at, configured_in, inside
 from cedarbox.review.finding import Place
 from cedarbox.review.git import Objects, Repository
@@ -51,6 +52,8 @@ class Version:
         schema: Text of the schema, for plain Cedar; None for a bundle.
         links: For plain Cedar the file with the links of its templates, as messages call it, and its content; None when
             they are not known, which is not the same as none.
+        beside: The files that decide nothing and say how a bundle is reviewed: ``lint.toml``, baselines of the linter,
+            ``tests/*.yaml`` and ``properties/*.yaml``, by name. None for one that is there and cannot be read.
     """
 
     label: str
@@ -60,6 +63,7 @@ class Version:
     manifest: Manifest | None = None
     schema: str | None = None
     links: tuple[Path, bytes] | None = None
+    beside: Mapping[str, bytes | None] = field(default_factory=dict)
 
     def subject(self) -> Subject | None:
         """Parse and check it; None when there is no bundle.
@@ -120,6 +124,7 @@ def pairs(
     signers: Signers | None = None,
     schema: Path | None = None,
     links: Path | None = None,
+    baseline: Path | None = None,
 ) -> tuple[Pair, ...]:
     """Read what is to be compared.
 
@@ -133,6 +138,7 @@ def pairs(
         links: With a schema, the links of templates; by default the file ``links.json`` beside the policies of each
             version. A version that has a file at this place uses its own. Where one has it and the other has not, the
             links of the other are not known; where none has it, it counts for both.
+        baseline: A baseline of the linter to read in both versions too.
 
     Returns:
         A pair for each bundle, in the order given; by default those that differ, sorted, and last, where
@@ -144,7 +150,7 @@ def pairs(
     """
     if links is not None and schema is None:
         raise ConfigurationError("--links is for plain Cedar; bundles have no templates", hint="give --schema too")
-    reader = _Reader(signers, schema, links)
+    reader = _Reader(signers, schema, links, baseline, bundles)
     old = reader.source(base, head)
     new = reader.source(head, None) if head is not None else _Source("the working tree")
     if old.fixed is not None or new.fixed is not None:
@@ -161,7 +167,7 @@ def pairs(
     differing = [
         each
         for each in (reader.pair(old, new, path) for path in reader.discovered(old, new))
-        if each.base.files != each.head.files
+        if (each.base.files, each.base.beside) != (each.head.files, each.head.beside)
     ]
     switched = None if schema is not None else reader.switched(old, new)
     if switched is not None and (switched.base.files, switched.head) not in [(e.base.files, e.head) for e in differing]:
@@ -190,15 +196,40 @@ def read_at(text: str, limit: int) -> bytes:
 
 
 class _Reader:
-    def __init__(self, signers: Signers | None, schema: Path | None, links: Path | None) -> None:
+    def __init__(
+        self,
+        signers: Signers | None,
+        schema: Path | None,
+        links: Path | None,
+        baseline: Path | None,
+        bundles: Sequence[Path],
+    ) -> None:
         self._signers, self._schema, self._links = signers, schema, links
+        self._baseline, self._bundles = baseline, bundles
         self._known: Repository | None = None
 
     @property
     def repository(self) -> Repository:
         if self._known is None:
-            self._known = Repository.around(Path.cwd())
+            self._known = self._around()
         return self._known
+
+    def _around(self) -> Repository:
+        """Return the repository of the working directory, or that of the bundles when they are not in it."""
+        bundle = next(iter(self._bundles), None)
+        beside = None if bundle is None else next((path for path in (bundle, *bundle.parents) if path.is_dir()), None)
+        try:
+            here = Repository.around(Path.cwd())
+        except ConfigurationError:
+            if beside is None:
+                raise
+            return Repository.around(beside)
+        if bundle is None or beside is None or _below(here.top, bundle) is not None:
+            return here
+        try:
+            return Repository.around(beside)
+        except ConfigurationError:
+            return here
 
     def source(self, text: str | None, other: str | None) -> _Source:
         if text is None:
@@ -244,19 +275,11 @@ class _Reader:
 
     def inside(self, bundle: Path) -> str:
         """Return the path of a bundle relative to the top of the repository, links left as they are."""
-        found = self._below_top(bundle)
+        found = _below(self.repository.top, bundle)
         if found is None:
             hint = "give the path of the bundle inside this repository"
             raise ConfigurationError(f"{bundle}: not below {self.repository.top}", hint=hint)
         return found
-
-    def _below_top(self, path: Path) -> str | None:
-        # Only the way to the working directory is resolved: a link that stands for the bundle is for the reader to see.
-        absolute = Path(os.path.normpath(Path.cwd().resolve() / path))
-        try:
-            return absolute.relative_to(self.repository.top).as_posix()
-        except ValueError:
-            return None
 
     def fixed(self, old: _Source, new: _Source, *, head_given: bool) -> Pair:
         """Return the pair of which at least one side names its directory."""
@@ -339,6 +362,7 @@ class _Reader:
                 files = of_commit(objects, path, root)
                 schema = self._schema_of(objects)
                 links = None if self._schema is None else self._links_of(objects, path, root)
+                beside = beside_of_commit(objects, path, self._baseline_inside()) if schema is None else {}
         else:
             root = Path(path) if source.fixed is not None else Path(self._named(path))
             if source.fixed is None:
@@ -346,11 +370,12 @@ class _Reader:
             files = of_disk(root)
             schema = None if self._schema is None else utf8_text(self._schema, small(self._schema))
             links = None if self._schema is None else self._links_on_disk(root)
-        return self._checked(Version(source.label, root, files, schema=schema, links=links))
+            beside = beside_on_disk(root, self._baseline) if schema is None else {}
+        return replace(self._checked(Version(source.label, root, files, schema=schema, links=links)), beside=beside)
 
     def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:
         named = root / BESIDE if self._links is None else self._links
-        at = f"{path}/{BESIDE}" if self._links is None else self._below_top(self._links)
+        at = f"{path}/{BESIDE}" if self._links is None else _below(self.repository.top, self._links)
         if at is None:
             return named, read_file(named)
         entry = objects.entry(at)
@@ -365,6 +390,12 @@ class _Reader:
         if self._links is None and not os.path.lexists(named):
             return None
         return named, read_file(named)
+
+    def _baseline_inside(self) -> str | None:
+        try:
+            return None if self._baseline is None else self.inside(self._baseline)
+        except ConfigurationError:
+            return None  # it is not in the repository: no change of it can be in the change
 
     def _schema_of(self, objects: Objects) -> str | None:
         if self._schema is None:
@@ -393,6 +424,18 @@ class _Reader:
         manifest = read_manifest(envelope.payload, path)
         compare(manifest, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, version.root)
         return Version(version.label, version.root, files, signed_by, manifest)
+
+
+def _below(top: Path, path: Path) -> str | None:
+    """Return a path relative to a directory that it is below; None when it is not.
+
+    Only the way to the directory may go through links: one that stands for the bundle is for the reader to see.
+    """
+    absolute = Path(os.path.normpath(Path.cwd().resolve() / path))
+    for above in (absolute, *absolute.parents):
+        if above == top or (above.is_dir() and above.resolve() == top):
+            return absolute.relative_to(above).as_posix()
+    return None
 
 
 def _is_directory(text: str) -> bool:

@@ -1,7 +1,7 @@
 """Which of many policies a request satisfies, each by itself.
 
 Cedar evaluates each policy alone: whether a request satisfies one, or one cannot be evaluated, depends on no other.
-Asking the permits and the forbids apart therefore tells of every one of them, also of a permit that a forbid overrides.
+Asking all of them as permits therefore tells of every one of them, also of a permit that a forbid overrides.
 That is what makes trying many changes of a bundle cheap: all of them are asked at once, and what each would do to a
 decision follows from the rest.
 
@@ -17,7 +17,6 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
-from itertools import product
 from typing import Any, Final
 
 import cedarpy
@@ -30,7 +29,7 @@ __all__ = ["Candidates", "Query", "Results", "Uid", "above", "uid_of"]
 Uid = tuple[str, str]
 """An entity: its type and its id."""
 
-_Part = tuple[Uid | None, str]
+_Part = Uid | None
 _SHARE: Final = 0.7
 """Which share of the policies of a set must be left for it to be asked as it is."""
 _FAILED: Final = re.compile(r"error while evaluating policy `(\d+)`: ")
@@ -79,7 +78,7 @@ class Candidates:
         self._sets: dict[_Part, tuple[cedarpy.PolicySet, int]] = {}
         self._known: dict[int, tuple[Policy, _Part]] = {}
         for number, policy in policies:
-            part = _named(policy.est["resource"]), policy.effect
+            part = _named(policy.est["resource"])
             self._texts[part][str(number)] = policy.est
             self._known[number] = policy, part
 
@@ -100,7 +99,7 @@ class Candidates:
         """
         satisfied: set[int] = set()
         failed: dict[int, str] = {}
-        parts = product((None, *query.above), ("permit", "forbid")) if query.above is not None else list(self._texts)
+        parts = (None, *query.above) if query.above is not None else list(self._texts)
         for part in parts:
             if not self._texts.get(part):
                 continue
@@ -134,7 +133,7 @@ class Candidates:
         policies, size = self._sets.get(part, (None, 0))
         # To make a set costs about as much as to ask each of its policies forty times.
         if policies is None or len(texts) < _SHARE * size:
-            policies, size = _set(texts), len(texts)
+            policies, size = _set({number: {**est, "effect": "permit"} for number, est in texts.items()}), len(texts)
             self._sets[part] = policies, size
         return policies
 

@@ -70,33 +70,36 @@ class _Trial:
         members = [number for number, policy in enumerate(self._policies) if group in policy.actions]
         candidates = Candidates((number, self._policies[number]) for number in members)
         # A request that does not fit the schema is decided by no policy, so no change of one is noticed by it.
-        base = [(case, found) for case in cases if (found := candidates.results(case.query())) is not None]
-        self._first(base)
+        base: list[tuple[Asked, Results]] = []
+        tried: dict[int, int] = defaultdict(int)
+        for case in cases:
+            query = case.query()
+            if (found := candidates.results(query)) is not None:
+                base.append((case, found))
+                self._first(case, query, found, tried)
         own = {number for member in members for number in self._own[member]}
         own &= self.alive
         changed = self._candidates(own)
         for case, found in base:
-            for number in self._try(case, found, changed, own):
+            for number in self._try(case, case.query(), found, changed, own):
                 changed.forget(number)
 
-    def _first(self, base: Sequence[tuple[Asked, Results]]) -> None:
+    def _first(self, case: Asked, query: Query, found: Results, tried: dict[int, int]) -> None:
         """Try each mutant on the first cases that its policy has a part in."""
-        tried: dict[int, int] = defaultdict(int)
-        for case, found in base:
-            mutants: set[int] = set()
-            for policy in (*found.satisfied, *found.failed):
-                if tried[policy] < _FIRST:
-                    tried[policy] += 1
-                    mutants.update(self.alive.intersection(self._own[policy]))
-            if mutants:
-                self._try(case, found, self._candidates(mutants), mutants)
+        mutants: set[int] = set()
+        for policy in (*found.satisfied, *found.failed):
+            if tried[policy] < _FIRST:
+                tried[policy] += 1
+                mutants.update(self.alive.intersection(self._own[policy]))
+        if mutants:
+            self._try(case, query, found, self._candidates(mutants), mutants)
 
     def _candidates(self, mutants: Iterable[int]) -> Candidates:
         chosen = ((number, self._mutants[number].mutated) for number in mutants)
         return Candidates((number, mutated) for number, mutated in chosen if mutated is not None)
 
-    def _try(self, case: Asked, found: Results, changed: Candidates, mutants: Set[int]) -> set[int]:
-        new = changed.results(case.query())
+    def _try(self, case: Asked, query: Query, found: Results, changed: Candidates, mutants: Set[int]) -> set[int]:
+        new = changed.results(query)
         if new is None:  # cannot be: the request fitted the schema before
             raise RuntimeError("a request stopped to fit the schema")
         # Only a mutant that this request tells from its policy can change the answer, or whose annotations differ.

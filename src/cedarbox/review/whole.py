@@ -31,7 +31,7 @@ def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Se
     return Report(
         command=command,
         subject=subject,
-        summary=", ".join(f"{_name(part, several=several)} {_word(part)}" for part in parts),
+        summary=", ".join(f"{_name(part, several=several)} {_word(part)}{_open(part)}" for part in parts),
         findings=[finding for part in sorted(parts, key=_weight) for finding in part.findings],
         checks=[check for part in parts for check in _checks(part, several=several)],
         sections=[outcomes, *(section for part in parts for section in _sections(part, several=several))],
@@ -65,6 +65,12 @@ def _name(part: Report, *, several: bool) -> str:
 
 def _word(part: Report) -> str:
     return "failed" if part.failed else "not decided" if part.undecided else "good"
+
+
+def _open(part: Report) -> str:
+    """Return what a part left open although it ended well, as it says itself."""
+    left = part.data.get("open")
+    return f" ({left})" if isinstance(left, str) and left else ""
 
 
 def _outcome(part: Report) -> tuple[str, ...]:

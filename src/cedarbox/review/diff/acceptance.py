@@ -26,8 +26,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey,
 
 from cedarbox.ed25519 import pae
 from cedarbox.errors import BundleError
-from cedarbox.files import open_regular
 from cedarbox.policy.signing import key_id
+from cedarbox.review.limited import limited_text
 from cedarbox.times import in_utc
 
 __all__ = ["PAYLOAD_TYPE", "Accepted", "Subject", "Verdict", "judge", "read_accepted", "toml_entry"]
@@ -178,19 +178,9 @@ def read_accepted(path: Path) -> tuple[Accepted, ...]:
     Raises:
         BundleError: It cannot be read, or an entry is not what :func:`toml_entry` writes.
     """
+    text = limited_text(path, _MAX_FILE, hint="remove what is used up")
     try:
-        with open_regular(path, follow=True) as file:
-            data = file.read(_MAX_FILE + 1)
-    except (OSError, ValueError) as error:
-        why = getattr(error, "strerror", None) or "no such path"
-        raise BundleError(f"cannot read it ({why})", path=path, hint="check the path") from None
-    if len(data) > _MAX_FILE:
-        raise BundleError(f"larger than {_MAX_FILE} bytes", path=path, hint="remove what is used up")
-    try:
-        text = data.decode("utf-8")
         document = tomllib.loads(text)
-    except UnicodeDecodeError:
-        raise BundleError("not UTF-8 text", path=path, hint="save it as UTF-8") from None
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BundleError(f"not TOML: {str(error)[:200]}", path=path, hint=_MAKE) from None
     tables = document.get("accepted", [])

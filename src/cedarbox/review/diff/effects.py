@@ -53,11 +53,13 @@ class Effect:
         policy: The policy.
         digest: ``sha256:…`` of its effect: its canonical form without annotations, and the approval that it asks for.
         approving: The approval that it asks for; None when it asks for none.
+        actions: The qualified names of the actions and groups in its scope; None for any.
     """
 
     policy: ReviewedPolicy
     digest: str
     approving: Approving | None
+    actions: frozenset[str] | None
 
 
 class Effects:
@@ -72,6 +74,9 @@ class Effects:
     def __init__(self, subject: Subject | None, groups: Mapping[str, frozenset[str]], *, is_bundle: bool) -> None:
         self.subject, self.is_bundle = subject, is_bundle
         self._groups = groups
+        # The prover keeps what it has encoded as long as it is given the same side again.
+        self._sides: dict[str, Side] = {}
+        self._on: dict[str, Mapping[str, Effect]] = {}
 
     @cached_property
     def policies(self) -> Mapping[str, Effect]:
@@ -95,7 +100,7 @@ class Effects:
                 raise BundleError(
                     f"second policy with the id {policy.id!r}", path=path, line=policy.place.line, hint=hint
                 )
-            found[policy.id] = Effect(policy, digest_of(content), approving)
+            found[policy.id] = Effect(policy, digest_of(content), approving, _named(policy.est["action"]))
         return found
 
     def instances(self, policy: str) -> tuple[str, ...]:
@@ -124,6 +129,11 @@ class Effects:
         Args:
             action: Its qualified name.
         """
+        if action not in self._sides:
+            self._sides[action] = self._side(action)
+        return self._sides[action]
+
+    def _side(self, action: str) -> Side:
         chosen = self.on(action)
         if self.subject is None:
             return Side({}, (), (), deny_on_error=self.is_bundle)
@@ -144,8 +154,14 @@ class Effects:
         Args:
             action: Its qualified name.
         """
-        named = {action} | self._groups.get(action, frozenset())
-        return {key: each for key, each in self.policies.items() if _can_match(each.policy.est["action"], named)}
+        if action not in self._on:
+            named = {action} | self._groups.get(action, frozenset())
+            self._on[action] = {
+                key: each
+                for key, each in self.policies.items()
+                if each.actions is None or not each.actions.isdisjoint(named)
+            }
+        return self._on[action]
 
     def state(self, action: str) -> str:
         """Return a digest of all that the decisions on an action rest on.
@@ -182,11 +198,11 @@ def _told(value: Any) -> Any:
     return {"whole": str(value)} if type(value) is int else value
 
 
-def _can_match(scope: Mapping[str, Any], named: set[str] | frozenset[str]) -> bool:
+def _named(scope: Mapping[str, Any]) -> frozenset[str] | None:
     if scope["op"] == "All":
-        return True
-    uids = scope.get("entities") or [scope["entity"]]
-    return any(f'{uid["type"]}::"{_escaped(uid["id"])}"' in named for uid in uids)
+        return None
+    uids = [scope["entity"]] if "entity" in scope else scope["entities"]
+    return frozenset(f'{uid["type"]}::"{_escaped(uid["id"])}"' for uid in uids)
 
 
 def _escaped(text: str) -> str:

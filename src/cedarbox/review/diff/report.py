@@ -11,7 +11,7 @@ from cedarbox.review.diff.compared import Compared, Incomparable
 from cedarbox.review.diff.effects import Effects, digest_of
 from cedarbox.review.diff.metadata import MetadataChange
 from cedarbox.review.diff.plan import Narrowing, Plan, Row, Widening
-from cedarbox.review.diff.rules import ACCEPTANCE, METADATA, NARROWS, RULES, UNDECIDED, WIDENS
+from cedarbox.review.diff.rules import ACCEPTANCE, METADATA, NARROWS, RULES, UNDECIDED, WEAKENS, WIDENS
 from cedarbox.review.finding import Check, Finding, Place, Report, Section, Suppression
 from cedarbox.review.prove import Witness
 from cedarbox.review.subject import ReviewedPolicy, shown
@@ -78,7 +78,13 @@ def widened(outcomes: Sequence[Outcome]) -> dict[Subject, str]:
 
 
 def report(
-    title: str, outcomes: Sequence[Outcome], verdict: Verdict, accepted_file: str, notes: Sequence[str] = ()
+    title: str,
+    outcomes: Sequence[Outcome],
+    verdict: Verdict,
+    accepted_file: str,
+    notes: Sequence[str] = (),
+    *,
+    weakened: Sequence[Finding] = (),
 ) -> Report:
     """Make the report.
 
@@ -88,9 +94,11 @@ def report(
         verdict: What the acceptances say.
         accepted_file: Where they stand.
         notes: What a reader must know besides.
+        weakened: What makes the review itself say less, see :mod:`cedarbox.review.diff.weakening`.
     """
     judged = _Judged(verdict, accepted_file)
     findings = [finding for outcome in outcomes for finding in _findings(outcome, judged)]
+    findings += weakened
     findings += [
         Finding(
             ACCEPTANCE.id,
@@ -225,8 +233,11 @@ def _summary(outcomes: Sequence[Outcome], findings: Sequence[Finding]) -> str:
         parts.append(f"{_counted(len(wide), 'widening')}" + (f", {accepted} of them accepted" if accepted else ""))
     if narrow := sum(finding.rule == NARROWS.id for finding in findings):
         parts.append(_counted(narrow, "narrowing"))
+    weaker = sum(finding.rule == WEAKENS.id for finding in findings)
     if unknown := sum(len(each.undecided) if isinstance(each, Plan) else 1 for each in outcomes):
         parts.append(f"{unknown} not decided")
+    if weaker:
+        parts.append(f"the review is weakened in {_counted(weaker, 'way')}")
     if parts:
         return ", ".join(parts)
     if not outcomes:

@@ -6,7 +6,7 @@ from typing import Final
 
 from cedarbox.review.finding import Rule
 
-__all__ = ["ACCEPTANCE", "METADATA", "NARROWS", "RULES", "UNDECIDED", "WIDENS"]
+__all__ = ["ACCEPTANCE", "METADATA", "NARROWS", "RULES", "UNDECIDED", "WEAKENS", "WIDENS"]
 
 _ACCEPT: Final = """
 Look at the request first: it was replayed through Cedar on both sides, so it is real. If it is not meant, change the
@@ -60,6 +60,16 @@ METADATA: Final = Rule(
     "Its name and its revision decide whether a host takes it for newer than what it has: see the state file in the "
     "settings. Raise the revision with each change, and keep the name.",
 )
+WEAKENS: Final = Rule(
+    "D105",
+    "change-weakens-review",
+    "warning",
+    "The change makes the review say less than before",
+    "A rule of the linter is switched off or milder, something is suppressed or in the baseline that was not, or a "
+    "test case or a property is gone. A change that needs this to look good is one to look at twice: ask why, and "
+    "have it made on its own, before the policies that it is for. It fails nothing by itself; `policy review "
+    "--fail-level warning` makes it do so.",
+)
 
-RULES: Final = (WIDENS, NARROWS, UNDECIDED, ACCEPTANCE, METADATA)
+RULES: Final = (WIDENS, NARROWS, UNDECIDED, ACCEPTANCE, METADATA, WEAKENS)
 """All of them."""

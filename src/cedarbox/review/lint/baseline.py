@@ -17,10 +17,11 @@ from cedarbox.errors import BundleError
 from cedarbox.files import open_regular, write_file
 from cedarbox.review.finding import Finding
 
-__all__ = ["Baseline", "Known", "read_baseline", "write_baseline"]
+__all__ = ["Baseline", "Known", "baseline_of", "read_baseline", "write_baseline"]
 
 _FORMAT: Final = "cedarbox lint baseline 1"
 _MAX_FILE: Final = 16 * 1024 * 1024
+_HINT: Final = "write one with --write-baseline"
 _KEYS: Final = ("fingerprint", "rule", "file", "policy", "message")
 
 
@@ -79,26 +80,40 @@ def read_baseline(path: Path) -> Baseline:
     Raises:
         BundleError: It cannot be read, or is none.
     """
-    hint = "write one with --write-baseline"
     try:
         with open_regular(path) as file:
             data = file.read(_MAX_FILE + 1)
         if len(data) > _MAX_FILE:
             raise BundleError(f"larger than {_MAX_FILE} bytes", path=path, hint="correct some findings first")
-        document = json.loads(data)
     except FileNotFoundError:
-        raise BundleError("no such baseline", path=path, hint=hint) from None
-    except OSError as error:
-        raise BundleError(f"cannot read it ({error.strerror})", path=path, hint="check its owner and mode") from None
+        raise BundleError("no such baseline", path=path, hint=_HINT) from None
+    except (OSError, ValueError) as error:
+        why = error.strerror if isinstance(error, OSError) else "a path with a NUL"
+        raise BundleError(f"cannot read it ({why})", path=path, hint="check its owner and mode") from None
+    return baseline_of(path, data)
+
+
+def baseline_of(path: Path, data: bytes) -> Baseline:
+    """Return the baseline that the content of a file is.
+
+    Args:
+        path: What to call the file.
+        data: Its content.
+
+    Raises:
+        BundleError: It is none.
+    """
+    try:
+        document = json.loads(data)
     except (ValueError, RecursionError):
-        raise BundleError("not a baseline: it is not JSON", path=path, hint=hint) from None
+        raise BundleError("not a baseline: it is not JSON", path=path, hint=_HINT) from None
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
-        raise BundleError("not a baseline of this version", path=path, hint=hint)
+        raise BundleError("not a baseline of this version", path=path, hint=_HINT)
     entries = document.get("findings")
     if not isinstance(entries, list) or not all(
         isinstance(entry, dict) and all(isinstance(entry.get(key), str) for key in _KEYS) for entry in entries
     ):
-        raise BundleError("a baseline with findings that cannot be read", path=path, hint=hint)
+        raise BundleError("a baseline with findings that cannot be read", path=path, hint=_HINT)
     return Baseline(path, tuple(Known(**{key: entry[key] for key in _KEYS}) for entry in entries))
 
 

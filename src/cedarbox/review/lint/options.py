@@ -29,7 +29,7 @@ from cedarbox.files import open_regular
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path
 from cedarbox.review.finding import SEVERITIES, Severity
 
-__all__ = ["FILE", "Level", "LintConfig", "Options", "RuleSetting", "read_config"]
+__all__ = ["FILE", "Level", "LintConfig", "Options", "RuleSetting", "config_of", "read_config"]
 
 FILE: Final = "lint.toml"
 """Its name."""
@@ -121,6 +121,20 @@ def read_config(path: Path, severities: Mapping[str, Severity], *, missing_ok: b
         raise BundleError(f"cannot read it ({shown})", path=path, hint="it must be a plain file") from None
     if len(data) > _MAX_FILE:
         raise BundleError(f"larger than {_MAX_FILE} bytes", path=path, hint="make it shorter")
+    return config_of(path, data, severities)
+
+
+def config_of(path: Path, data: bytes, severities: Mapping[str, Severity]) -> LintConfig:
+    """Return what the content of a configuration says.
+
+    Args:
+        path: What to call the file.
+        data: Its content.
+        severities: As for :func:`read_config`.
+
+    Raises:
+        BundleError: It cannot be used; the message names the key.
+    """
     try:
         table = tomllib.loads(data.decode())
     except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:

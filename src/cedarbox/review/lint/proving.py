@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,9 +14,9 @@ from cedarbox.review.lint.questions import Question, questions
 from cedarbox.review.prove import Answer, Prover, available, environments
 from cedarbox.review.syntax import schema_json
 
-__all__ = ["Proved", "Wanted", "prove"]
+__all__ = ["Proved", "Wanted", "asks", "open_questions", "prove"]
 
-_BATCH: Final = 16  # Queries; how long a batch takes is what the time can be overdrawn by.
+_BATCH: Final = 16  # Queries; between two batches those that need no answer any more are left out.
 _SHOWN: Final = 400
 _ALSO: Final = frozenset({"S003"})  # It looks at the text, and asks about what the text does not show.
 
@@ -47,6 +47,8 @@ class Proved:
         notes: What a reader must know.
         asked: How many questions there were.
         seconds: How long they took.
+        unproved: Ids of the rules that it was to be asked for and was not, sorted.
+        open: Rule and policy of each question that has no answer.
     """
 
     pairs: list[tuple[LintRule, Hit]]
@@ -55,6 +57,13 @@ class Proved:
     notes: tuple[str, ...] = ()
     asked: int = 0
     seconds: float = 0.0
+    unproved: tuple[str, ...] = ()
+    open: frozenset[tuple[str, str]] = frozenset()
+
+
+def asks(rule: LintRule) -> bool:
+    """Whether the prover is asked what a rule leaves open."""
+    return rule.how == "prover" or rule.id in _ALSO
 
 
 def prove(context: Context, rules: Sequence[LintRule], pairs: list[tuple[LintRule, Hit]], wanted: Wanted) -> Proved:
@@ -66,24 +75,38 @@ def prove(context: Context, rules: Sequence[LintRule], pairs: list[tuple[LintRul
         pairs: What they found.
         wanted: How to ask.
     """
-    by_id = {rule.id: rule for rule in rules if rule.how == "prover" or rule.id in _ALSO}
+    by_id = {rule.id: rule for rule in rules if asks(rule)}
     open_before = tuple(f"{each.rule} {each.policy.id}: {each.question}" for each in context.open)
     if not by_id:
         return Proved(pairs, ran=False)
     names = ", ".join(sorted(by_id))
     if not wanted.ask or (missing := available()):
         why = "the prover was switched off" if not wanted.ask else missing
-        return Proved(pairs, ran=False, undecided=open_before, notes=(f"not proved: {names}: {why}",))
-    found = frozenset((rule.id, hit.policy.id) for rule, hit in pairs if hit.policy is not None)
+        notes = (f"not proved: {names}: {why}",)
+        return Proved(pairs, ran=False, undecided=open_before, notes=notes, unproved=tuple(sorted(by_id)))
     begun = time.monotonic()
     if context.subject.bundle is not None:
         exercise(context)
-    kinds = environments(schema_json(context.subject.schema))
-    asked = [each for each in questions(context, found, kinds) if each.rule in by_id]
+    asked = [each for each in _questions(context, pairs) if each.rule in by_id]
     if not asked:
         return Proved(pairs, ran=True)
     answers = _answers(context, asked, wanted)
     return replace(_judged(pairs, by_id, asked, answers), asked=len(asked), seconds=round(time.monotonic() - begun, 3))
+
+
+def open_questions(context: Context, pairs: Sequence[tuple[LintRule, Hit]]) -> frozenset[tuple[str, str]]:
+    """Return the rule and the policy of everything that the prover would be asked.
+
+    Args:
+        context: What was looked at.
+        pairs: What the rules found.
+    """
+    return frozenset((each.rule, each.policy.id) for each in _questions(context, pairs))
+
+
+def _questions(context: Context, pairs: Sequence[tuple[LintRule, Hit]]) -> Iterator[Question]:
+    found = frozenset((rule.id, hit.policy.id) for rule, hit in pairs if hit.policy is not None)
+    return questions(context, found, environments(schema_json(context.subject.schema)))
 
 
 def _answers(context: Context, asked: Sequence[Question], wanted: Wanted) -> dict[int, list[Answer]]:
@@ -93,9 +116,10 @@ def _answers(context: Context, asked: Sequence[Question], wanted: Wanted) -> dic
     begun = time.monotonic()
     total = len(waiting)
     with Prover(context.subject.schema, time_limit_s=max(0.1, min(10.0, wanted.limit_s))) as prover:
-        while waiting and time.monotonic() - begun < wanted.limit_s:
+        while waiting and (left := wanted.limit_s - (time.monotonic() - begun)) > 0:
             batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
-            for (number, _), answer in zip(batch, prover.search_all([query for _, query in batch]), strict=True):
+            found = prover.search_all([query for _, query in batch], within_s=left)
+            for (number, _), answer in zip(batch, found, strict=True):
                 answers[number].append(answer)
             # One request that is found answers a question, whichever way it asks.
             waiting = [(number, query) for number, query in waiting if not _answered(answers[number])]
@@ -116,6 +140,7 @@ def _judged(
 ) -> Proved:
     made = list(pairs)
     undecided: list[str] = []
+    left_open = set()
     for number, question in enumerate(asked):
         got = answers[number]
         witness = next((answer.witness for answer in got if answer.verdict == "found"), None)
@@ -124,6 +149,7 @@ def _judged(
         if witness is None and not none:
             why = next((answer.why for answer in got if answer.verdict == "undecided"), "the time was over")
             undecided.append(f"{question.rule} {question.policy.id}: {question.unknown}: {why}"[:_SHOWN])
+            left_open.add((question.rule, question.policy.id))
             continue
         if question.drops:
             if none:
@@ -138,4 +164,4 @@ def _judged(
             told, details = f"{told}: {witness.told()}"[:_SHOWN], {"witness": witness.to_json()}
         hit = Hit(told, question.policy, hint=question.hint, key=question.key, details=details)
         made.append((by_id[question.rule], hit))
-    return Proved(made, ran=True, undecided=tuple(undecided))
+    return Proved(made, ran=True, undecided=tuple(undecided), open=frozenset(left_open))

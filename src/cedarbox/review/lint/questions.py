@@ -21,8 +21,9 @@ from cedarbox.review.arguments import arguments_of
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.rules.connect import NEVER
 from cedarbox.review.lint.rules.intelligence import LOCAL_KINDS, local_only
-from cedarbox.review.lint.rules.logic import can_fail, may_meet
+from cedarbox.review.lint.rules.logic import Scope, can_fail
 from cedarbox.review.lint.rules.storage import SENSITIVE, asks_for_no_link, why_sensitive
+from cedarbox.review.lint.wording import listed
 from cedarbox.review.prove import Allows, And, Environment, Fails, Goal, Holds, Matches, Not, PrincipalIs, Query, Side
 from cedarbox.review.subject import ReviewedPolicy
 
@@ -66,6 +67,7 @@ class _Asker:
     found: frozenset[tuple[str, str]]
     environments: Sequence[Environment]
     sides: dict[str, Side] = field(default_factory=dict)
+    scopes: dict[int, Scope] = field(default_factory=dict)
 
     def questions(self) -> Iterator[Question]:
         yield from self._unlimited()
@@ -132,6 +134,26 @@ class _Asker:
                 texts = ("permits to agents that are in no group", "whether it is for agents in no group")
                 yield from self._ask("S003", policy, goal, texts)
 
+    def _beside(self, policy: ReviewedPolicy) -> list[ReviewedPolicy]:
+        """Return the other policies of the same effect that can match what a policy matches.
+
+        Nothing is covered by what another finding says to remove.
+        """
+        mine = self._scope(policy)
+        return [
+            other
+            for other in self._static(policy.effect)
+            if other is not policy
+            and self.found.isdisjoint({("S060", other.id), ("S061", other.id)})
+            and mine.may_meet(self._scope(other))
+            and not _binding(policy, other)
+        ]
+
+    def _scope(self, policy: ReviewedPolicy) -> Scope:
+        if id(policy) not in self.scopes:
+            self.scopes[id(policy)] = Scope.of(policy)
+        return self.scopes[id(policy)]
+
     def _static(self, *effects: str) -> Iterator[ReviewedPolicy]:
         for policy in self.context.policies:
             if policy.effect in effects and not policy.template:
@@ -147,21 +169,24 @@ class _Asker:
         seen = self.context.seen
         for policy in self._static("permit", "forbid"):
             matches = Matches(_SIDE, policy.id)
-            if policy.est.get("conditions") and policy.id not in seen.matched:
+            if policy.id not in seen.matched and ("S011", policy.id) not in self.found:
                 texts = ("matches no request: proved for every kind of request", "whether any request matches it")
                 yield from self._ask("S060", policy, matches, texts, tells="none")
             if ("S060", policy.id) in self.found:
                 continue
-            others = [other for other in self._static(policy.effect) if other is not policy]
-            others = [other for other in others if may_meet(policy, other) and not _binding(policy, other)]
-            if others and policy.id not in seen.alone:
+            others = () if policy.id in seen.alone else self._beside(policy)
+            if others:
                 goal = And(matches, *(Not(Matches(_SIDE, other.id)) for other in others))
-                names = " and ".join(repr(other.id) for other in others[:3]) if len(others) <= 3 else "others"
+                names = listed([repr(other.id) for other in others]) if len(others) <= 3 else "others"
                 word = "permits" if policy.effect == "permit" else "forbids"
                 texts = (f"{word} nothing that {names} do not: proved", "whether it does anything that others do not")
-                yield from self._ask("S061", policy, goal, texts, tells="none", hint="remove it", key="proved")
+                yield from self._ask(
+                    "S061", policy, goal, texts, tells="none", hint="remove it, or what covers it", key="proved"
+                )
             ours = self.context.subject.bundle is not None
-            if policy.effect == "permit" and ours and policy.id not in seen.allowing:
+            mine = self._scope(policy)
+            forbids = any(mine.may_meet(self._scope(other)) for other in self._static("forbid"))
+            if policy.effect == "permit" and ours and forbids and policy.id not in seen.allowing:
                 texts = ("permits nothing: forbids deny all of it, proved", "whether forbids override all of it")
                 yield from self._ask("S062", policy, And(Allows(_SIDE), matches), texts, tells="none", key="proved")
 

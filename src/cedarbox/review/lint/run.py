@@ -4,22 +4,23 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
 from cedarbox.review.finding import SEVERITIES, Finding, Place, Report, Section, Severity
+from cedarbox.review.finding import Suppression as Why
 from cedarbox.review.lint.baseline import Baseline, Known
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.options import LintConfig
 from cedarbox.review.lint.places import place_of_node
-from cedarbox.review.lint.proving import Proved, Wanted, prove
+from cedarbox.review.lint.proving import Proved, Wanted, asks, open_questions, prove
 from cedarbox.review.lint.rulebook import NEVER_SUPPRESSED, OWN, RULES, STALE, UNUSABLE, UNUSED, told
 from cedarbox.review.lint.suppress import Suppression, suppressions
 from cedarbox.review.subject import Subject, shown
 
-__all__ = ["Chosen", "Linted", "Suppressed", "lint", "report_of"]
+__all__ = ["Chosen", "Linted", "lint", "report_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,23 +36,6 @@ class Chosen:
     without: frozenset[str] = frozenset()
 
 
-@dataclass(frozen=True, slots=True)
-class Suppressed:
-    """A finding that is not told as one.
-
-    Attributes:
-        finding: The finding.
-        by: ``comment`` or ``baseline``.
-        reason: Why; of a baseline there is none.
-        place: The comment.
-    """
-
-    finding: Finding
-    by: str
-    reason: str = ""
-    place: Place | None = None
-
-
 @dataclass(frozen=True)
 class Linted:
     """What came of the rules.
@@ -60,23 +44,26 @@ class Linted:
         subject: What was looked at.
         config: How.
         findings: What was found, in the order of places.
-        suppressed: What was found and is not told as a finding.
+        suppressed: What was found and does not count, each with the reason.
         fixes: How findings can be done away with, those that are safe and the others.
         rules: The rules that were run.
         off: The rules that were not, and why.
         notes: What a reader must know.
         undecided: How many questions were left open.
+        unproved: The rules for which the prover was not asked although it should be, sorted.
+        data: More for programs.
     """
 
     subject: Subject
     config: LintConfig
     findings: tuple[Finding, ...]
-    suppressed: tuple[Suppressed, ...]
+    suppressed: tuple[Finding, ...]
     fixes: tuple[Fix, ...]
     rules: tuple[LintRule, ...]
     off: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
     undecided: int = 0
+    unproved: tuple[str, ...] = ()
     data: dict[str, Any] = field(default_factory=dict)
 
 
@@ -120,11 +107,13 @@ def lint(
             for each in problems
         ]
     if UNUSED in own:
-        silent = frozenset() if proved.ran else frozenset(rule.id for rule in rules if rule.how == "prover")
-        kept += [_unused(own[UNUSED], mark, config) for mark in unused if mark.rule in ids - silent]
+        # What the prover has not said may be what a suppression is for.
+        open_ = proved.open if proved.ran else _unasked(context, rules, proved.pairs, unused)
+        kept += [_unused(own[UNUSED], mark, config) for mark in unused if mark.rule in ids and not _about(mark, open_)]
     if baseline is not None:
         kept, known, stale = baseline.split(kept)
-        suppressed += [Suppressed(finding, "baseline") for finding in known]
+        at = Place(shown(baseline.path))
+        suppressed += [replace(finding, suppressed=Why("baseline", place=at)) for finding in known]
         if STALE in own:
             kept += [_stale(own[STALE], baseline, entry, config) for entry in stale if entry.rule in ids]
     told_of = set(map(id, kept))
@@ -132,12 +121,13 @@ def lint(
         subject,
         config,
         tuple(sorted(kept, key=_order)),
-        tuple(suppressed),
+        tuple(sorted(suppressed, key=_order)),
         tuple(fix for finding, fix in fixes if id(finding) in told_of),
         rules,
         off,
-        (*context.notes, *proved.notes, *(f"not decided: {each}" for each in proved.undecided)),
+        (*_not_for(subject), *context.notes, *proved.notes, *(f"not decided: {each}" for each in proved.undecided)),
         len(proved.undecided),
+        proved.unproved,
         {"prover": {"ran": proved.ran, "questions": proved.asked, "seconds": proved.seconds}},
     )
 
@@ -157,6 +147,12 @@ def _selected(
         else:
             rules.append(rule)
     return tuple(rules), tuple(off)
+
+
+def _not_for(subject: Subject) -> tuple[str, ...]:
+    if subject.bundle is not None:
+        return ()
+    return (f"not run, they are about sandboxes: {', '.join(rule.id for rule in RULES if rule.sandbox)}",)
 
 
 def _hits(rule: LintRule, context: Context) -> list[Hit]:
@@ -191,17 +187,30 @@ def _finding(rule: LintRule, hit: Hit, config: LintConfig) -> Finding:
 
 def _apply(
     findings: Sequence[Finding], marks: Sequence[Suppression]
-) -> tuple[list[Finding], list[Suppressed], list[Suppression]]:
+) -> tuple[list[Finding], list[Finding], list[Suppression]]:
     kept, suppressed = [], []
     used: set[int] = set()
     for finding in findings:
         covering = [mark for mark in marks if mark.covers(finding)]
         used |= set(map(id, covering))
         if covering:
-            suppressed.append(Suppressed(finding, "comment", covering[0].reason, covering[0].place))
+            why = Why("inline", covering[0].reason, covering[0].place)
+            suppressed.append(replace(finding, suppressed=why))
         else:
             kept.append(finding)
     return kept, suppressed, [mark for mark in marks if id(mark) not in used]
+
+
+def _unasked(
+    context: Context, rules: Sequence[LintRule], pairs: Sequence[tuple[LintRule, Hit]], unused: Sequence[Suppression]
+) -> frozenset[tuple[str, str]]:
+    """Return the rule and the policy of what the prover would be asked: a suppression may be for what it finds."""
+    asking = {rule.id for rule in rules if asks(rule)}
+    return open_questions(context, pairs) if any(mark.rule in asking for mark in unused) else frozenset()
+
+
+def _about(mark: Suppression, open_: Iterable[tuple[str, str]]) -> bool:
+    return any(rule == mark.rule and mark.policy in {"", policy} for rule, policy in open_)
 
 
 def _unused(rule: LintRule, mark: Suppression, config: LintConfig) -> Finding:
@@ -234,10 +243,11 @@ def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_need
     level = SEVERITIES.index(fail_level or linted.config.fail_level)
     counts = Counter(finding.severity for finding in linted.findings)
     failed = any(counts[severity] for severity in SEVERITIES[: level + 1])
-    names = {finding.rule for finding in linted.findings}
+    told_all = sorted((*linted.findings, *linted.suppressed), key=_order)
+    names = {finding.rule for finding in told_all}
     parts = [_many(counts[severity], severity) for severity in SEVERITIES if counts[severity]] or ["no findings"]
-    if linted.suppressed:
-        parts.append(f"{len(linted.suppressed)} suppressed")
+    open_ = _left_open(linted)
+    parts += [open_] if open_ else []
     if linted.off:
         switched = [rule for rule, why in linted.off if why != "not asked for"]
         parts += [f"{_many(len(switched), 'rule')} switched off"] if switched else []
@@ -245,7 +255,7 @@ def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_need
         command="lint",
         subject=linted.subject.label,
         summary=", ".join(parts),
-        findings=linted.findings,
+        findings=told_all,
         sections=tuple(_sections(linted)),
         notes=linted.notes,
         rules=tuple(told(rule) for rule in linted.rules if rule.id in names),
@@ -255,17 +265,18 @@ def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_need
     )
 
 
+def _left_open(linted: Linted) -> str:
+    """Return in a few words what was not decided; empty when everything was."""
+    if linted.unproved:
+        return f"{_many(len(linted.unproved), 'rule')} not proved"
+    return f"{_many(linted.undecided, 'question')} not decided" if linted.undecided else ""
+
+
 def _many(count: int, word: str) -> str:
     return f"{count} {word}" if count == 1 else f"{count} {word}s"
 
 
 def _sections(linted: Linted) -> Iterable[Section]:
-    if linted.suppressed:
-        rows = tuple(
-            (each.finding.rule, str(each.finding.place or ""), each.finding.message, each.by, each.reason)
-            for each in linted.suppressed
-        )
-        yield Section("Suppressed", (), ("rule", "place", "finding", "by", "reason"), rows)
     milder = [(rule, setting.level, setting.reason) for rule, setting in linted.config.rules.items() if setting.reason]
     if milder:
         path = shown(linted.config.path) if linted.config.path else ""
@@ -276,18 +287,6 @@ def _sections(linted: Linted) -> Iterable[Section]:
 def _data(linted: Linted, counts: Counter[Severity]) -> dict[str, Any]:
     return {
         "counts": {severity: counts[severity] for severity in SEVERITIES},
-        "suppressed": [
-            {
-                "rule": each.finding.rule,
-                "policy": each.finding.policy,
-                "place": str(each.finding.place or ""),
-                "message": each.finding.message,
-                "fingerprint": each.finding.fingerprint,
-                "by": each.by,
-                "reason": each.reason,
-            }
-            for each in linted.suppressed
-        ],
         "rules": {
             "run": [rule.id for rule in linted.rules],
             "off": [{"rule": rule, "reason": why} for rule, why in linted.off],
@@ -297,5 +296,6 @@ def _data(linted: Linted, counts: Counter[Severity]) -> dict[str, Any]:
             ],
         },
         "undecided": linted.undecided,
+        "open": _left_open(linted),
         **linted.data,
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+from cedarbox.review.prove import constants
 from cedarbox.review.prove.expressions import Expressions
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import EntityOf
@@ -80,6 +81,6 @@ class Encoder(Expressions):
             if value.type != EntityOf(scope["entity_type"]):
                 return terms.false
             inner = scope.get("in")
-            return terms.true if inner is None else self._in(value, self._entity(inner["entity"]))
-        other = self._entity(scope["entity"])
+            return terms.true if inner is None else self._in(value, constants.entity(self._terms, inner["entity"]))
+        other = constants.entity(self._terms, scope["entity"])
         return self._same(value, other) if scope["op"] == "==" else self._in(value, other)

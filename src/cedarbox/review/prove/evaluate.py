@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, Final, Protocol
 
 from cedarbox.review.prove.terms import ALL_ONES, Term, reachable
@@ -48,7 +48,7 @@ _OPERATORS: Final[Mapping[str, Callable[..., Any]]] = {
 }
 
 
-def evaluate(roots: Iterable[Term], model: Model) -> dict[Term, Any]:
+def evaluate(roots: Iterable[Term], model: Model, *, order: Sequence[Term] | None = None) -> dict[Term, Any]:
     """Return the values of terms and of all that they are made of.
 
     Terms under ``all`` that are about its members are evaluated for each; their entries mean nothing.
@@ -56,13 +56,14 @@ def evaluate(roots: Iterable[Term], model: Model) -> dict[Term, Any]:
     Args:
         roots: The terms.
         model: What is not in them.
+        order: The terms with all that they are made of, each after its parts, where that is known; instead of `roots`.
     """
-    return _evaluate(roots, model, {})
+    return _evaluate(reachable(roots, inside=False) if order is None else order, model, {})
 
 
-def _evaluate(roots: Iterable[Term], model: Model, bound: Mapping[Term, Any]) -> dict[Term, Any]:
+def _evaluate(order: Iterable[Term], model: Model, bound: Mapping[Term, Any]) -> dict[Term, Any]:
     known: dict[Term, Any] = dict(bound)
-    for term in reachable(roots, inside=False):
+    for term in order:
         if term in known:
             continue
         args = term.args if term.op != "all" else term.args[: term.value[1]]
@@ -85,9 +86,9 @@ def _value(term: Term, args: list[Any], model: Model, bound: Mapping[Term, Any])
             name, keys = term.value
             variables, body = term.args[keys:-1], term.args[-1]
             members = model.members(name, tuple(args))
+            order = reachable((body,), inside=False)
             return all(
-                _evaluate((body,), model, {**bound, **dict(zip(variables, each, strict=True))})[body]
-                for each in members
+                _evaluate(order, model, {**bound, **dict(zip(variables, each, strict=True))})[body] for each in members
             )
         case "matches":
             return term.value.holds(args[0])

@@ -9,27 +9,24 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, NamedTuple
 
-from cedarbox.review.prove import literals
+from cedarbox.review.prove import constants
 from cedarbox.review.prove.extensions import METHODS
 from cedarbox.review.prove.patterns import UnsupportedError, checked, like, wildcards
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import (
     BOOL,
     DATETIME,
-    DECIMAL,
     DURATION,
-    IP,
     LONG,
     MAX_LONG,
     MIN_LONG,
     STRING,
-    Attribute,
     EntityOf,
     RecordOf,
     SetOf,
     Type,
 )
-from cedarbox.review.prove.values import IpParts, Listed, Member, Value, same_type
+from cedarbox.review.prove.values import Listed, Member, Value
 from cedarbox.review.prove.worlds import World
 
 __all__ = ["Expressions", "Request"]
@@ -117,48 +114,13 @@ class Expressions:
             raise UnsupportedError(f"the variable {name}")
         return found
 
-    def _literal(self, _: str, given: Any) -> Value:  # noqa: PLR0911  # one return for each kind
-        terms = self._terms
-        if isinstance(given, bool):
-            return self._known(BOOL, terms.truth(given))
-        if isinstance(given, int):
-            return self._known(LONG, terms.number(given))
-        if isinstance(given, str):
-            return self._known(STRING, terms.string(checked(given)))
-        if isinstance(given, Mapping) and "__entity" in given:
-            return self._entity(given["__entity"])
-        if isinstance(given, Mapping) and "__extn" in given and "arg" in given["__extn"]:
-            return self._constructed(given["__extn"]["fn"], given["__extn"]["arg"])
-        if isinstance(given, list):
-            return self._listed([self._literal("Value", each) for each in given])
-        if isinstance(given, Mapping):
-            return self._recorded({name: self._literal("Value", each) for name, each in given.items()})
-        raise UnsupportedError("a literal of an unknown kind")
-
-    def _entity(self, uid: Mapping[str, Any]) -> Value:
-        return self._known(EntityOf(str(uid["type"])), self._terms.string(checked(str(uid["id"]))))
-
-    def _constructed(self, function: str, text: str) -> Value:
-        terms = self._terms
-        try:
-            match function:
-                case "ip":
-                    v4, address, prefix = literals.ip_of(text)
-                    return self._known(IP, IpParts(terms.truth(v4), terms.bv(address), terms.bv(prefix)))
-                case "decimal":
-                    return self._known(DECIMAL, terms.number(literals.decimal_of(text)))
-                case "datetime":
-                    return self._known(DATETIME, terms.number(literals.datetime_of(text)))
-                case "duration":
-                    return self._known(DURATION, terms.number(literals.duration_of(text)))
-        except ValueError as error:
-            raise UnsupportedError(f"{function}({text!r})") from error
-        raise UnsupportedError(f"the function {function}")
+    def _literal(self, _: str, given: Any) -> Value:
+        return constants.literal(self._terms, given)
 
     def _call(self, function: str, given: Sequence[Mapping[str, Any]]) -> Value:
         if function in _CONSTRUCTORS:
             if len(given) == 1 and isinstance(given[0].get("Value"), str):
-                return self._constructed(function, given[0]["Value"])
+                return constants.constructed(self._terms, function, given[0]["Value"])
             raise UnsupportedError(f"{function}() of what is no literal")
         arguments = [self._value(each) for each in given]
         fails = self._terms.or_(*(each.fails for each in arguments))
@@ -210,23 +172,8 @@ class Expressions:
         if then.type is None or other.type is None:
             kept = then if other.type is None else other
             return Value(kept.type, kept.payload, fails)
-        kind = self._common(then.type, other.type)
+        kind = constants.common(then.type, other.type)
         return Value(kind, self._values.choose(condition.payload, kind, then.payload, other.payload), fails)
-
-    @staticmethod
-    def _common(a: Type, b: Type) -> Type:
-        if isinstance(a, SetOf) and isinstance(b, SetOf) and (a.element is None or b.element is None):
-            return b if a.element is None else a
-        if isinstance(a, RecordOf) and isinstance(b, RecordOf) and a.attributes.keys() == b.attributes.keys():
-            attributes = {}
-            for name, given in a.attributes.items():
-                other = b.attributes[name]
-                both = given.required and other.required
-                attributes[name] = Attribute(Expressions._common(given.type, other.type), both)
-            return RecordOf(attributes)
-        if a != b:
-            raise UnsupportedError("if … then … else with two types")
-        return a
 
     def _equal(self, operator: str, given: Mapping[str, Any]) -> Value:
         terms = self._terms
@@ -362,33 +309,11 @@ class Expressions:
             return Value(BOOL, terms.true, left.fails)
         return self._in_value(left, self._value(given["in"]))
 
-    def _listed(self, members: Sequence[Value]) -> Value:
-        terms = self._terms
-        fails = terms.or_(*(each.fails for each in members))
-        if any(each.type is None for each in members):
-            return self._never()
-        element = members[0].type if members else None
-        mixed = any(not same_type(element, each.type) for each in members)
-        if mixed and not all(isinstance(each.type, EntityOf) for each in members):
-            raise UnsupportedError("a set of things of several types")
-        return Value(SetOf(element), Listed(tuple((each.type, each.payload) for each in members if each.type)), fails)
-
     def _set(self, _: str, given: Sequence[Mapping[str, Any]]) -> Value:
-        return self._listed([self._value(each) for each in given])
-
-    def _recorded(self, members: Mapping[str, Value]) -> Value:
-        terms = self._terms
-        fails = terms.or_(*(each.fails for each in members.values()))
-        if any(each.type is None for each in members.values()):
-            return self._never()
-        kinds = {name: Attribute(each.type) for name, each in members.items() if each.type is not None}
-        payload = {
-            name: Member(each.type, each.payload, terms.true) for name, each in members.items() if each.type is not None
-        }
-        return Value(RecordOf(kinds), payload, fails)
+        return constants.listed(self._terms, [self._value(each) for each in given])
 
     def _record(self, _: str, given: Mapping[str, Mapping[str, Any]]) -> Value:
-        return self._recorded({name: self._value(each) for name, each in given.items()})
+        return constants.recorded(self._terms, {name: self._value(each) for name, each in given.items()})
 
     def _set_operation(self, operator: str, given: Mapping[str, Any]) -> Value:
         terms, values = self._terms, self._values

@@ -84,12 +84,13 @@ class Problems:
         return cls(values, tuple(made))
 
 
-def prepared(problems: Problems, goal: Goal) -> list[Prepared]:
+def prepared(problems: Problems, goal: Goal, *, simplify: bool = True) -> list[Prepared]:
     """Return what solvers are to be asked; nothing when it is plain that there is no such request.
 
     Args:
         problems: The sides.
         goal: The goal.
+        simplify: Make them small first; without it, what is not false by itself is left to the solvers.
 
     Raises:
         KeyError: It names a side or a policy that there is not.
@@ -98,12 +99,12 @@ def prepared(problems: Problems, goal: Goal) -> list[Prepared]:
     terms = problems.values.terms
     found: dict[Term, Prepared] = {}
     for problem in problems.each:
-        if problem.outline(goal) is terms.false:
+        if simplify and problem.outline(goal) is terms.false:
             continue
         term = problem.term(goal)
         if term is terms.false or term in found:
             continue
-        small = simplified(terms, term)
+        small = simplified(terms, term) if simplify else term
         if small is terms.false or small in found:
             continue
         written = script(grounded(problems.values, small))

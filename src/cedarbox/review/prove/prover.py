@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import threading
 import time
 from collections import OrderedDict
@@ -19,6 +20,7 @@ from cedarbox.review.prove import canonical
 from cedarbox.review.prove import solvers as solving
 from cedarbox.review.prove.answers import Answer, Witness
 from cedarbox.review.prove.concrete import request_of
+from cedarbox.review.prove.dump import Dump, dumped
 from cedarbox.review.prove.goals import Environment, Goal, Holds, PrincipalIs, Query, Side, parts
 from cedarbox.review.prove.models import SolverModel, read_values
 from cedarbox.review.prove.patterns import UnsupportedError
@@ -34,6 +36,7 @@ Progress = Callable[[int, int, Query, Answer], None]
 
 _KEPT: Final = 128
 """How many kinds of request with their sides are kept encoded."""
+_OVER: Final = "the time was over"
 
 
 class Prover:
@@ -48,6 +51,8 @@ class Prover:
         workers: How many solvers run at once.
         schema: The same schema in Cedar's JSON form, resolved; None to read it from the text.
         solvers: Which solvers to ask, in this order; None for all that are installed, ``cvc5`` first.
+        simplify: Solve what can be seen without a solver. Without it solvers are asked all, which is how it is tested.
+        dump: Given each question before it is solved.
     """
 
     def __init__(
@@ -59,6 +64,8 @@ class Prover:
         workers: int = 2,
         schema: Mapping[str, Any] | None = None,
         solvers: Sequence[solving.Solver] | None = None,
+        simplify: bool = True,
+        dump: Dump | None = None,
     ) -> None:
         self._types = SchemaTypes(_resolved(schema_text) if schema is None else schema)
         self._schema = cedarpy.Schema.from_str(schema_text)
@@ -66,6 +73,7 @@ class Prover:
         self._limit_s, self._second_opinion, self._workers = time_limit_s, second_opinion, workers
         self._solvers = solving.Solvers(workers)
         self._installed = solving.installed() if solvers is None else tuple(solvers)
+        self._simplify, self._dump = simplify, dump
         self._lock = threading.Lock()
         self._encoded: OrderedDict[tuple[Any, ...], tuple[tuple[Side, ...], Problems]] = OrderedDict()
 
@@ -97,24 +105,37 @@ class Prover:
             KeyError: The goal names a side or a policy that there is not.
             ValueError: Some sides are bundles and others are not, or a link of a template cannot be filled in.
         """
+        return self._search(goal, environment, sides, math.inf)
+
+    def _search(self, goal: Goal, environment: Environment, sides: Mapping[str, Side], deadline: float) -> Answer:
         begun = time.monotonic()
         bundles = self._bundles(sides)
+        if begun >= deadline:
+            return Answer("undecided", why=_OVER)
         try:
             with self._lock:
-                asked = prepared(self._problems(goal, environment, sides, bundles=bundles), goal)
-            answer = self._asked(goal, environment, sides, asked, bundles=bundles)
+                problems = self._problems(goal, environment, sides, bundles=bundles)
+                asked = prepared(problems, goal, simplify=self._simplify)
+                if self._dump is not None:
+                    # What no solver was needed for is written whole, so that one can be asked all the same.
+                    whole = asked or prepared(problems, goal, simplify=False)
+                    dumped(self._dump, goal, environment, sides, whole, solved=bool(asked))
+            answer = self._asked(goal, environment, sides, asked, deadline, bundles=bundles)
         except UnsupportedError as error:
             answer = Answer("undecided", why=f"{error} is not encoded")
         except RecursionError:
             answer = Answer("undecided", why="an expression is nested too deeply")
         return replace(answer, seconds=time.monotonic() - begun)
 
-    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> list[Answer]:
+    def search_all(
+        self, queries: Sequence[Query], progress: Progress | None = None, *, within_s: float = math.inf
+    ) -> list[Answer]:
         """Answer many queries, several at once.
 
         Args:
             queries: The queries.
             progress: Called after each answer.
+            within_s: After how many seconds solvers are not asked any more. What has no answer then is undecided.
 
         Returns:
             The answers, in the order of the queries.
@@ -123,16 +144,23 @@ class Prover:
             KeyError: As for :meth:`search`.
             ValueError: As for :meth:`search`.
         """
+        deadline = time.monotonic() + within_s
 
         def one(query: Query) -> Answer:
-            return self.search(query.goal, query.environment, query.sides)
+            return self._search(query.goal, query.environment, query.sides, deadline)
 
         answers: list[Answer] = []
         with ThreadPoolExecutor(self._workers) as pool:
-            for query, answer in zip(queries, pool.map(one, queries), strict=True):
-                answers.append(answer)
-                if progress is not None:
-                    progress(len(answers), len(queries), query, answer)
+            try:
+                for query, answer in zip(queries, pool.map(one, queries), strict=True):
+                    answers.append(answer)
+                    if progress is not None:
+                        progress(len(answers), len(queries), query, answer)
+            except BaseException:
+                # What was not begun is not begun, and what runs is ended: nobody waits for it.
+                with self._solvers.interrupted():
+                    pool.shutdown(cancel_futures=True)
+                raise
         return answers
 
     def _bundles(self, sides: Mapping[str, Side]) -> bool:
@@ -160,6 +188,7 @@ class Prover:
         environment: Environment,
         sides: Mapping[str, Side],
         asked: Sequence[Prepared],
+        deadline: float,
         *,
         bundles: bool,
     ) -> Answer:
@@ -170,7 +199,7 @@ class Prover:
         replayer = Replayer(self._schema, self._types, environment, sides)
         answers: list[Answer] = []
         for each in asked:
-            answer = self._solved(goal, environment, each, replayer, bundles=bundles)
+            answer = self._solved(goal, environment, each, replayer, deadline, bundles=bundles)
             answers.append(answer)
             if answer.verdict == "found":
                 break
@@ -180,7 +209,14 @@ class Prover:
         return replace(found, solver_seconds=spent)
 
     def _solved(
-        self, goal: Goal, environment: Environment, asked: Prepared, replayer: Replayer, *, bundles: bool
+        self,
+        goal: Goal,
+        environment: Environment,
+        asked: Prepared,
+        replayer: Replayer,
+        deadline: float,
+        *,
+        bundles: bool,
     ) -> Answer:
         spent = 0.0
         why: list[str] = []
@@ -193,7 +229,11 @@ class Prover:
         for name, asking in attempts:
             if asking is not text and refuted:
                 break
-            solved = self._solvers.solve(name, asking, list(asked.script.leaves.values()), self._limit_s)
+            limit_s = min(self._limit_s, deadline - time.monotonic())
+            if limit_s <= 0:
+                why.append(_OVER)
+                break
+            solved = self._solvers.solve(name, asking, list(asked.script.leaves.values()), limit_s)
             spent += solved.seconds
             if solved.result == "unsat" and asking is not text:
                 # Of some names it proves nothing about all.

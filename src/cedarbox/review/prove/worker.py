@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 import sys
 from typing import IO, Any
 
@@ -98,6 +99,8 @@ def main(answers: IO[str], megabytes: int) -> None:
         megabytes: How much memory the process may take.
     """
     _limit(megabytes)
+    # A terminal interrupts all the processes in front of it; the one that asked ends this one when it wants to.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     for line in sys.stdin:
         answers.write(json.dumps(_answer(line)) + "\n")
         answers.flush()

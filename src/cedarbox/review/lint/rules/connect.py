@@ -22,6 +22,7 @@ from cedarbox.review.lint.agents import Agent, Tried
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.walk import samples
+from cedarbox.review.lint.wording import listed
 from cedarbox.review.subject import ReviewedPolicy
 
 __all__ = ["NEVER", "RULES", "requests_in"]
@@ -71,13 +72,13 @@ def _reached(context: Context, wanted: Box, *, beside: str = "") -> Iterator[_Re
         beside: Only of permits that let through addresses of this class as well.
     """
     found: dict[str, _Reached] = {}
-    for agent, listed in context.endpoints.items():
-        for entry in listed.entries:
+    for agent, endpoints in context.endpoints.items():
+        for entry in endpoints.entries:
             known = found.get(entry.policy)
             if known is not None and known.tried is not None:
                 continue
             box = entry.box & wanted
-            if box and (not beside or beside in entry.box.classes):
+            if box and (not beside or entry.box & Box(classes=frozenset({beside}))):
                 tried = _try(context, agent, entry.policy, box)
                 if known is None or tried is not None:
                     found[entry.policy] = _Reached(context.subject.by_id[entry.policy], agent, entry, box, tried)
@@ -173,8 +174,8 @@ def _ips(box: Box) -> Iterator[IP]:
 
 def _unguarded(context: Context) -> Iterator[Hit]:
     seen: set[tuple[str, str]] = set()
-    for listed in context.endpoints.values():
-        for entry in listed.entries:
+    for endpoints in context.endpoints.values():
+        for entry in endpoints.entries:
             box, policy = entry.box, context.subject.by_id[entry.policy]
             count = sum(high - low + 1 for low, high in box.ports.parts)
             if count > context.options.max_ports and (entry.policy, "ports") not in seen:
@@ -188,7 +189,7 @@ def _unguarded(context: Context) -> Iterator[Hit]:
                 message = "permits connections whatever the class of the address that the name leads to"
                 hint = 'add when { context.ipClass == Sandbox::IpClass::"public" }, or "private" for hosts of the site'
                 yield Hit(message, policy, hint=hint, key="class")
-        for unknown in listed.unknown:
+        for unknown in endpoints.unknown:
             if (unknown.policy, "large") not in seen:
                 seen.add((unknown.policy, "large"))
                 context.notes.append(f"S012: {unknown.policy} has too many cases to be told as a list")
@@ -207,7 +208,9 @@ def _inner_addresses(context: Context) -> Iterator[Hit]:
 
 
 def _told(context: Context, found: _Reached, wanted: frozenset[str]) -> Iterator[Hit]:
-    classes = " and ".join(sorted(found.box.classes & wanted))
+    # A class counts where an address of it is among those that are left.
+    there = sorted(name for name in wanted if found.box & Box(classes=frozenset({name})))
+    classes = listed([name.replace("_", "-") for name in there])
     key = "never" if wanted is NEVER else "inner"
     hint = "forbid these classes to everybody, and permit the one class that is meant"
     if found.tried is not None:

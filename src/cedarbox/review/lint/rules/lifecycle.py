@@ -101,8 +101,12 @@ def _in_clear(context: Context) -> Iterator[Hit]:
                 for kind in ("tar", "native")
                 for made in _saved(context, action, base, kind, store)
             ]
-            word = {"local": "in clear on this host", "remote": "on another machine", "unknown": "nobody knows where"}
-            for hit in context.first_hits(asked, action, f"permits a saved workspace {word[store]}"):
+            word = {
+                "local": "in clear on this host",
+                "remote": "on another machine",
+                "unknown": "in a place that is not known",
+            }
+            for hit in context.first_hits(asked, action, f"permits a workspace that is saved {word[store]}"):
                 if context.first("S043", hit):
                     yield hit
     for policy in context.permits("export"):

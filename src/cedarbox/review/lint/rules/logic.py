@@ -17,7 +17,7 @@ from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.walk import always, attribute_chain
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["FALLIBLE", "RULES", "can_fail", "decides", "may_meet"]
+__all__ = ["FALLIBLE", "RULES", "Scope", "can_fail", "decides"]
 
 FALLIBLE: Final = frozenset({"+", "-", "*", "neg", "offset", "durationSince", "toDate", "toTime"})
 """Operators that can fail on values of the right types: whole numbers and dates that become too large."""
@@ -246,31 +246,53 @@ def can_fail(context: Context, policy: ReviewedPolicy) -> bool:
     )
 
 
-def may_meet(policy: ReviewedPolicy, other: ReviewedPolicy) -> bool:
-    """Whether two policies can match one request, as far as their scopes tell. False is certain."""
-    return all(_may_meet(policy.est[part], other.est[part]) for part in ("principal", "action", "resource"))
+_PARTS: Final = ("action", "resource", "principal")
+_TREES: Final = frozenset({f"{NAMESPACE}::HostPath", f"{NAMESPACE}::GuestPath"})
 
 
-def _may_meet(left: Mapping[str, Any], right: Mapping[str, Any]) -> bool:
-    mine, theirs = _uids(left), _uids(right)
-    if left["op"] == right["op"] == "==":
-        return mine == theirs
-    if left["op"] == "in" and right["op"] == "in" and left.get("entities") and right.get("entities"):
+@dataclass(frozen=True, slots=True)
+class Scope:
+    """The scope of a policy, made ready to be compared with many others.
+
+    Attributes:
+        parts: For each part: the entity that it must be, None where it can be others; and those that it is in or is.
+    """
+
+    parts: tuple[tuple[tuple[str, str] | None, tuple[tuple[str, str], ...]], ...]
+
+    @classmethod
+    def of(cls, policy: ReviewedPolicy) -> Scope:
+        """Make it of a policy."""
+        parts = []
+        for name in _PARTS:
+            scope = policy.est[name]
+            uids = _uids(scope)
+            parts.append((uids[0] if scope["op"] == "==" and uids else None, uids))
+        return cls(tuple(parts))
+
+    def may_meet(self, other: Scope) -> bool:
+        """Whether one request can be in both, as far as they tell. False is certain."""
+        for (mine, ours), (theirs, others) in zip(self.parts, other.parts, strict=True):
+            if mine is not None and theirs is not None:
+                if mine != theirs:
+                    return False
+                continue
+            for kind, name in ours:
+                if kind not in _TREES:
+                    continue
+                for other_kind, other_name in others:
+                    # Everything is in its ancestors and in nothing else, so two trees meet only where one holds the
+                    # other.
+                    if kind == other_kind and not (
+                        name == other_name or _holds(name, other_name) or _holds(other_name, name)
+                    ):
+                        return False
         return True
-    for (kind, name), (other_kind, other_name) in ((a, b) for a in mine for b in theirs):
-        if kind != other_kind:
-            continue
-        tree = kind.rpartition("::")[2]
-        ours = tree in {"HostPath", "GuestPath"} and kind.startswith(f"{NAMESPACE}::")
-        # Everything is in its ancestors and in nothing else, so two trees meet only where one holds the other.
-        if ours and not (name == other_name or _holds(name, other_name) or _holds(other_name, name)):
-            return False
-    return True
 
 
-def _uids(scope: Mapping[str, Any]) -> set[tuple[str, str]]:
+def _uids(scope: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
     named = [scope["entity"]] if "entity" in scope else scope.get("entities", ())
-    return {(str(uid["type"]), str(uid["id"])) for uid in named}
+    return tuple((str(uid["type"]), str(uid["id"])) for uid in named)
 
 
 def _holds(above: str, below: str) -> bool:

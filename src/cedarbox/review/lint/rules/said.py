@@ -29,14 +29,27 @@ def _annotations(context: Context) -> Iterator[Hit]:
                 name = _new_id(policy, taken)
                 edit = Edit(policy.place.file, policy.offset, policy.offset, f'@id("{name}")\n')
                 fix = Fix((edit,), safe=True)
-            yield Hit("has no @id, so records and tests name it by its number", policy, key="id", fix=fix)
+            yield Hit(
+                "has no @id, so records and tests name it by its number",
+                policy,
+                hint='write @id("…") before it, or lint with --fix',
+                key="id",
+                fix=fix,
+            )
         elif (first := seen.setdefault(said["id"], policy)) and first is not policy:
-            yield Hit(f"has the @id of the policy at {first.place}", policy, key=f"twice {policy.place.line}")
+            yield Hit(
+                f"has the @id of the policy at {first.place}",
+                policy,
+                hint="give one of them another",
+                key=f"twice {policy.place.line}",
+            )
         wanted = ("reason",) if policy.effect == "permit" else ("reason", "advice")
         for name in wanted if context.subject.bundle else ():
             if not said.get(name, "").strip():
                 what = "what it is for" if name == "reason" else "what to do instead"
-                yield Hit(f"has no @{name}, which tells people and models {what}", policy, key=name, severity="warning")
+                message = f"has no @{name}, which tells people and models {what}"
+                hint = f'write @{name}("…") before it'
+                yield Hit(message, policy, hint=hint, key=name, severity="warning")
         if "expires" in said:
             yield from _expiry(context, policy, said["expires"])
 

@@ -13,9 +13,9 @@ import cedarpy
 from cedarbox.review.prove.evaluate import Model, evaluate
 from cedarbox.review.prove.goals import Fails, Matches, Side
 from cedarbox.review.prove.problem import Problem
-from cedarbox.review.prove.terms import reachable
+from cedarbox.review.prove.terms import Term, reachable
 
-__all__ = ["Tally", "compare"]
+__all__ = ["Encoded", "Tally", "compare"]
 
 _FAILED: Final = re.compile(r"error while evaluating policy `p(\d+)`")
 
@@ -52,29 +52,61 @@ class Tally:
         )
 
 
+@dataclass(frozen=True)
+class Encoded:
+    """Policies as formulas, for as many requests as wanted.
+
+    Attributes:
+        side: The policies. Their ids are ``p0``, ``p1`` and so on.
+        terms: Whether each is satisfied, and whether it fails.
+        left_out: The policies that are not looked at because something in them is not encoded.
+        order: All terms, each after what it is made of.
+    """
+
+    side: Side
+    terms: Mapping[str, tuple[Term, Term]]
+    left_out: frozenset[str]
+    order: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, problem: Problem, side: Side) -> Encoded:
+        """Encode them.
+
+        Args:
+            problem: What encodes policies, with the one side ``it``.
+            side: That side.
+        """
+        terms = {
+            name: (problem.term(Matches("it", name)), problem.term(Fails("it", name))) for name in side.slot_policies
+        }
+        free = problem.skipped()
+        left_out = frozenset(
+            name
+            for name, both in terms.items()
+            if free and any(term.op == "var" and term.value in free for term in reachable(both))
+        )
+        order = reachable([term for both in terms.values() for term in both], inside=False)
+        return cls(side, terms, left_out, tuple(order))
+
+
 def compare(
-    tally: Tally,
-    problem: Problem,
-    side: Side,
-    model: Model,
-    *,
-    request: Mapping[str, Any],
-    handles: tuple[cedarpy.PolicySet, cedarpy.Entities, cedarpy.Schema],
-) -> None:
-    """Decide a request twice.
+    tally: Tally, encoded: Encoded, model: Model, *, request: Mapping[str, Any], result: cedarpy.AuthzResult
+) -> bool:
+    """Hold what the formulas say of a request against what Cedar said of it.
 
     Args:
         tally: Where what comes of it is counted.
-        problem: The encoded policies, of the one side ``side``. Their ids are ``p0``, ``p1`` and so on.
-        side: The policies.
+        encoded: The policies.
         model: What the formulas are to be about.
         request: The same in Cedar's JSON form.
-        handles: The policies, the entities and the schema for Cedar.
+        result: What Cedar said.
+
+    Returns:
+        Whether Cedar took the request.
     """
-    result = cedarpy.is_authorized(dict(request), *handles)
     if result.decision is cedarpy.Decision.NoDecision:
         tally.refused += 1
-        return
+        return False
     tally.cases += 1
     failed = {f"p{found[1]}" for error in result.diagnostics.errors if (found := _FAILED.match(str(error)))}
     if len(failed) != len(result.diagnostics.errors):
@@ -84,16 +116,10 @@ def compare(
     tally.allowed += allowed
     tally.errors += bool(failed)
     tally.failed += len(failed)
-    terms = {name: (problem.term(Matches("it", name)), problem.term(Fails("it", name))) for name in side.slot_policies}
-    free = problem.skipped()
-    left_out = {
-        name
-        for name, both in terms.items()
-        if free and any(term.op == "var" and term.value in free for term in reachable(both))
-    }
+    side, left_out = encoded.side, encoded.left_out
     tally.skipped += len(left_out)
-    known = evaluate([term for both in terms.values() for term in both], model)
-    told = {name: (bool(known[holds]), bool(known[fails])) for name, (holds, fails) in terms.items()}
+    known = evaluate((), model, order=encoded.order)
+    told = {name: (bool(known[holds]), bool(known[fails])) for name, (holds, fails) in encoded.terms.items()}
     satisfied = {
         effect: {name for name, (holds, _) in told.items() if holds and _effect(side, name) == effect}
         for effect in ("permit", "forbid")
@@ -117,6 +143,7 @@ def compare(
             "request": request,
         }
         tally.unlike.append(json.dumps(story, ensure_ascii=False))
+    return True
 
 
 def _effect(side: Side, name: str) -> str:

@@ -5,17 +5,19 @@ from __future__ import annotations
 import json
 import random
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import cedarpy
 
+from cedarbox.policy.actions import Action
 from cedarbox.review.prove.evaluate import evaluate
-from cedarbox.review.prove.fuzzing.decisions import Tally, compare
+from cedarbox.review.prove.fuzzing.decisions import Encoded, Tally, compare
 from cedarbox.review.prove.fuzzing.random_actions import HOSTS, PATHS, RandomActions, noted
 from cedarbox.review.prove.fuzzing.random_policies import RandomPolicies
 from cedarbox.review.prove.fuzzing.random_values import RandomValues
 from cedarbox.review.prove.fuzzing.tables import Table
-from cedarbox.review.prove.goals import Allows, Or, PrincipalIs, Side, environments
+from cedarbox.review.prove.goals import Allows, Environment, Or, PrincipalIs, Side, environments
 from cedarbox.review.prove.prepared import Problems
 from cedarbox.review.prove.problem import Problem
 from cedarbox.review.prove.smt import with_guards
@@ -23,12 +25,13 @@ from cedarbox.review.prove.terms import Term, reachable
 from cedarbox.review.prove.types import SchemaTypes
 from cedarbox.review.prove.values import Values
 
-__all__ = ["absent", "broken_facts", "policy_set", "random_entities", "run_bundle", "run_free"]
+__all__ = ["absent", "policy_set", "random_entities", "run_bundle", "run_free"]
 
-_SAME_ENTITIES: Final = 4
-"""How many sets of policies meet the same entities."""
+_SAME_REQUESTS: Final = 4
+"""How many sets of policies decide the same requests: to make a request costs as much as to decide it."""
+_AGENTS: Final = ("agent", "other", "third")
 _NAMES: Final[Mapping[str, tuple[str, ...]]] = {
-    "Sandbox::Agent": ("agent", "other", "third", "nobody"),
+    "Sandbox::Agent": (*_AGENTS, "nobody"),
     "Sandbox::AgentGroup": ("agents", "staff", "ops", "all", "none"),
     "Sandbox::Tenant": ("t1", "t2", "t3"),
     "Sandbox::Host": (*HOSTS, "EXAMPLE", "a.example.", "10"),
@@ -79,24 +82,22 @@ def run_free(schema_text: str, schema: Mapping[str, Any], cases: int, seed: int,
     )
     tally = Tally()
     values = RandomValues(types, chance)
-    rounds = 0
-    store, table = cedarpy.Entities.from_json_str("[]", handle), Table(types, ())
     while tally.cases + tally.refused < cases:
-        if rounds % _SAME_ENTITIES == 0:
-            entities = values.entities()
-            store, table = cedarpy.Entities.from_json_str(json.dumps(entities), handle), Table(types, entities)
-        rounds += 1
+        entities = values.entities()
+        store, declared = cedarpy.Entities.from_json_str(json.dumps(entities), handle), Table(types, entities)
         environment = chance.choice(kinds)
         maker = RandomPolicies(types, values, chance, environment, groups)
-        side = Side({f"p{number}": maker.policy() for number in range(chance.randint(1, 5))})
-        sides = {"it": side}
-        (problem,) = Problems.of(types, environment, sides, Allows("it"), bundles=False).each
-        policies = policy_set(side.policies)
-        for _ in range(each):
-            request = values.request(environment)
-            compare(
-                tally, problem, side, table.with_request(request), request=request, handles=(policies, store, handle)
+        requests = [values.request(environment) for _ in range(each)]
+        tables = [declared.with_request(request) for request in requests]
+        for _ in range(_SAME_REQUESTS):
+            side = Side({f"p{number}": maker.policy() for number in range(chance.randint(1, 5))})
+            (problem,) = Problems.of(types, environment, {"it": side}, Allows("it"), bundles=False).each
+            encoded = Encoded.of(problem, side)
+            results = cedarpy.is_authorized_batch(
+                [dict(each) for each in requests], policy_set(side.policies), store, handle
             )
+            for request, table, result in zip(requests, tables, results, strict=True):
+                compare(tally, encoded, table, request=request, result=result)
     return tally
 
 
@@ -109,7 +110,7 @@ def random_entities(chance: random.Random) -> list[dict[str, Any]]:
     for place, name in enumerate(groups):
         above = [other for other in groups[place + 1 :] if chance.random() < 0.4]
         found.append(_in_groups("AgentGroup", name, {}, above))
-    for name in ("agent", "other", "third"):
+    for name in _AGENTS:
         attrs = {
             "tenant": {"__entity": {"type": "Sandbox::Tenant", "id": chance.choice(("t1", "t2"))}},
             "trust": {
@@ -144,50 +145,66 @@ def run_bundle(schema_text: str, schema: Mapping[str, Any], cases: int, seed: in
     groups = tuple(("Sandbox::Action", name) for name in schema["Sandbox"]["actions"])
     tally, values, builder = Tally(), RandomValues(types, chance), RandomActions(types, chance)
     values.pool |= _NAMES
+    goal = Or(*map(PrincipalIs, _AGENTS))
     while tally.cases + tally.refused < cases:
         environment = chance.choice(kinds)
         declared = random_entities(chance)
+        store = cedarpy.Entities.from_json_str(json.dumps(declared), handle)
         maker = RandomPolicies(types, values, chance, environment, groups)
-        side = Side(
-            {f"p{number}": maker.policy() for number in range(chance.randint(1, 5))}, declared, deny_on_error=True
-        )
-        goal = Or(*(PrincipalIs(name) for name in ("agent", "other", "third")))
-        problems = Problems.of(types, environment, {"it": side}, goal, bundles=True)
-        policies, store = policy_set(side.policies), cedarpy.Entities.from_json_str(json.dumps(declared), handle)
-        for _ in range(each):
-            action = builder.action(environment.action_id)
-            if action is None or action.resource.uid["type"] != environment.resource_type:
-                continue
-            problem = chance.choice(problems.each)
-            brought = [entity.to_json() for entity in (action.resource, *action.others)]
-            request = {
-                "principal": {"type": "Sandbox::Agent", "id": problem.principal},
-                "action": {"type": environment.action_type, "id": environment.action_id},
-                "resource": action.resource.uid,
-                "context": dict(action.context),
-            }
-            table = noted(Table(types, brought).with_request(request), action)
-            with_brought = store.with_added_json_str(json.dumps(brought), handle)
-            before = tally.refused
-            compare(tally, problem, side, table, request=request, handles=(policies, with_brought, handle))
-            if tally.refused == before:
-                tally.unlike += broken_facts(problems.values, problem, table, request)
+        made = [one for _ in range(each) if (one := _request(builder, environment, chance)) is not None]
+        tables = [noted(Table(types, brought).with_request(request), action) for action, request, brought in made]
+        stores = [store.with_added_json_str(json.dumps(brought), handle) for _, _, brought in made]
+        for _ in range(_SAME_REQUESTS):
+            side = Side(
+                {f"p{number}": maker.policy() for number in range(chance.randint(1, 5))}, declared, deny_on_error=True
+            )
+            problems = Problems.of(types, environment, {"it": side}, goal, bundles=True)
+            asked = {problem.principal: _Asked.of(problems.values, problem, side) for problem in problems.each}
+            policies = policy_set(side.policies)
+            for (_, request, _), table, all_ in zip(made, tables, stores, strict=True):
+                of_agent = asked[request["principal"]["id"]]
+                result = cedarpy.is_authorized(dict(request), policies, all_, handle)
+                if compare(tally, of_agent.encoded, table, request=request, result=result):
+                    tally.unlike += of_agent.broken_facts(table, request)
     return tally
 
 
-def broken_facts(values: Values, problem: Problem, table: Table, request: Mapping[str, Any]) -> list[str]:
-    """Return the facts that are not so of a request, of those that its policies would bring to a solver.
+def _request(
+    builder: RandomActions, environment: Environment, chance: random.Random
+) -> tuple[Action, dict[str, Any], list[dict[str, Any]]] | None:
+    action = builder.action(environment.action_id)
+    if action is None or action.resource.uid["type"] != environment.resource_type:
+        return None
+    request = {
+        "principal": {"type": "Sandbox::Agent", "id": chance.choice(_AGENTS)},
+        "action": {"type": environment.action_type, "id": environment.action_id},
+        "resource": action.resource.uid,
+        "context": dict(action.context),
+    }
+    return action, request, [entity.to_json() for entity in (action.resource, *action.others)]
 
-    What is said of a member that the request does not have is left out: nothing depends on it.
-    """
-    used = [term for outcome in problem.outcomes("it") for term in outcome]
-    said = [each for each in with_guards(values, used) if each not in used]
-    known = evaluate(said, table)
-    return [
-        f"the fact {str(each)[:500]} of {json.dumps(request)}"
-        for each in said
-        if not known[each] and not any(absent(table, term, known) for term in reachable([each]))
-    ]
+
+@dataclass(frozen=True)
+class _Asked:
+    """Policies as formulas for one principal, and the facts that they would bring to a solver."""
+
+    encoded: Encoded
+    facts: tuple[Term, ...]
+
+    @classmethod
+    def of(cls, values: Values, problem: Problem, side: Side) -> _Asked:
+        encoded = Encoded.of(problem, side)
+        used = [term for both in encoded.terms.values() for term in both]
+        return cls(encoded, tuple(each for each in with_guards(values, used) if each not in used))
+
+    def broken_facts(self, table: Table, request: Mapping[str, Any]) -> list[str]:
+        # What is said of a member that the request does not have is left out: nothing depends on it.
+        known = evaluate(self.facts, table)
+        return [
+            f"the fact {str(each)[:500]} of {json.dumps(request)}"
+            for each in self.facts
+            if not known[each] and not any(absent(table, term, known) for term in reachable([each]))
+        ]
 
 
 def absent(table: Table, term: Term, known: Mapping[Term, Any]) -> bool:
