@@ -73,3 +73,29 @@ def test_a_forbid_is_made_to_fail() -> None:
     failing = forbid.replace("context.copies > 8", "context.copies > 8 && context.copies * 9223372036854775807 != 1")
     assert _verdict(f"{allow}\n{failing}", f"{allow}\n{forbid}") == "none"
     assert _verdict(allow, f"{allow}\n{forbid}") == "found"
+
+
+@pytest.mark.parametrize(
+    ("action", "kind", "named", "other", "chooses"),
+    [
+        ("connect", "Address", "9.9.9.9", "1.1.1.1", "context.port == 1"),
+        ("exposePort", "Port", "443", "22", "context.public"),
+        ("connect", "Host", "EXAMPLE", "a.example", "context.port == 1"),
+        ("mountRead", "HostPath", "/a/", "/b", "context.isSymlink"),
+    ],
+)
+def test_a_widening_is_hidden_behind_a_choice_of_names(
+    action: str, kind: str, named: str, other: str, chooses: str
+) -> None:
+    """What was asked of the resource is asked of a name that the policy itself chooses: then it is so of any resource.
+
+    Cedarbox knows how ids and addresses hang together for what a request names, and for that only; the change is found.
+    """
+    scope = f'permit (principal, action == Sandbox::Action::"{action}", resource is Sandbox::{kind})'
+    names = [f'Sandbox::{kind}::"{name}"' for name in (named, other)]
+    old = f"{scope} when {{ resource == {names[0]} }};"
+    new = f"{scope} when {{ (if {chooses} then {names[0]} else {names[1]}) == {names[0]} }};"
+    environment = next(each for each in kinds(schema_text(), action) if each.resource_type == f"Sandbox::{kind}")
+    sides = {"old": bundle_side(old), "new": bundle_side(new)}
+    with Prover(schema_text(), time_limit_s=20) as prover:
+        assert prover.search(WIDENS, environment, sides).verdict == "found"

@@ -278,7 +278,9 @@ class Expressions:
         if isinstance(right.payload, Listed):
             elements = [kind for kind, _ in right.payload.elements]
         if any(kind is not None and not isinstance(kind, EntityOf) for kind in elements):
-            return self._never()
+            # Only what is in a set can be of a wrong type; in an empty one there is nothing.
+            empty = self._values.each(right.type, right.payload, lambda *_: terms.false)
+            return Value(BOOL, terms.false, terms.or_(fails, terms.not_(empty)))
         none = self._values.each(
             right.type,
             right.payload,

@@ -308,8 +308,18 @@ class Values:
         if a_type == IP:
             return terms.and_(*(terms.eq(x, y) for x, y in zip(a, b, strict=True)))
         if isinstance(a_type, EntityOf) and (identity := self.identities.get(a_type.name)) is not None:
-            return identity(a, b)
+            return self._one(identity, a, b)
         return terms.eq(a, b)
+
+    def _one(self, identity: Callable[[Term, Term], Term], a: Term, b: Term) -> Term:
+        """Return whether two entities are one. What is known of ids is known of each that is chosen from, not of a choice."""
+        for chosen, other in ((a, b), (b, a)):
+            if chosen.op == "ite":
+                condition, then, otherwise = chosen.args
+                return self.terms.ite(
+                    condition, self._one(identity, then, other), self._one(identity, otherwise, other)
+                )
+        return identity(a, b)
 
     def contains(self, set_type: SetOf, held: Any, kind: Type | None, payload: Any) -> Term:
         """Return whether a value is in a set."""
