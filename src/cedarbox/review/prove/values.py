@@ -312,7 +312,10 @@ class Values:
         return terms.eq(a, b)
 
     def _one(self, identity: Callable[[Term, Term], Term], a: Term, b: Term) -> Term:
-        """Return whether two entities are one. What is known of ids is known of each that is chosen from, not of a choice."""
+        """Return whether two entities are one.
+
+        What is known of ids is known of each of those that are chosen from, and not of a choice.
+        """
         for chosen, other in ((a, b), (b, a)):
             if chosen.op == "ite":
                 condition, then, otherwise = chosen.args
