@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,9 @@ from cedarbox.guard.runner import seams
 # A loaded machine is not a fault of the code.
 settings.register_profile("cedarbox", suppress_health_check=[HealthCheck.too_slow], deadline=None)
 settings.load_profile("cedarbox")
+# A shell that starts a job in the background has it ignore interruptions, and so does all that the job starts.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 _get_model = run_loop.get_model
 _invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]

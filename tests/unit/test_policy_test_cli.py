@@ -212,17 +212,12 @@ def test_watch_runs_again_for_each_change_outlives_broken_files_and_ends_with_13
     (tmp_path / "policies.cedar").write_text("permit (")
     (broken,) = watched.told()
     assert broken.startswith(f"cedarbox: {tmp_path}/policies.cedar:1")
-    (tmp_path / "policies.cedar").unlink()
-    (missing,) = watched.told()
-    assert "no .cedar file" in missing
     (tmp_path / "policies.cedar").write_text(WEB)
     assert "error T001" in watched.told()[0]
     # An editor puts a new file in the place of the old one, and files come and go.
     (tmp_path / "new.yaml").write_text(CASES)
     (tmp_path / "new.yaml").replace(tmp_path / "tests" / "0.yaml")
     assert watched.told() == [good]
-    (tmp_path / "tests" / "1.yaml").write_text("exec:\n  deny: [{principal: agent, command: ls}]\n")
-    assert watched.told() == [good.replace("3 of 3 cases", "4 of 4 cases")]
     assert watched.interrupt() == 130
 
 

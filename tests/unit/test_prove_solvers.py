@@ -211,7 +211,9 @@ def test_an_interruption_ends_the_searches_and_their_solvers() -> None:
         "    easy = {'old': plain_side(''), 'new': plain_side('permit (principal, action, resource);')}\n"
         "    print(prover.search(WIDENS, queries[0].environment, easy).verdict)\n"
     )
-    process = subprocess.Popen([sys.executable, "-P", "-c", program], stdout=subprocess.PIPE, text=True)
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-P", "-c", program]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment)
     try:
         assert process.stdout is not None
         pids = [int(each) for each in process.stdout.readline().split()]

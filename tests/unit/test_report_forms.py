@@ -198,7 +198,7 @@ def test_fingerprints_differ_for_other_rules_policies_files_and_keys() -> None:
 
 
 @given(reports)
-@settings(max_examples=500 if LONG else 150 if LONG else 15, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=500 if LONG else 15, deadline=None, suppress_health_check=list(HealthCheck))
 def test_every_form_of_any_report_is_well_formed(report: Report) -> None:
     for form in FORMATS:
         render(report, form).encode("utf-8")
