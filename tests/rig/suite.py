@@ -22,8 +22,9 @@ __all__ = ["lint", "main", "tally"]
 _TABLES = "CEDARBOX_TABLES"
 # What lets more be run in the emulated machine than there is time for otherwise.
 _PASSED_ON = ("CEDARBOX_LONG", "CEDARBOX_CONFORMANCE")
-# The tests of a module share what is slow to make. They wait as much as they compute.
-_AT_ONCE = ("-n", "4", "--dist", "loadfile")
+# The tests of a module share what is slow to make. They wait as much as they compute. The longest modules
+# have few tests, and would come last by number.
+_AT_ONCE = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
 
 _CHECKS = (
     ("ruff", "check", "."),
