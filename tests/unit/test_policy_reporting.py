@@ -149,3 +149,11 @@ def test_a_long_line_is_shown_around_the_place(tmp_path: Path) -> None:
     line, marks = output.getvalue().splitlines()[1:3]
     assert len(line) <= 60
     assert line.index("HERE") == marks.index("^^^^")
+
+
+def test_a_pipe_or_a_device_is_not_replaced_by_a_report(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with pytest.raises(ConfigurationError, match="no regular file"):
+        Target.of(f"sarif={pipe}").try_directory()
+    assert pipe.is_fifo()

@@ -69,6 +69,9 @@ class Target:
         try:
             if self.path.is_dir():
                 raise _unwritable(self.path, os.strerror(errno.EISDIR))
+            # A file is put in the place of what is there, and a device or a pipe would be gone.
+            if self.path.exists() and not self.path.is_file():
+                raise _unwritable(self.path, "it is no regular file")
             with tempfile.TemporaryFile(dir=self.path.parent):
                 pass
         except OSError as error:
