@@ -59,9 +59,11 @@ def replacing(path: Path, mode: int) -> Iterator[BinaryIO]:
         mode: Its mode, less what the umask takes.
 
     Raises:
-        OSError: It cannot be written.
+        OSError: It cannot be written, or what is there is a device, a pipe or a socket, which would be gone.
     """
     draft = _draft(path)
+    if path.exists() and not path.is_file() and not path.is_dir():
+        raise OSError(errno.EINVAL, "no regular file", str(path))
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
     try:
         with os.fdopen(descriptor, "wb") as file:
