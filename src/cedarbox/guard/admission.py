@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager, suppress
 from typing import Any, Literal, Self
 
 from agents.sandbox.manifest import Manifest
@@ -12,7 +12,7 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from agents.sandbox.types import User
 from opentelemetry.trace import SpanContext
 
-from cedarbox.errors import ConfigurationError, PolicyDenied
+from cedarbox.errors import ConfigurationError, LedgerError, PolicyDenied
 from cedarbox.guard.backend import CarriesEgress, EndsAtOnce, TellsOfRelays, WritesBack, pin_paths
 from cedarbox.guard.egress import Carriage, Carrier, GateAdmission
 from cedarbox.guard.entries import OPERATION, Recording
@@ -143,6 +143,12 @@ class AdmittingSession(SandboxSession):
                 raise
             late = self._life.refusal(question.verb, self.session_id)
             raise await self._gate.refuse(late, session=self.session_id) from None
+        except asyncio.CancelledError:
+            # The end of the sandbox may come a moment before the limit does; the reason is the same.
+            if self._life.over:
+                with suppress(LedgerError):
+                    self._gate.refuse_now(self._life.refusal(question.verb, self.session_id), session=self.session_id)
+            raise
 
     async def _ask(self, question: Question) -> None:
         await self._living(question.verb)
