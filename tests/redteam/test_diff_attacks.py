@@ -11,7 +11,8 @@ from tests.unit.bundles import PERMIT_ALL
 from tests.unit.repositories import Repository, bundle_files
 
 from cedarbox.errors import CedarboxError
-from cedarbox.review.revisions import Pair, pairs
+from cedarbox.review.revisions import pairs
+from cedarbox.review.version import Pair
 
 NONE = "// nothing is permitted\n"
 SITE = [Path("policies/site")]

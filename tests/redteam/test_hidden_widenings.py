@@ -10,10 +10,12 @@ from typing import Any
 import pytest
 from tests.unit.differing import AGENTS, change, cli, diff, entities, findings, permit, shared_prover, subjects
 from tests.unit.repositories import METADATA, Repository, bundle_files
+from tests.unit.signed import make_key
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.configured import DEFAULT_BUNDLE
 from cedarbox.review.diff import plan as planning
+from cedarbox.review.diff.settings import DEFAULTS
 from cedarbox.review.prove import Answer, Prover, Query
 from cedarbox.settings import PolicySettings
 
@@ -196,6 +198,30 @@ def test_settings_that_name_another_bundle(tmp_path: Path, monkeypatch: pytest.M
     assert (subjects(back), len(findings(back, "D101"))) == ([], 1)
 
 
+def test_settings_that_name_another_bundle_than_the_one_that_is_reviewed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A job reviews the bundle that it is told of, which nobody touches, and cedarbox.toml names a wider one from now
+    on. The review compares what decided with what will, once for all bundles that it reviews, and fails; so it does
+    when it cannot tell what will decide. With the settings as they were it says nothing of them."""
+    repository = _site(tmp_path, monkeypatch, NARROW)
+    asked = "review", "policies/narrow", "--base", "HEAD", "--only", "diff", "--json"
+    for settings, expected in ((NARROW.replace("policies/", "./policies//"), 0), (WIDE, 1)):
+        repository.write({"cedarbox.toml": settings}, ".")
+        result = cli(*asked)
+        assert result.exit_code == expected
+        parts = [part["subject"] for part in json.loads(result.stdout)["parts"]]
+        assert parts == ["policies/narrow", "policies/wide (cedarbox.toml named policies/narrow)"][: 1 + expected]
+    assert [found["policy"] for found in findings(json.loads(result.stdout))] == ["few"]
+    both = json.loads(cli(*asked, "policies/wide").stdout)
+    assert [part["subject"] for part in both["parts"]].count("policies/wide (cedarbox.toml named policies/narrow)") == 1
+    repository.write({"cedarbox.toml": '[policy]\nbundle = "../wide"\n'}, ".")
+    result = cli(*asked)
+    (found,) = findings(json.loads(result.stdout), "diff-refused")
+    assert (result.exit_code, found["file"]) == (1, "cedarbox.toml")
+    assert "one is not in this repository" in found["message"]
+
+
 @pytest.mark.parametrize("named", ["sets/now/../../current/.", "sets/now/x"])
 def test_a_link_to_a_bundle_that_leads_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, named: str) -> None:
     """cedarbox.toml names a link, or a path through one, and the change turns the link to a wider bundle. Neither a
@@ -246,4 +272,78 @@ def test_settings_that_hide_which_bundle_decides(tmp_path: Path, monkeypatch: py
 
 def test_the_bundle_of_no_settings() -> None:
     """What is taken to decide where no settings are is what the program takes, not a guess that drifted from it."""
-    assert PolicySettings().bundle == Path(DEFAULT_BUNDLE)
+    settings = PolicySettings()
+    assert settings.bundle == Path(DEFAULT_BUNDLE)
+    for key, value in DEFAULTS.items():
+        said = getattr(settings, key.removeprefix("policy."))
+        assert value == (list(said) if isinstance(said, tuple) else said)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "key", "told"),
+    [
+        ("", 'mode = "shadow"', "policy.mode", "happens all the same"),
+        ('mode = "enforce"', 'mode = "SHADOW"', "policy.mode", "happens all the same"),
+        ("", 'principal = "root"', "policy.principal", "another agent"),
+        ("require_signature = true", "", "policy.require_signature", "nobody signed"),
+        ("require_signature = true", "require_signature = 0", "policy.require_signature", "nobody signed"),
+        ('public_keys = ["a.pub"]', 'public_keys = ["a.pub", "b.pub"]', "policy.public_keys", "somebody else"),
+        ('public_keys = ["a.pub"]', "public_keys = []", "policy.public_keys", "no signature is looked at"),
+        ('public_keys = ["a.pub"]', 'public_keys = "a.pub"', "policy.public_keys", "cannot be told"),
+        ("signature_threshold = 2", "signature_threshold = 1", "policy.signature_threshold", "fewer"),
+        ("signature_threshold = 2", "signature_threshold = true", "policy.signature_threshold", "fewer"),
+    ],
+)
+def test_settings_that_undo_what_the_policies_say(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, old: str, new: str, key: str, told: str
+) -> None:
+    """Not a line of a bundle changes, and cedarbox.toml has it enforced no more, asked about another agent, or signed
+    by nobody. The comparison and the review fail with the line; the way back fails nothing."""
+    repository = _site(tmp_path, monkeypatch, f"{NARROW}{old}\n")
+    repository.write({"cedarbox.toml": f"{NARROW}{new}\n"}, ".")
+    for asked in (
+        ("diff", "HEAD"),
+        ("diff", "HEAD", "--configured"),
+        ("review", "policies/wide", "--base", "HEAD", "--only", "diff"),
+    ):
+        result = cli(*asked, "--json")
+        (found,) = findings(json.loads(result.stdout))
+        assert (result.exit_code, found["file"]) == (1, "cedarbox.toml")
+        assert found["message"].startswith(f"{key} ")
+        assert told in found["message"]
+    repository.commit()
+    if key != "policy.principal":
+        assert cli("diff", "HEAD", "HEAD~1").exit_code == 0
+
+
+def test_settings_and_policies_that_change_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The bundle that is reviewed is the one that the settings name, and both change. Each widening is told once, in
+    the one comparison, and each needs an acceptance of its own: that of the settings does not cover the policy."""
+    repository = _site(tmp_path, monkeypatch, NARROW)
+    repository.write({"cedarbox.toml": f'{NARROW}mode = "shadow"\n'}, ".")
+    repository.write({"policies.cedar": FEW.replace("<= 2", "<= 4")}, "policies/narrow")
+    make_key(tmp_path, "desk")
+    asked = "review", "policies/narrow", "--base", "HEAD", "--only", "diff", "--json"
+    left = [("", "cedarbox.toml"), ("few", "policies/narrow/policies.cedar")]
+    for accepted in range(3):
+        given = ("--accepted", "accepted.toml", "--acceptor", tmp_path / "desk.pub") if accepted else ()
+        result = cli(*asked, *given)
+        document = json.loads(result.stdout)
+        assert [part["subject"] for part in document["parts"]] == ["policies/narrow"]
+        found = [each for each in findings(document) if not each["suppressed"]]
+        assert [(each["policy"] or "", each["file"]) for each in found] == left[accepted:]
+        assert (result.exit_code, findings(document, "D103")) == (1 if accepted < 2 else 0, [])
+        if found:
+            why = "--reason", "a trial", "--expires", "1d", "--to", "accepted.toml", "--key", tmp_path / "desk.key"
+            assert cli("accept", "HEAD", "--widening", found[0]["details"]["id"], *why).exit_code == 0
+
+
+def test_settings_that_no_proof_covers(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A change of the settings that decides nothing by itself, such as whose images count, is a warning and fails
+    nothing; what has no weight, such as a comment or how often a file is looked at, is not told."""
+    repository = _site(tmp_path, monkeypatch, NARROW)
+    for settings, keys in (("# x\nwatch_s = 5\n", []), ('[sandbox]\nimage_keys = ["x.pub"]\n', ["sandbox.image_keys"])):
+        repository.write({"cedarbox.toml": NARROW + settings}, ".")
+        result = cli("diff", "HEAD", "--json")
+        assert result.exit_code == 0
+        assert [each["message"].split()[0] for each in findings(json.loads(result.stdout), "D104")] == keys

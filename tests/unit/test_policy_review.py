@@ -101,6 +101,7 @@ class Reviews:
         write_bundle(directory / "site", PERMIT_ALL)
         self.ran: list[str] = []
         self.reports: dict[str, Report | Exception | None] = {part: Report(part, "whatever", "good") for part in PARTS}
+        patch.setattr(policy_review, "resettled", lambda base, bundles: None)
         patch.setattr(policy_review, "_RUN", {part: self._part(part) for part in PARTS})
 
     def _part(self, part: str) -> object:

@@ -26,8 +26,8 @@ from cedarbox.policy.schema import schema_text
 from cedarbox.review.diff.plan import Plan
 from cedarbox.review.diff.run import plans
 from cedarbox.review.prove import Prover
-from cedarbox.review.revisions import Pair, Version
 from cedarbox.review.subject import Subject
+from cedarbox.review.version import Pair, Version
 
 _LONG = os.environ.get("CEDARBOX_LONG") == "1"
 # One of each sort, that no solver needs more than a moment for. All are compared when there is time.

@@ -12,7 +12,8 @@ from tests.unit.signed import make_key, signed_bundle
 
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.signing import Signers
-from cedarbox.review.revisions import Pair, pairs
+from cedarbox.review.revisions import pairs
+from cedarbox.review.version import Pair
 
 NONE = "// nothing is permitted\n"
 

@@ -28,9 +28,9 @@ from cedarbox.review.diff.compared import Compared, action_groups
 from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.plan import Plan, plan
 from cedarbox.review.prove import Prover, environments
-from cedarbox.review.revisions import Pair, Version
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import schema_json
+from cedarbox.review.version import Pair, Version
 
 _LONG = os.environ.get("CEDARBOX_LONG") == "1"
 _BASES = (CORPUS / "registry", CORPUS / "workshop", *(SHIPPED / name for name in ("internal-mirror", "regulated-data")))

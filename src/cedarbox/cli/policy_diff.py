@@ -25,6 +25,13 @@ def diff(
     head: versions.Head = None,
     *,
     bundle: versions.Bundles = None,
+    configured: Annotated[
+        bool,
+        typer.Option(
+            "--configured",
+            help="Compare the bundle that cedarbox.toml names with the one that it named, and the settings.",
+        ),
+    ] = False,
     schema: versions.Schema = None,
     links: versions.Links = None,
     public_key: versions.PublicKeys = None,
@@ -91,6 +98,7 @@ def diff(
         timeout=timeout,
         second_opinion=second_opinion,
         baseline=baseline,
+        configured=configured,
         extras=extras,
     )
     names = frozenset(each.compared.name for each in found if isinstance(each, Plan))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from importlib import import_module
 from pathlib import Path
 from shlex import quote
@@ -15,7 +16,9 @@ from rich.console import Console
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit, reported
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.reading import read_bundle, utf8_text
+from cedarbox.review.configured import SETTINGS
 from cedarbox.review.finding import Finding, Place, Report, Rule, Severity
+from cedarbox.review.revisions import resettled
 from cedarbox.review.subject import shown
 from cedarbox.review.whole import whole
 
@@ -42,6 +45,8 @@ class _Asked:
     fail_level: Severity | None
     prover: bool | None
     parts: tuple[Part, ...]
+    settled: Path | None = None
+    """The bundle with which the settings are compared too."""
 
 
 def review(
@@ -95,7 +100,8 @@ def review(
     """Check, lint and test bundles, look whether they are formatted, and tell what a change of them widens.
 
     The parts are check, fmt, lint, test, diff (with --base) and prove (where a bundle has properties). There is one
-    report and one exit code. When a bundle does not check, its other parts are not run.
+    report and one exit code. When a bundle does not check, its other parts are not run. Where cedarbox.toml says
+    something else than in --base, diff also compares the bundle that it names with the one before, and the settings.
 
     Exit code 0: good. 1: a part failed, or there is a finding of --fail-level or worse. 2: a path, a revision or an
     option cannot be used. 3: nothing failed, and something was not decided.
@@ -106,9 +112,14 @@ def review(
     wanted = _wanted(only, base)
     asked = _Asked(base, accepted, acceptor, baseline, fail_level, prover, wanted)
     parts: list[Report] = []
+    with_settings, apart = _settings(bundles, asked)
+    asked = replace(asked, settled=with_settings)
     with Console(stderr=True).status("") as status:
         for bundle in bundles:
             parts.extend(_review(bundle, wanted, asked, lambda name: status.update(f"{name} …")))
+        if apart is not None:
+            status.update(f"diff {SETTINGS} …")
+            parts.append(apart())
     if not bundles:
         emit(Report("review", "no bundle", "none of the paths is in one"), form, output, as_json=as_json)
     subject = ", ".join(shown(bundle) for bundle in bundles)
@@ -218,15 +229,53 @@ def _test(bundle: Path, asked: _Asked) -> Report:
 
 
 def _diff(bundle: Path, asked: _Asked) -> Report:
+    if asked.settled == bundle:
+        return _compared(asked, configured=True)
+    return _compared(asked, bundle=[bundle])
+
+
+def _compared(asked: _Asked, **of: object) -> Report:
     return reported(
         _command("diff"),
         asked.base,
         None,
-        bundle=[bundle],
         accepted=asked.accepted,
         acceptor=asked.acceptor,
         baseline=asked.baseline,
+        **of,
     )
+
+
+def _settings(bundles: Sequence[Path], asked: _Asked) -> tuple[Path | None, Callable[[], Report] | None]:
+    """Look whether the settings changed: another bundle may decide from now on, or nothing be denied any more.
+
+    Returns:
+        The bundle that is reviewed and decided before and after, so that its comparison tells of them; else what tells
+        of them in a part of its own. Both None when they are the same.
+    """
+    if asked.base is None or not bundles or "diff" not in asked.parts:
+        return None, None
+    try:
+        found = resettled(asked.base, bundles)
+    except BundleError as error:
+        finding = Finding("diff-refused", "error", error.message, Place(shown(error.path)), hint=error.hint)
+        told = Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)
+        return None, lambda: told
+    if found is None:
+        return None, None
+    before, after = found
+    for bundle in bundles:
+        if before == after == bundle.resolve():
+            return bundle, None
+    return None, partial(_apart, asked)
+
+
+def _apart(asked: _Asked) -> Report:
+    try:
+        return _compared(asked, configured=True)
+    except ConfigurationError as error:
+        finding = Finding("diff-refused", "error", error.message, Place(SETTINGS), hint=error.hint)
+        return Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)
 
 
 def _has_properties(bundle: Path) -> bool:

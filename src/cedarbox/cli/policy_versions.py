@@ -181,6 +181,7 @@ def outcomes(
     timeout: float,
     second_opinion: bool,
     baseline: Path | None = None,
+    configured: bool = False,
     extras: Extras | None = None,
 ) -> tuple[Plan | Incomparable, ...]:
     """Read both versions and search what the change does; the arguments are the options.
@@ -196,7 +197,16 @@ def outcomes(
     if public_keys and schema:
         raise ConfigurationError("--public-key is for bundles, --schema for plain Cedar", hint="leave one of them out")
     signers = Signers.of(map(load_public_key, public_keys), threshold) if public_keys else None
-    found = pairs(base, head, bundles or (), signers=signers, schema=schema, links=links, baseline=baseline)
+    found = pairs(
+        base,
+        head,
+        bundles or (),
+        signers=signers,
+        schema=schema,
+        links=links,
+        baseline=baseline,
+        configured=configured,
+    )
     with progress() as told:
         return plans(found, prover(timeout, second_opinion=second_opinion, extras=extras), told)
 

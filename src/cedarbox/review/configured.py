@@ -1,19 +1,20 @@
-"""Which bundle ``cedarbox.toml`` at the top of a repository names: a change of it changes what decides, too."""
+"""What ``cedarbox.toml`` at the top of a repository says: a change of it changes what decides, too."""
 
 from __future__ import annotations
 
 import os
 import tomllib
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from cedarbox.errors import BundleError
 from cedarbox.files import open_regular
 from cedarbox.policy.reading import utf8_text
 from cedarbox.review.git import Objects
 
-__all__ = ["DEFAULT_BUNDLE", "SETTINGS", "configured_at", "configured_in", "inside"]
+__all__ = ["DEFAULT_BUNDLE", "SETTINGS", "Configured", "configured_at", "configured_in", "inside"]
 
 SETTINGS: Final = "cedarbox.toml"
 DEFAULT_BUNDLE: Final = "policies/airgapped"
@@ -24,8 +25,23 @@ _MAX_LINKS: Final = 8
 _HINT: Final = "mend it, or name what to compare with --bundle"
 
 
-def configured_in(objects: Objects, root: Path) -> str:
-    """Return the path of the bundle that a commit is configured with, relative to the top, links followed.
+@dataclass(frozen=True, slots=True)
+class Configured:
+    """What a version of a repository is configured with.
+
+    Attributes:
+        path: What messages call the file.
+        values: What stands in it, unchecked; nothing where there is none.
+        bundle: Path of the bundle relative to the top, links followed.
+    """
+
+    path: Path
+    values: Mapping[str, Any]
+    bundle: str
+
+
+def configured_in(objects: Objects, root: Path) -> Configured:
+    """Return what a commit is configured with.
 
     Args:
         objects: The files of the commit.
@@ -37,7 +53,7 @@ def configured_in(objects: Objects, root: Path) -> str:
     path, entry = root / SETTINGS, objects.entry(SETTINGS)
     if entry is not None and entry.kind != "file":
         raise BundleError(f"a {entry.kind}, no regular file", path=path, hint=_HINT)
-    at = DEFAULT_BUNDLE if entry is None else _named(path, objects.file(entry.object, _MAX_SETTINGS))
+    values = {} if entry is None else _values(path, objects.file(entry.object, _MAX_SETTINGS))
 
     def link(here: str) -> str | None:
         found = objects.entry(here)
@@ -45,28 +61,29 @@ def configured_in(objects: Objects, root: Path) -> str:
             return None
         return os.fsdecode(objects.file(found.object, _MAX_SETTINGS))
 
-    return _resolved(path, at, link)
+    return Configured(path, values, _resolved(path, _named(path, values), link))
 
 
-def configured_at(top: Path) -> str:
-    """Return the path of the bundle that a working tree is configured with, relative to the top, links followed.
+def configured_at(top: Path, path: Path) -> Configured:
+    """Return what a working tree is configured with.
 
     Args:
         top: The top of the working tree.
+        path: What messages call the file.
 
     Raises:
         ConfigurationError: It cannot be told.
     """
-    path, at = top / SETTINGS, DEFAULT_BUNDLE
-    if os.path.lexists(path):
+    file, values = top / SETTINGS, dict[str, Any]()
+    if os.path.lexists(file):
         try:
-            with open_regular(path) as file:
-                data = file.read(_MAX_SETTINGS + 1)
+            with open_regular(file) as opened:
+                data = opened.read(_MAX_SETTINGS + 1)
         except OSError as error:
             raise BundleError(f"cannot read it ({error.strerror})", path=path, hint=_HINT) from None
         if len(data) > _MAX_SETTINGS:
             raise BundleError(f"larger than {_MAX_SETTINGS} bytes", path=path, hint=_HINT)
-        at = _named(path, data)
+        values = _values(path, data)
 
     def link(here: str) -> str | None:
         try:
@@ -74,7 +91,7 @@ def configured_at(top: Path) -> str:
         except OSError as error:
             raise BundleError(f"names {here!r}: {error.strerror}", path=path, hint=_HINT) from None
 
-    return _resolved(path, at, link)
+    return Configured(path, values, _resolved(path, _named(path, values), link))
 
 
 def inside(path: str) -> bool:
@@ -82,12 +99,15 @@ def inside(path: str) -> bool:
     return not path.startswith("/") and path.split("/", 1)[0] != ".."
 
 
-def _named(path: Path, data: bytes) -> str:
+def _values(path: Path, data: bytes) -> dict[str, Any]:
     try:
-        settings = tomllib.loads(utf8_text(path, data))
+        return tomllib.loads(utf8_text(path, data))
     except (tomllib.TOMLDecodeError, RecursionError) as error:
         raise BundleError(f"not TOML: {error}", path=path, hint=_HINT) from None
-    policy = settings.get("policy", {})
+
+
+def _named(path: Path, values: Mapping[str, Any]) -> str:
+    policy = values.get("policy", {})
     bundle = policy.get("bundle", DEFAULT_BUNDLE) if isinstance(policy, dict) else None
     if not isinstance(bundle, str) or "\0" in bundle:
         raise BundleError("policy.bundle is no path", path=path, hint=_HINT)

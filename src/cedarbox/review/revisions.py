@@ -10,100 +10,25 @@ How a version is named:
 
 from __future__ import annotations
 
-import hashlib
 import os
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.reading import utf8_text
-from cedarbox.policy.signing import (
-    SIGNATURE_FILE,
-    Manifest,
-    Signers,
-    compare,
-    read_envelope,
-    read_manifest,
-    verify,
-)
+from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
-from cedarbox.review.configured import SETTINGS, configured_at, configured_in, inside
-from cedarbox.review.finding import Place
+from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
+from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
-from cedarbox.review.linked import BESIDE, checked
+from cedarbox.review.linked import BESIDE
 from cedarbox.review.plain import read_file
-from cedarbox.review.stored import MAX_FILE, NO_LINKS, entities, of_commit, of_disk, refuse_links, small
-from cedarbox.review.subject import Subject, shown
+from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links, small
+from cedarbox.review.subject import shown
+from cedarbox.review.version import Pair, Version, verified
 
-__all__ = ["Pair", "Version", "pairs", "read_at"]
-
-
-@dataclass(frozen=True)
-class Version:
-    """One version of a bundle.
-
-    Attributes:
-        label: What to call it in a sentence, such as ``main (1f0c5a2b9d3e)``.
-        root: What messages call its directory.
-        files: The content of each file that decides, by its name; None when there is no bundle there.
-        signed_by: Ids of the keys whose signatures were verified, sorted; empty when none was asked for.
-        manifest: What was signed; None when no signature was asked for.
-        schema: Text of the schema, for plain Cedar; None for a bundle.
-        links: For plain Cedar the file with the links of its templates, as messages call it, and its content; None when
-            they are not known, which is not the same as none.
-        beside: The files that decide nothing and say how a bundle is reviewed: ``lint.toml``, baselines of the linter,
-            ``tests/*.yaml`` and ``properties/*.yaml``, by name. None for one that is there and cannot be read.
-    """
-
-    label: str
-    root: Path
-    files: Mapping[str, bytes] | None
-    signed_by: tuple[str, ...] = ()
-    manifest: Manifest | None = None
-    schema: str | None = None
-    links: tuple[Path, bytes] | None = None
-    beside: Mapping[str, bytes | None] = field(default_factory=dict)
-
-    def subject(self) -> Subject | None:
-        """Parse and check it; None when there is no bundle.
-
-        Raises:
-            BundleError: Anything is wrong with it.
-        """
-        if self.files is None:
-            return None
-        if self.schema is not None:
-            people = entities(self.root / "entities.json", self.files.get("entities.json", b"[]"))
-            plain = Subject.of_cedar(self.label, self.root, self.files, schema=self.schema, entities=people)
-            return plain if self.links is None else replace(plain, links=checked(*self.links, plain))
-        subject = Subject.of_bundle(self.label, self.root, self.files)
-        said = None if self.manifest is None else (self.manifest.name, self.manifest.revision)
-        if said is not None and subject.bundle is not None and said != (subject.bundle.name, subject.bundle.revision):
-            hint = "sign the bundle again with cedarbox policy sign"
-            raise BundleError("the signature is about another name or revision", path=self.root, hint=hint)
-        return subject
-
-
-@dataclass(frozen=True, slots=True)
-class Pair:
-    """A bundle in two versions.
-
-    Attributes:
-        bundle: Its path, as it is named to the reader.
-        base: How it was.
-        head: How it is to be.
-    """
-
-    bundle: str
-    base: Version
-    head: Version
-
-    @property
-    def place(self) -> Place:
-        """Where to tell what is about no line: the first file of the new version, ``bundle.toml`` for a bundle."""
-        name = next(iter(sorted(self.head.files or (), key=lambda name: (name != "bundle.toml", name))), "")
-        return Place(shown(self.head.root / name))
+__all__ = ["pairs", "read_at", "resettled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,6 +50,7 @@ def pairs(
     schema: Path | None = None,
     links: Path | None = None,
     baseline: Path | None = None,
+    configured: bool = False,
 ) -> tuple[Pair, ...]:
     """Read what is to be compared.
 
@@ -139,10 +65,12 @@ def pairs(
             version. A version that has a file at this place uses its own. Where one has it and the other has not, the
             links of the other are not known; where none has it, it counts for both.
         baseline: A baseline of the linter to read in both versions too.
+        configured: Compare the bundle that ``cedarbox.toml`` at the top names with the one that it named, even where
+            that is the same, and no other.
 
     Returns:
         A pair for each bundle, in the order given; by default those that differ, sorted, and last, where
-        ``cedarbox.toml`` at the top names another bundle than before, that one with the one before.
+        ``cedarbox.toml`` at the top says something else than before, the bundle that it names with the one before.
 
     Raises:
         ConfigurationError: A version cannot be read, or there is no bundle in either.
@@ -153,6 +81,11 @@ def pairs(
     reader = _Reader(signers, schema, links, baseline, bundles)
     old = reader.source(base, head)
     new = reader.source(head, None) if head is not None else _Source("the working tree")
+    if configured:
+        if bundles or schema is not None or old.fixed is not None or new.fixed is not None:
+            hint = "leave out what names bundles, directories or a schema"
+            raise ConfigurationError(f"{SETTINGS} is to name what is compared, and something else does too", hint=hint)
+        return (reader.configured(old, new),)
     if old.fixed is not None or new.fixed is not None:
         if bundles:
             raise ConfigurationError("--bundle is for revisions; a directory was given", hint="leave one of them out")
@@ -169,10 +102,31 @@ def pairs(
         for each in (reader.pair(old, new, path) for path in reader.discovered(old, new))
         if (each.base.files, each.base.beside) != (each.head.files, each.head.beside)
     ]
-    switched = None if schema is not None else reader.switched(old, new)
-    if switched is not None and (switched.base.files, switched.head) not in [(e.base.files, e.head) for e in differing]:
-        differing.append(switched)
+    if schema is None and reader.resettled(old, new) is not None:
+        decides = reader.configured(old, new)
+        same = decides.base.files, decides.head.files
+        differing = [each for each in differing if (each.base.files, each.head.files) != same]
+        differing.append(decides)
     return tuple(differing)
+
+
+def resettled(base: str, beside: Sequence[Path] = ()) -> tuple[Path, Path] | None:
+    """Return which bundle ``cedarbox.toml`` of a revision names, and which that of the working tree names.
+
+    Args:
+        base: The revision, as :func:`pairs` takes it; a directory has no settings.
+        beside: Bundles, to find the repository with when the working directory is in none.
+
+    Returns:
+        Their paths; None when the settings are the same.
+
+    Raises:
+        ConfigurationError: It cannot be told.
+        HostError: There is no git.
+    """
+    reader = _Reader(None, None, None, None, beside)
+    old, new = reader.source(base, None), _Source("the working tree")
+    return None if old.fixed is not None else reader.resettled(old, new)
 
 
 def read_at(text: str, limit: int) -> bytes:
@@ -330,11 +284,17 @@ class _Reader:
             raise ConfigurationError(f"{self.repository.top}: no policy bundle, before or after", hint=hint)
         return sorted(PurePosixPath(name).parent.as_posix() for name in names)
 
-    def switched(self, old: _Source, new: _Source) -> Pair | None:
-        """Return what was configured to decide, and what is now; None when that is the same bundle."""
+    def resettled(self, old: _Source, new: _Source) -> tuple[Path, Path] | None:
+        """Return the bundles that were and are configured; None when the settings are the same."""
         before, after = self._configured(old), self._configured(new)
-        if before == after:
+        if before.bundle == after.bundle and not any(True for _ in settings_changes(before, after)):
             return None
+        return self.repository.top / before.bundle, self.repository.top / after.bundle
+
+    def configured(self, old: _Source, new: _Source) -> Pair:
+        """Return what was configured to decide, and what is now, with the settings."""
+        was, now = self._configured(old), self._configured(new)
+        before, after = was.bundle, now.bundle
         if not inside(before) or not inside(after):
             message = f"{SETTINGS} names {after!r} as the bundle, and named {before!r}: one is not in this repository"
             raise ConfigurationError(message, hint="compare the two directories, or name bundles with --bundle")
@@ -343,12 +303,13 @@ class _Reader:
             # It may come from somewhere else until it decides.
             message = f"{SETTINGS} names {after!r} as the bundle, and none is there"
             raise ConfigurationError(message, hint="name one of this repository")
-        name = f"{self._named(after)} ({SETTINGS} named {self._named(before)})"
-        return self._paired(name, self._version(old, before, old=True), will)
+        named = f" ({SETTINGS} named {self._named(before)})" if before != after else ""
+        had = replace(self._version(old, before, old=True), settings=was)
+        return self._paired(f"{self._named(after)}{named}", had, replace(will, settings=now))
 
-    def _configured(self, source: _Source) -> str:
+    def _configured(self, source: _Source) -> Configured:
         if not source.commit:
-            return configured_at(self.repository.top)
+            return configured_at(self.repository.top, Path(self._named(SETTINGS)))
         with self.repository.objects(source.commit) as objects:
             return configured_in(objects, Path(f"{source.commit[:12]}:"))
 
@@ -371,7 +332,9 @@ class _Reader:
             schema = None if self._schema is None else utf8_text(self._schema, small(self._schema))
             links = None if self._schema is None else self._links_on_disk(root)
             beside = beside_on_disk(root, self._baseline) if schema is None else {}
-        return replace(self._checked(Version(source.label, root, files, schema=schema, links=links)), beside=beside)
+        return replace(
+            verified(Version(source.label, root, files, schema=schema, links=links), self._signers), beside=beside
+        )
 
     def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:
         named = root / BESIDE if self._links is None else self._links
@@ -405,25 +368,6 @@ class _Reader:
         if entry is None or entry.kind != "file":
             return utf8_text(self._schema, small(self._schema))
         return utf8_text(Path(at), objects.file(entry.object, MAX_FILE))
-
-    def _checked(self, version: Version) -> Version:
-        """Verify who signed it, if that was asked for, and take the signature away from the files that decide."""
-        if version.files is None:
-            return version
-        files = dict(version.files)
-        signature = files.pop(SIGNATURE_FILE, None)
-        if self._signers is None:
-            return replace(version, files=files)
-        path = version.root / SIGNATURE_FILE
-        if signature is None:
-            hint = "sign it with cedarbox policy sign"
-            raise BundleError(f"{version.label} is not signed: {SIGNATURE_FILE} is missing", path=path, hint=hint)
-        # In the order of PolicyBundle.load: nothing of it is parsed before the signatures hold.
-        envelope = read_envelope(signature, path)
-        signed_by = verify(envelope, self._signers, path)
-        manifest = read_manifest(envelope.payload, path)
-        compare(manifest, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, version.root)
-        return Version(version.label, version.root, files, signed_by, manifest)
 
 
 def _below(top: Path, path: Path) -> str | None:

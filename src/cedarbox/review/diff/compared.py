@@ -11,11 +11,12 @@ from cedarbox.errors import BundleError
 from cedarbox.review.diff.agents import AgentChange, AgentClass, agent_changes, classes
 from cedarbox.review.diff.effects import Effects, digest_of, digests
 from cedarbox.review.diff.metadata import MetadataChange, metadata_changes
+from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.diff.texts import TextChange, text_changes
 from cedarbox.review.prove import Environment, environments
-from cedarbox.review.revisions import Pair
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import schema_json
+from cedarbox.review.version import Pair
 
 __all__ = ["Compared", "Incomparable", "action_groups", "compared"]
 
@@ -84,9 +85,11 @@ class Compared:
 
     @cached_property
     def metadata(self) -> tuple[MetadataChange, ...]:
-        """What changed in ``bundle.toml``."""
+        """What changed in ``bundle.toml``, and in the settings where they are looked at; first what widens."""
         old, new = self.old.subject, self.new.subject
-        return metadata_changes(old.bundle if old else None, new.bundle if new else None)
+        found = [*metadata_changes(old.bundle if old else None, new.bundle if new else None)]
+        found += settings_changes(self.pair.base.settings, self.pair.head.settings)
+        return tuple(sorted(found, key=lambda change: (not change.widens, change.file, change.key)))
 
     @cached_property
     def agents(self) -> tuple[AgentClass, ...]:

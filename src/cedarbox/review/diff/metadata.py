@@ -1,4 +1,4 @@
-"""What changed in ``bundle.toml``, which no policy says and no proof covers."""
+"""What changed in files beside the policies that no proof covers: ``bundle.toml``, and see settings.py."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ class MetadataChange:
         told: What that means, in one line.
         widens: Something goes through that did not, whatever the policies say.
         matters: A reviewer should look at it.
+        file: Where it stands.
     """
 
     key: str
@@ -29,6 +30,7 @@ class MetadataChange:
     told: str
     widens: bool = False
     matters: bool = True
+    file: str = "bundle.toml"
 
 
 def metadata_changes(old: PolicyBundle | None, new: PolicyBundle | None) -> tuple[MetadataChange, ...]:

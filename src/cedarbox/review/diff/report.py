@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cedarbox.review.configured import SETTINGS
 from cedarbox.review.diff.acceptance import Accepted, Subject, Verdict
 from cedarbox.review.diff.compared import Compared, Incomparable
 from cedarbox.review.diff.effects import Effects, digest_of
@@ -30,7 +31,6 @@ _ORDER: Final = (
     "unchanged",
     "no effect",
 )
-_METADATA_ACTION: Final = "bundle.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,10 +57,10 @@ def identity(subject: Subject) -> str:
 
 
 def metadata_subject(compared: Compared, change: MetadataChange) -> Subject:
-    """Return what an acceptance of a change of ``bundle.toml`` names."""
+    """Return what an acceptance of a change beside the policies names."""
     digest = digest_of({"key": change.key, "value": change.new})
     old, new = (digest_of([None if e.subject is None else _digest(e)]) for e in (compared.old, compared.new))
-    return Subject(compared.name, _METADATA_ACTION, change.key, ("*",), _METADATA_ACTION, digest, old, new)
+    return Subject(compared.name, change.file, change.key, ("*",), change.file, digest, old, new)
 
 
 def widened(outcomes: Sequence[Outcome]) -> dict[Subject, str]:
@@ -135,8 +135,8 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
         yield Finding(UNDECIDED.id, "warning", outcome.why, outcome.pair.place, hint=hint, key=outcome.pair.bundle)
         return
     compared = outcome.compared
-    toml = Place(shown(compared.pair.head.root / "bundle.toml"))
     for change in compared.metadata:
+        toml = _stands(compared, change)
         if change.widens:
             subject = metadata_subject(compared, change)
             yield Finding(
@@ -202,6 +202,13 @@ def _metadata_message(change: MetadataChange) -> str:
     if change.old == change.new:
         return f"{change.key} is still {change.new}: {change.told}"
     return f"{change.key} was {change.old or 'not there'} and is {change.new or 'not there'}: {change.told}"
+
+
+def _stands(compared: Compared, change: MetadataChange) -> Place:
+    settings = compared.pair.head.settings
+    if change.file == SETTINGS and settings is not None:
+        return Place(shown(settings.path))
+    return Place(shown(compared.pair.head.root / change.file))
 
 
 def _about(subject: Subject) -> str:
@@ -271,9 +278,9 @@ def _sections(plan: Plan, judged: _Judged) -> Iterator[Section]:
     if compared.agent_changes:
         told = tuple(each.told for each in compared.agent_changes)
         yield Section("Agents", ("What these changes permit is part of the plan.", *told))
-    if compared.metadata:
-        meta = tuple((each.key, each.old, each.new, each.told) for each in compared.metadata)
-        yield Section("bundle.toml", (), ("key", "before", "after", "means"), meta)
+    for file in sorted({each.file for each in compared.metadata}):
+        meta = tuple((each.key, each.old, each.new, each.told) for each in compared.metadata if each.file == file)
+        yield Section(file, (), ("key", "before", "after", "means"), meta)
 
 
 def _plan_table(rows: Sequence[Row]) -> tuple[tuple[str, ...], tuple[tuple[str, ...], ...]]:

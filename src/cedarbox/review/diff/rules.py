@@ -26,7 +26,7 @@ WIDENS: Final = Rule(
     "error",
     "A request goes through that did not before, or goes through with less of an approval",
     "Something is permitted that was not: a permit is new or wider, a forbid is gone or narrower, an agent was put "
-    "into a group, an approval was dropped, or `bundle.toml` says so.\n" + _ACCEPT,
+    "into a group, an approval was dropped, or `bundle.toml` or `cedarbox.toml` says so.\n" + _ACCEPT,
 )
 NARROWS: Final = Rule(
     "D101",
@@ -56,9 +56,10 @@ METADATA: Final = Rule(
     "D104",
     "metadata-changed",
     "warning",
-    "bundle.toml changed in a way that no proof covers",
-    "Its name and its revision decide whether a host takes it for newer than what it has: see the state file in the "
-    "settings. Raise the revision with each change, and keep the name.",
+    "bundle.toml or cedarbox.toml changed in a way that no proof covers",
+    "Name and revision of a bundle decide whether a host takes it for newer than what it has: see the state file in "
+    "the settings. Raise the revision with each change, and keep the name. The settings say which images, keys, limits "
+    "and places a host takes; read each line.",
 )
 WEAKENS: Final = Rule(
     "D105",

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, ExitStack
 from cedarbox.review.diff.compared import Compared, Incomparable, compared
 from cedarbox.review.diff.plan import Plan, Searcher, plan
 from cedarbox.review.prove import Answer, Query
-from cedarbox.review.revisions import Pair
+from cedarbox.review.version import Pair
 
 __all__ = ["Unavailable", "plans"]
 

@@ -27,8 +27,8 @@ from cedarbox.review.lint.options import FILE, LintConfig, Options, config_of
 from cedarbox.review.lint.rulebook import NEVER_SUPPRESSED, RULES
 from cedarbox.review.lint.suppress import Suppression, suppressions
 from cedarbox.review.properties.files import Property, read_properties
-from cedarbox.review.revisions import Version
 from cedarbox.review.subject import Subject, shown
+from cedarbox.review.version import Version
 
 __all__ = ["weakened"]
 
