@@ -39,6 +39,7 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_images.py",
         "test_conformance.py",
         "test_examples.py",
+        "test_live.py",
     ),
     (
         "test_snapshots.py",
@@ -46,7 +47,6 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_mounts.py",
         "test_demo.py",
         "test_egress_clients.py",
-        "test_live.py",
         "test_egress_matrix.py",
     ),
 )
