@@ -34,10 +34,6 @@ BACKEND: Final = "boxlite"
 """The backend of a request whose case gives none."""
 
 
-class _Required:
-    """Stands for an argument that a case must give."""
-
-
 @dataclass(frozen=True, slots=True)
 class Argument:
     """One argument of a request.

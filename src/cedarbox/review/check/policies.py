@@ -19,7 +19,15 @@ from cedarbox.review.finding import Finding, Place
 from cedarbox.review.syntax import ParseError, Span, Syntax, parse_policy
 from cedarbox.review.syntax.faults import Fault, beyond, parse_statement
 
-__all__ = ["ReadPolicy", "against_schema", "duplicates", "impossible", "odd_text", "read_policies"]
+__all__ = [
+    "ReadPolicy",
+    "against_schema",
+    "bidi_outside",
+    "duplicates",
+    "impossible",
+    "odd_text",
+    "read_policies",
+]
 
 # The validator is asked some ten times for each place; more policies than these are told without one.
 _MAX_PLACED: Final = 50

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from cedarbox.errors import BundleError, CanonicalizationError
-from cedarbox.policy.actions import ACTION_GROUPS, Action
+from cedarbox.policy.actions import Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.conditions import Reader
 from cedarbox.policy.endpoints import Endpoints, endpoints_of
@@ -30,7 +30,6 @@ __all__ = ["Context"]
 _BACKEND: Final = "boxlite"
 _MAX_BASES: Final = 12
 _MAX_AGENTS: Final = 40
-_MAX_SHOWN: Final = 60
 _STEP: Final = timedelta(milliseconds=1)  # the smallest difference of two times in Cedar
 
 
@@ -342,10 +341,6 @@ class Context:
         except (OSError, UnicodeDecodeError):
             return None
 
-    def has_permit(self, action: str) -> bool:
-        """Whether some permit is about an action, so that it is worth asking."""
-        return bool(self.permits(action))
-
     @staticmethod
     def trivially(policy: ReviewedPolicy) -> bool | None:
         """Return whether the conditions of a policy are constants: True for always met, False for never."""
@@ -365,8 +360,3 @@ class Context:
             yield build(*args, **kwargs)
         except (CanonicalizationError, ValueError):
             return
-
-    @property
-    def known_actions(self) -> frozenset[str]:
-        """Every action of the schema."""
-        return frozenset(ACTION_GROUPS)

@@ -30,7 +30,6 @@ from cedarbox.review.subject import ReviewedPolicy
 __all__ = ["Question", "questions"]
 
 _SIDE: Final = "policies"
-_AGENT: Final = f"{NAMESPACE}::Agent"
 _OUTSIDER: Final = "cedarbox-lint agent in no group"
 
 

@@ -56,7 +56,6 @@ class Counterexample:
     Attributes:
         environment: Its kind.
         witness: The request, replayed through Cedar.
-        policies: Ids of the policies that determined it, by side.
     """
 
     environment: Environment

@@ -47,7 +47,7 @@ def _weak(context: Context) -> Iterator[Hit]:
     floor = _ORDER.index(context.options.isolation_floor)
     isolations = _ORDER[floor:]
     for action in ("create", "resume"):
-        if not context.has_permit(action):
+        if not context.permits(action):
             continue
         asked = [made for kind in isolations for made in created(context, action, digest=None, isolation=kind)]
         message = "permits a sandbox from an image that no digest pins, so it can change after the review"
@@ -83,7 +83,7 @@ def _adopted(context: Context) -> Iterator[Hit]:
 
 def _unlimited(context: Context) -> Iterator[Hit]:
     for action in ("create", "resume"):
-        if not context.has_permit(action):
+        if not context.permits(action):
             continue
         for facts, what in ((_LARGE, "of any size"), (dict.fromkeys(_LARGE), "of a size that nobody tells")):
             asked = [made for kind in _ORDER[::-1] for made in created(context, action, isolation=kind, **facts)]
