@@ -1,4 +1,4 @@
-"""What ``policy diff`` and ``policy accept`` share: which versions are compared, and how they are searched."""
+"""What the commands that compare and prove share: which versions are meant, and how they are searched."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from cedarbox.text import printable
 
 if TYPE_CHECKING:
     from cedarbox.review.diff.compared import Incomparable
-    from cedarbox.review.diff.plan import Plan, Searcher
-    from cedarbox.review.prove import Answer, Query
+    from cedarbox.review.diff.plan import Plan
+    from cedarbox.review.prove import Answer, Progress, Query, Searcher
 
 __all__ = [
     "Base",
@@ -232,8 +232,7 @@ def prover(
 
     @contextmanager
     def make(schema: str) -> Iterator[Searcher]:
-        from cedarbox.review.diff.run import Unavailable
-        from cedarbox.review.prove import Prover, available
+        from cedarbox.review.prove import Prover, Unavailable, available
         from cedarbox.review.prove.solvers import installed
 
         if why := available():
@@ -252,7 +251,7 @@ def prover(
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int, Query, Answer], None] | None]:
+def progress() -> Iterator[Progress | None]:
     """Show how far the searches are on a terminal; elsewhere nothing is shown."""
     if not sys.stderr.isatty():
         yield None

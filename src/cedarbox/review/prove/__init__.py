@@ -22,6 +22,7 @@ from cedarbox.review.prove.goals import (
     environments,
 )
 from cedarbox.review.prove.prover import Prover
+from cedarbox.review.prove.searching import Progress, Searcher, Unavailable
 from cedarbox.review.prove.solvers import available
 
 __all__ = [
@@ -36,10 +37,13 @@ __all__ = [
     "Not",
     "Or",
     "PrincipalIs",
+    "Progress",
     "Prover",
     "Query",
     "Replay",
+    "Searcher",
     "Side",
+    "Unavailable",
     "Verdict",
     "Witness",
     "available",

@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -27,12 +27,10 @@ from cedarbox.review.prove.patterns import UnsupportedError
 from cedarbox.review.prove.prepared import Prepared, Problems, prepared
 from cedarbox.review.prove.realise import action_of
 from cedarbox.review.prove.replay import Replayer, ReplayError
+from cedarbox.review.prove.searching import Progress
 from cedarbox.review.prove.types import SchemaTypes
 
 __all__ = ["Prover"]
-
-Progress = Callable[[int, int, Query, Answer], None]
-"""Called with how many are done, how many there are, the query and its answer."""
 
 _KEPT: Final = 128
 """How many kinds of request with their sides are kept encoded."""
