@@ -18,9 +18,12 @@ from cedarbox.policy.engine import Decision
 from cedarbox.policy.entities import NAMESPACE, Entity
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["Agent", "Open", "Seen", "Tried", "kinds_of_agents", "with_reviewed_agents"]
+__all__ = ["OUTSIDER", "Agent", "Open", "Seen", "Tried", "kinds_of_agents", "with_reviewed_agents"]
 
 _MARK: Final = "cedarbox-lint "
+OUTSIDER: Final = f"{_MARK}agent in no group"
+"""The id of the agent of the review that is in no group."""
+
 _MAX_SHOWN: Final = 60
 
 
@@ -88,6 +91,11 @@ class Open:
     policy: ReviewedPolicy
     question: str
 
+    @property
+    def told(self) -> str:
+        """The question in one line."""
+        return f"{self.rule} {self.policy.id}: {self.question}"
+
 
 @dataclass(frozen=True, slots=True)
 class Seen:
@@ -128,7 +136,7 @@ def with_reviewed_agents(bundle: PolicyBundle, named: Iterable[tuple[str, str]])
     added = [tenant, *(Entity("AgentGroup", group) for group in groups)]
     added += [Entity("Agent", f"{_MARK}member of {group}", attrs, (Entity("AgentGroup", group),)) for group in groups]
     added += [Entity("Agent", name, attrs) for kind, name in sorted(named) if kind == "Agent"]
-    added.append(Entity("Agent", f"{_MARK}agent in no group", attrs))
+    added.append(Entity("Agent", OUTSIDER, attrs))
     new = [item.to_json() for item in added if (item.uid["type"], item.id) not in declared]
     return replace(bundle, entities=(*bundle.entities, *new))
 

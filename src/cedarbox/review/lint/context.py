@@ -55,6 +55,14 @@ class Context:
         self.notes: list[str] = []
         self.open: list[Open] = []
         self.unusable_tests: BundleError | None = None
+        self._hits: set[tuple[str, str]] = set()
+        self._permits: dict[tuple[str, ...], tuple[ReviewedPolicy, ...]] = {}
+        self._nodes: dict[str, tuple[Node, ...]] = {}
+        self._literals: dict[str, tuple[Literal, ...]] = {}
+        self._bases: dict[tuple[str, ...], tuple[Base, ...]] = {}
+        self._asking: dict[str, frozenset[Agent]] = {}
+        self._regions: dict[tuple[str, str], Region | None] = {}
+        self._readers: dict[str, Reader] = {}
 
     @property
     def policies(self) -> tuple[ReviewedPolicy, ...]:
@@ -73,14 +81,10 @@ class Context:
             hit: The hit.
         """
         mark = (what, hit.policy.id if hit.policy else "")
-        if mark in self._seen:
+        if mark in self._hits:
             return False
-        self._seen.add(mark)
+        self._hits.add(mark)
         return True
-
-    @cached_property
-    def _seen(self) -> set[tuple[str, str]]:
-        return set()
 
     def first_hits(
         self, asked: Iterable[Action], action: str, message: str, *, hint: str = "", agents: Sequence[Agent] = ()
@@ -124,29 +128,17 @@ class Context:
             )
         return self._permits[actions]
 
-    @cached_property
-    def _permits(self) -> dict[tuple[str, ...], tuple[ReviewedPolicy, ...]]:
-        return {}
-
     def nodes(self, policy: ReviewedPolicy) -> tuple[Node, ...]:
         """Return every expression in the conditions of a policy."""
         if policy.id not in self._nodes:
             self._nodes[policy.id] = tuple(conditions(policy.est))
         return self._nodes[policy.id]
 
-    @cached_property
-    def _nodes(self) -> dict[str, tuple[Node, ...]]:
-        return {}
-
     def literals(self, policy: ReviewedPolicy) -> tuple[Literal, ...]:
         """Return every entity that a policy names."""
         if policy.id not in self._literals:
             self._literals[policy.id] = tuple(entities(policy.est))
         return self._literals[policy.id]
-
-    @cached_property
-    def _literals(self) -> dict[str, tuple[Literal, ...]]:
-        return {}
 
     @cached_property
     def _extended(self) -> PolicyBundle:
@@ -189,10 +181,6 @@ class Context:
         if actions not in self._bases:
             self._bases[actions] = tuple(itertools.islice(self._all_bases(actions), _MAX_BASES))
         return self._bases[actions]
-
-    @cached_property
-    def _bases(self) -> dict[tuple[str, ...], tuple[Base, ...]]:
-        return {}
 
     def _all_bases(self, actions: tuple[str, ...]) -> Iterator[Base]:
         texts: dict[str, dict[str, None]] = {"tool": {}, "agent": {}, "backend": {}}
@@ -290,10 +278,6 @@ class Context:
         return self._asking[action]
 
     @cached_property
-    def _asking(self) -> dict[str, frozenset[Agent]]:
-        return {}
-
-    @cached_property
     def endpoints(self) -> Mapping[Agent, Endpoints]:
         """What each kind of agent may connect to."""
         chosen = {policy.id: policy.est for policy in self.policies if "connect" in self.actions_of(policy)}
@@ -311,10 +295,6 @@ class Context:
                 self._regions[mark] = None
         return self._regions[mark]
 
-    @cached_property
-    def _regions(self) -> dict[tuple[str, str], Region | None]:
-        return {}
-
     def _values(self, agent: Agent) -> Values:
         return Values(agent.id, self._extended.entities)
 
@@ -322,10 +302,6 @@ class Context:
         if agent.id not in self._readers:
             self._readers[agent.id] = Reader(agent.id, self._extended.entities)
         return self._readers[agent.id]
-
-    @cached_property
-    def _readers(self) -> dict[str, Reader]:
-        return {}
 
     def tests_name(self, policy_id: str) -> bool:
         """Whether the test cases beside a bundle hold the id of a policy, or cannot be read."""

@@ -89,9 +89,10 @@ def lint(
     context = Context(subject, config.options, now)
     rules, off = _selected(subject, config, chosen)
     pairs = [(rule, hit) for rule in rules for hit in _hits(rule, context)]
-    proved = (
-        Proved(pairs, ran=False, undecided=_open(context)) if prover is None else prove(context, rules, pairs, prover)
-    )
+    if prover is None:
+        proved = Proved(pairs, ran=False, undecided=tuple(each.told for each in context.open))
+    else:
+        proved = prove(context, rules, pairs, prover)
     findings, fixes = [], []
     for rule, hit in proved.pairs:
         findings.append(_finding(rule, hit, config))
@@ -226,10 +227,6 @@ def _stale(rule: LintRule, baseline: Baseline, entry: Known, config: LintConfig)
 def _order(finding: Finding) -> tuple[str, int, int, str]:
     place = finding.place or Place("")
     return place.file, place.line, place.column or 0, finding.rule
-
-
-def _open(context: Context) -> tuple[str, ...]:
-    return tuple(f"{each.rule} {each.policy.id}: {each.question}" for each in context.open)
 
 
 def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_needed: bool = False) -> Report:
