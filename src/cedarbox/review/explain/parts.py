@@ -193,7 +193,7 @@ class _World:
 
     def __init__(self, bundle: PolicyBundle, principal: str, made: Action) -> None:
         self._schema = cedarpy.Schema.from_str(schema_text())
-        brought = [entity.to_json() for entity in (made.resource, *made.others)]
+        brought = made.brought
         self._entities = cedarpy.Entities.from_json_str(json.dumps([*bundle.entities, *brought]), self._schema)
         self._known = {_key(item["uid"]): item for item in [*bundle.entities, *brought]}
         self._made = made
@@ -210,12 +210,7 @@ class _World:
         permits = {name: {**node, "effect": "permit"} for name, node in nodes.items()}
         document = {"staticPolicies": permits, "templates": {}, "templateLinks": []}
         result = cedarpy.is_authorized(
-            {
-                "principal": self._principal.uid,
-                "action": {"type": f"{NAMESPACE}::Action", "id": self._made.name},
-                "resource": self._made.resource.uid,
-                "context": dict(self._made.context),
-            },
+            self._made.asked_by(self._principal.id),
             cedarpy.PolicySet.from_json_str(json.dumps(document)),
             self._entities,
             self._schema,

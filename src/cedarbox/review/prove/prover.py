@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import cedarpy
 
-from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.schema import schema_text as packaged_schema
 from cedarbox.review.prove import canonical
 from cedarbox.review.prove import solvers as solving
@@ -269,13 +268,7 @@ class Prover:
         action = action_of(environment, model)
         if action.name != environment.action_id or action.resource.uid["type"] != environment.resource_type:
             raise ValueError(f"it is the request {action.name} on {action.resource}")
-        request = {
-            "principal": {"type": f"{NAMESPACE}::Agent", "id": principal},
-            "action": {"type": environment.action_type, "id": environment.action_id},
-            "resource": action.resource.uid,
-            "context": dict(action.context),
-        }
-        return request, [entity.to_json() for entity in (action.resource, *action.others)]
+        return action.asked_by(principal), action.brought
 
 
 def _resolved(schema_text: str) -> Mapping[str, Any]:

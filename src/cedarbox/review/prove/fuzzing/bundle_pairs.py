@@ -153,15 +153,9 @@ def _widened(replayer: Replayer, environment: Environment, agent: str, action: A
     """Return whether only the new version allows a request, and whether the new one allows it."""
     if action.resource.uid["type"] != environment.resource_type:
         return False, False
-    request = {
-        "principal": {"type": environment.principal_type, "id": agent},
-        "action": {"type": environment.action_type, "id": environment.action_id},
-        "resource": action.resource.uid,
-        "context": dict(action.context),
-    }
-    brought = [entity.to_json() for entity in (action.resource, *action.others)]
+    request = action.asked_by(agent)
     try:
-        before, after = (replayer.decide(name, request, brought).allowed for name in ("old", "new"))
+        before, after = (replayer.decide(name, request, action.brought).allowed for name in ("old", "new"))
     except ReplayError as error:
         raise AssertionError(f"a request of the builders is refused: {error}: {json.dumps(request)}") from error
     return after and not before, after
