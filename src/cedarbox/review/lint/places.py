@@ -18,7 +18,7 @@ _STRING: Final = re.compile(r'//[^\n\r]*|"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 def place_of_node(policy: ReviewedPolicy, path: NodePath) -> Place:
     """Return the place of a node of a policy; that of the policy for the empty path, and where it cannot be told."""
-    syntax = syntax_of(policy) if path else None
+    syntax = syntax_of(policy.text, policy.est) if path else None
     if syntax is None:
         return policy.place
     try:
@@ -38,7 +38,7 @@ def edit_of_text(policy: ReviewedPolicy, path: NodePath, text: str, better: str)
     """
     if any(char in '"\\' or not char.isprintable() for char in text + better):
         return None
-    syntax = syntax_of(policy)
+    syntax = syntax_of(policy.text, policy.est)
     if syntax is None:
         return None
     try:
