@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, get_args
 from cedarbox.errors import BundleError, CanonicalizationError
 from cedarbox.files import open_regular
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path
+from cedarbox.policy.schema import enumerations
 from cedarbox.review.finding import SEVERITIES, Severity
 
 __all__ = ["FILE", "ISOLATIONS", "Level", "LintConfig", "Options", "RuleSetting", "config_of", "read_config"]
@@ -39,7 +40,6 @@ Level = Literal["error", "warning", "note", "off"]
 
 _MAX_FILE: Final = 256 * 1024
 _KEYS: Final = ("fail_level", "rules", "options")
-_CAPABILITIES: Final = ("shell", "filesystem", "skills", "memory", "compaction", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +196,7 @@ def _options(path: Path, table: Mapping[str, Any]) -> Options:
     for name, value, members in (
         ("isolation_floor", (options.isolation_floor,), ISOLATIONS),
         ("egress", (options.egress,), ("broker", "nic")),
-        ("sensitive_capabilities", options.sensitive_capabilities, _CAPABILITIES),
+        ("sensitive_capabilities", options.sensitive_capabilities, sorted(enumerations()["Capability"])),
     ):
         for item in value:
             if item not in members:
