@@ -36,19 +36,8 @@ def diff(
     links: versions.Links = None,
     public_key: versions.PublicKeys = None,
     threshold: versions.Threshold = 1,
-    accepted: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="File of signed acceptances, see policy accept.", show_default=False),
-    ] = None,
-    acceptor: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Public key of someone whose acceptance counts; may be repeated. Give it from where the change cannot "
-            "reach it: origin/main:keys/desk.pub is the file as it is in that revision.",
-            show_default=False,
-        ),
-    ] = None,
+    accepted: versions.Accepted = None,
+    acceptor: versions.Acceptors = None,
     baseline: Annotated[
         Path | None,
         typer.Option(

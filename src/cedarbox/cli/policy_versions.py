@@ -24,6 +24,8 @@ if TYPE_CHECKING:
     from cedarbox.review.prove import Answer, Progress, Query, Searcher
 
 __all__ = [
+    "Accepted",
+    "Acceptors",
     "Base",
     "Bundles",
     "Cedar",
@@ -87,6 +89,19 @@ PublicKeys = Annotated[
     ),
 ]
 Threshold = Annotated[int, typer.Option(min=1, help="How many different keys must have signed.")]
+Accepted = Annotated[
+    Path | None, typer.Option(readable=False, help="File of signed acceptances, see policy accept.", show_default=False)
+]
+Acceptors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--acceptor",
+        metavar="FILE",
+        help="Public key of someone whose acceptance counts; may be repeated. Give it from where the change cannot "
+        "reach it: origin/main:keys/desk.pub is the file as it is in that revision.",
+        show_default=False,
+    ),
+]
 Timeout = Annotated[float, typer.Option(min=0.01, help="Seconds for each search.")]
 SecondOpinion = Annotated[
     bool, typer.Option("--second-opinion", help="Have z3 prove again what cvc5 proved; both must agree.")
