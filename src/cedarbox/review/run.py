@@ -17,8 +17,9 @@ from cedarbox.policy.approval import Approval, approval_of, combined
 from cedarbox.policy.bundle import Policy
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.cases import Case, Suite
+from cedarbox.review.declared import Declared, uid_of
 from cedarbox.review.mutants import Mutant, mutants_of
-from cedarbox.review.satisfied import Query, above, uid_of
+from cedarbox.review.satisfied import Query
 from cedarbox.review.unnoticed import Asked, unnoticed
 
 __all__ = ["Outcome", "chosen", "outcome_of", "run_suite", "survivors"]
@@ -150,7 +151,8 @@ def _query(case: Case, entities: cedarpy.Entities, schema: cedarpy.Schema) -> Qu
     brought = action.brought
     delta = entities.with_added_json_str(orjson.dumps(brought).decode(), schema)
     # The declared entities are principals, and nothing that a request brings along is in one.
-    return Query(action.asked_by(case.principal), delta, schema, above(uid_of(action.resource.uid), brought))
+    resource = uid_of(action.resource.uid)
+    return Query(action.asked_by(case.principal), delta, schema, Declared(brought).above(resource) | {resource})
 
 
 def _passes(case: Case, satisfied: Sequence[Policy], errors: Sequence[str]) -> bool:

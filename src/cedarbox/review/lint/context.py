@@ -18,6 +18,7 @@ from cedarbox.policy.entities import Base
 from cedarbox.policy.regions import Region, TooLargeError
 from cedarbox.policy.values import Uid, Values, uid_of
 from cedarbox.review.cases import Suite
+from cedarbox.review.declared import Named
 from cedarbox.review.lint.agents import Agent, Open, Seen, Tried, kinds_of_agents, with_reviewed_agents
 from cedarbox.review.lint.model import Hit
 from cedarbox.review.lint.options import Options
@@ -145,8 +146,8 @@ class Context:
         return with_reviewed_agents(self._bundle(), self._named)
 
     @cached_property
-    def _named(self) -> frozenset[tuple[str, str]]:
-        return frozenset((literal.kind, literal.id) for policy in self.policies for literal in self.literals(policy))
+    def _named(self) -> Named:
+        return Named.by(policy.est for policy in self.policies)
 
     def _bundle(self) -> PolicyBundle:
         bundle = self.subject.bundle
@@ -157,19 +158,10 @@ class Context:
     @cached_property
     def agents(self) -> tuple[Agent, ...]:
         """One agent for all that the policies treat alike: declared ones, then members of the groups they name."""
-        named = frozenset(name for kind, name in self._named if kind == "Agent")
-        found = kinds_of_agents(self._extended, self._bundle(), named, attributes=self._looks_at_attributes)
+        found = kinds_of_agents(self._extended, self._bundle(), self._named)
         if len(found) > _MAX_AGENTS:
             self.notes.append(f"{len(found)} kinds of agents: requests were tried for the first {_MAX_AGENTS} only")
         return found[:_MAX_AGENTS]
-
-    @cached_property
-    def _looks_at_attributes(self) -> bool:
-        return any(
-            node.operator == "." and attribute_chain({".": node.given})[:1] == ("principal",)
-            for policy in self.policies
-            for node in self.nodes(policy)
-        )
 
     @cached_property
     def engine(self) -> PolicyEngine:
