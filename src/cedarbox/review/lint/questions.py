@@ -23,8 +23,9 @@ from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.options import ISOLATIONS
 from cedarbox.review.lint.rules.connect import NEVER
 from cedarbox.review.lint.rules.intelligence import LOCAL_KINDS, local_only
-from cedarbox.review.lint.rules.logic import Scope, can_fail
+from cedarbox.review.lint.rules.logic import binding, can_fail
 from cedarbox.review.lint.rules.storage import SENSITIVE, asks_for_no_link, why_sensitive
+from cedarbox.review.lint.scopes import Scope
 from cedarbox.review.lint.wording import listed
 from cedarbox.review.prove import Allows, And, Environment, Fails, Goal, Holds, Matches, Not, PrincipalIs, Query, Side
 from cedarbox.review.subject import ReviewedPolicy
@@ -146,7 +147,8 @@ class _Asker:
             if other is not policy
             and self.found.isdisjoint({("S060", other.id), ("S061", other.id)})
             and mine.may_meet(self._scope(other))
-            and not _binding(policy, other)
+            and not binding(policy)
+            and not binding(other)
         ]
 
     def _scope(self, policy: ReviewedPolicy) -> Scope:
@@ -286,11 +288,6 @@ def _on(goal: Goal, side: Side) -> Goal:
         if not (isinstance(each, Not) and isinstance(each.goal, Matches) and each.goal.policy not in side.policies)
     ]
     return And(*kept)
-
-
-def _binding(policy: ReviewedPolicy, other: ReviewedPolicy) -> bool:
-    """Whether one of two asks for an approval: they do not do the same then, whatever they match."""
-    return any("approv" in name for name in (*policy.annotations, *other.annotations))
 
 
 def _entity(kind: str, name: str) -> str:
