@@ -110,7 +110,7 @@ def _acceptor(text: str) -> Ed25519PublicKey:
     # A colon means a revision, whatever files there are: a change could bring a file with that name along.
     if ":" not in text or text.startswith(("./", "../", "/")):
         return load_public_key(Path(text))
-    from cedarbox.review.revisions import read_at
+    from cedarbox.review.sources import read_at
 
     return parse_public_key(read_at(text, MAX_PEM), printable(text))
 
