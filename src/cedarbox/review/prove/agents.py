@@ -8,9 +8,10 @@ from typing import Any
 from cedarbox.review.declared import AGENT, Declared, Named, Uid, uid_of
 from cedarbox.review.prove.goals import Goal, Holds, PrincipalIs, Side, parts
 from cedarbox.review.prove.patterns import UnsupportedError, checked
+from cedarbox.review.prove.payloads import Listed, Member
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import STRING, EntityOf, SetOf, Type
-from cedarbox.review.prove.values import Listed, Member, Values
+from cedarbox.review.prove.values import Values
 
 __all__ = ["Principals", "classes_of", "named_in"]
 

@@ -53,9 +53,10 @@ from cedarbox.review.prove import canonical
 from cedarbox.review.prove.agents import Principals
 from cedarbox.review.prove.goals import Environment
 from cedarbox.review.prove.patterns import UnsupportedError
+from cedarbox.review.prove.payloads import Member, Value
 from cedarbox.review.prove.terms import Term, Terms
 from cedarbox.review.prove.types import IP, STRING, EntityOf, RecordOf
-from cedarbox.review.prove.values import Member, Value, Values
+from cedarbox.review.prove.values import Values
 from cedarbox.review.prove.worlds import World, attribute_name
 
 __all__ = ["BundleWorld", "REPOSITORY", "SERVER", "is_name", "locality_of"]
