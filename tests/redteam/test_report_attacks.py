@@ -144,6 +144,7 @@ def test_text_that_changes_the_outcome_in_tap(tmp_path: Path) -> None:
 def test_text_that_is_a_link_in_sarif(text: str) -> None:
     """A text holds a link, a half of a surrogate pair or a control character. The file is valid and has no link."""
     (run,) = assert_sarif(render(report(text), "sarif"))["runs"]
+    assert len(run["results"]) == 4
     for result in run["results"]:
         assert "](" not in result["message"]["text"]
         assert result["message"]["text"].isprintable()
@@ -154,8 +155,8 @@ def test_text_that_is_a_link_in_sarif(text: str) -> None:
 @_EACH
 def test_text_in_a_report_for_gitlab(text: str) -> None:
     """The same for Code Quality: descriptions are one printable line, fingerprints stay apart."""
-    for issue in assert_gitlab(render(report(text), "gitlab")):
-        assert issue["description"].isprintable()
+    issues = assert_gitlab(render(report(text), "gitlab"))
+    assert [issue["description"].isprintable() for issue in issues] == [True] * 4
 
 
 class _Reader(HTMLParser):

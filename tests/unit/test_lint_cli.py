@@ -13,7 +13,9 @@ from typer.testing import CliRunner
 
 from cedarbox.cli import app
 from cedarbox.errors import CedarboxError
+from cedarbox.policy.schema import enumerations
 from cedarbox.review.formatting import format_policies
+from cedarbox.review.lint.options import ISOLATIONS
 
 BUNDLES = sorted(path.name for path in SHIPPED.iterdir())
 RULES = ("--rule", "S003", "--rule", "S014", "--rule", "S005")
@@ -174,6 +176,11 @@ def test_a_configuration_that_cannot_be_used_is_refused(content: bytes, said: st
     assert code == 2
     assert "lint.toml" in printed
     assert said in printed
+
+
+def test_every_isolation_of_the_schema_is_stronger_or_weaker_than_others() -> None:
+    assert len(ISOLATIONS) == len(set(ISOLATIONS))
+    assert set(ISOLATIONS) == enumerations()["Isolation"]
 
 
 def test_options_are_used(tmp_path: Path) -> None:

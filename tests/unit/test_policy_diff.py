@@ -22,7 +22,7 @@ from cedarbox.policy.schema import schema_text
 from cedarbox.review.arguments import build
 from cedarbox.review.diff.compared import action_groups
 from cedarbox.review.diff.effects import Effects
-from cedarbox.review.diff.run import Unavailable
+from cedarbox.review.prove import Unavailable
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import schema_json
 

@@ -24,9 +24,10 @@ from cedarbox.review.prove.fuzzing.random_actions import RandomActions, noted
 from cedarbox.review.prove.fuzzing.runs import absent, run_bundle, run_free
 from cedarbox.review.prove.fuzzing.schemas import NASTY
 from cedarbox.review.prove.fuzzing.tables import Table
+from cedarbox.review.prove.payloads import IpParts
 from cedarbox.review.prove.terms import Terms, reachable
 from cedarbox.review.prove.types import SchemaTypes
-from cedarbox.review.prove.values import IpParts, Values
+from cedarbox.review.prove.values import Values
 from cedarbox.review.syntax import schema_json
 
 LONG: Final = os.environ.get("CEDARBOX_LONG") == "1"

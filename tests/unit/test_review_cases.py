@@ -124,14 +124,6 @@ def test_every_action_of_the_schema_can_be_built_from_its_arguments() -> None:
         assert build(action, values).name == action
 
 
-def test_no_argument_of_a_builder_has_the_name_of_a_key_of_a_case() -> None:
-    own = {"case", "principal", "by", "error"}
-    for action in ACTION_GROUPS:
-        names = list(arguments_of(action))
-        assert not own & set(names)
-        assert len(names) == len(set(names))
-
-
 CASES = f"{CONNECT}  deny:\n"
 
 

@@ -174,7 +174,7 @@ def test_places_a_part_in_its_file(tmp_path: Path) -> None:
     files = {"p.cedar": text.encode()}
     schema = "entity A; action r appliesTo { principal: A, resource: A, context: { x: Bool } };"
     (policy,) = Subject.of_cedar("it", tmp_path, files, schema=schema).policies
-    syntax = syntax_of(policy)
+    syntax = syntax_of(policy.text, policy.est)
     assert syntax is not None
     places = [place_of(policy, syntax.span(path)) for path in [("annotations", "id"), ("conditions", 0, "body")]]
     assert [(p.line, p.column, p.end_line, p.end_column) for p in places] == [(3, 3, 3, 11), (4, 22, 4, 31)]

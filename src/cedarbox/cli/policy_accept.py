@@ -11,6 +11,7 @@ import orjson
 import typer
 
 from cedarbox.cli import policy_versions as versions
+from cedarbox.cli.policy_reporting import PrintJson
 from cedarbox.ed25519 import load_private_key
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import write_file
@@ -45,7 +46,7 @@ def accept(
     threshold: versions.Threshold = 1,
     timeout: versions.Timeout = 10,
     second_opinion: versions.SecondOpinion = False,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Sign the acceptance of a widening. It is found again here, so what is signed is what the policies do.
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from cedarbox.cli.policy_bundle import configured_bundle
+from cedarbox.cli.policy_bundle import PlainEntities, PlainLinks, PlainSchema, configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 
 __all__ = ["check"]
@@ -23,24 +23,9 @@ def check(
         ),
     ] = None,
     *,
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            readable=False,
-            help="The schema of policies that are no bundle, in Cedar's own syntax or in JSON; by default the only "
-            ".cedarschema or schema.json there.",
-            show_default=False,
-        ),
-    ] = None,
-    entities: Annotated[
-        Path | None,
-        typer.Option(
-            readable=False, help="Their entities; by default the only entities.json there.", show_default=False
-        ),
-    ] = None,
-    links: Annotated[
-        Path | None, typer.Option(readable=False, help="Template links, in JSON.", show_default=False)
-    ] = None,
+    schema: PlainSchema = None,
+    entities: PlainEntities = None,
+    links: PlainLinks = None,
     deny_warnings: Annotated[bool, typer.Option("--deny-warnings", help="Fail when there is a warning too.")] = False,
     form: Format = "text",
     output: Output = None,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cedarbox.cli.policy_bundle import Bundle, Principal
 from cedarbox.cli.policy_endpoints import declared_agent
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import ConfigurationError
@@ -18,13 +19,10 @@ _MAX_LIST = 4 * 1024 * 1024
 
 
 def compile_policies(
-    bundle: Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")],
+    bundle: Bundle,
     *,
     backend: Annotated[Literal["boxlite", "nftables", "proxy"], typer.Option(help="Who takes the list.")],
-    principal: Annotated[
-        str | None,
-        typer.Option(help="The agent; needed where entities.json declares more than one.", show_default=False),
-    ] = None,
+    principal: Principal = None,
     into: Annotated[
         Path | None,
         typer.Option(

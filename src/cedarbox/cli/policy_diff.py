@@ -36,19 +36,8 @@ def diff(
     links: versions.Links = None,
     public_key: versions.PublicKeys = None,
     threshold: versions.Threshold = 1,
-    accepted: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="File of signed acceptances, see policy accept.", show_default=False),
-    ] = None,
-    acceptor: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="FILE",
-            help="Public key of someone whose acceptance counts; may be repeated. Give it from where the change cannot "
-            "reach it: origin/main:keys/desk.pub is the file as it is in that revision.",
-            show_default=False,
-        ),
-    ] = None,
+    accepted: versions.Accepted = None,
+    acceptor: versions.Acceptors = None,
     baseline: Annotated[
         Path | None,
         typer.Option(
@@ -121,7 +110,7 @@ def _acceptor(text: str) -> Ed25519PublicKey:
     # A colon means a revision, whatever files there are: a change could bring a file with that name along.
     if ":" not in text or text.startswith(("./", "../", "/")):
         return load_public_key(Path(text))
-    from cedarbox.review.revisions import read_at
+    from cedarbox.review.sources import read_at
 
     return parse_public_key(read_at(text, MAX_PEM), printable(text))
 

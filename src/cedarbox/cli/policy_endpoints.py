@@ -14,6 +14,8 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
+from cedarbox.cli.policy_bundle import Bundle, Principal
+from cedarbox.cli.policy_reporting import AsJson
 from cedarbox.errors import ConfigurationError
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.endpoint_rows import Row, agents_alike, rows
@@ -35,17 +37,14 @@ Form = Literal["table", "csv", "json"]
 
 
 def endpoints(
-    bundle: Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")],
+    bundle: Bundle,
     *,
-    principal: Annotated[
-        str | None,
-        typer.Option(help="The agent; needed where entities.json declares more than one.", show_default=False),
-    ] = None,
+    principal: Principal = None,
     all_agents: Annotated[
         bool, typer.Option("--all", help="Every declared agent; those with the same list are told together.")
     ] = False,
     form: Annotated[Form, typer.Option("--format", help="How to print it.")] = "table",
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    as_json: AsJson = False,
 ) -> None:
     """Print what the policies of a bundle let an agent connect to: the list that a firewall team needs.
 

@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final, Literal, cast
 
 import typer
 
+from cedarbox.cli.policy_bundle import Bundle, Principal
 from cedarbox.cli.policy_endpoints import print_endpoints
-from cedarbox.cli.policy_reporting import Output, emit
+from cedarbox.cli.policy_reporting import AsJson, Output, emit
 from cedarbox.errors import ConfigurationError
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ _AGENT: Final = re.compile(r'(?:Sandbox::)?Agent::"(.*)"', re.DOTALL)
 
 
 def explain(
-    bundle: Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")],
+    bundle: Bundle,
     given: Annotated[
         list[str] | None,
         typer.Argument(
@@ -56,15 +57,12 @@ def explain(
     endpoints: Annotated[
         bool, typer.Option("--endpoints", help="What an agent may connect to; the same as policy endpoints.")
     ] = False,
-    principal: Annotated[
-        str | None,
-        typer.Option(help="The agent; needed where entities.json declares more than one.", show_default=False),
-    ] = None,
+    principal: Principal = None,
     form: Annotated[
         Literal["text", "json", "junit", "tap", "sarif", "github", "gitlab", "markdown", "table", "csv"] | None,
         typer.Option("--format", help="How to print it; table and csv go with --endpoints.", show_default="text"),
     ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="The same as --format json.")] = False,
+    as_json: AsJson = False,
     output: Output = None,
 ) -> None:
     """Explain one decision: by which policies, which of their conditions held, and what would have to change.

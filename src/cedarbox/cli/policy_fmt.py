@@ -15,6 +15,7 @@ import orjson
 import typer
 
 from cedarbox.cli.policy_bundle import configured_bundle
+from cedarbox.cli.policy_reporting import PrintJson
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import open_regular, replacing
 from cedarbox.review.formatting import INDENT, LINE_WIDTH, FormatError, Layout, format_policies
@@ -66,7 +67,7 @@ def fmt(
     diff: Annotated[bool, typer.Option("--diff", help="Write nothing; print what would change.")] = False,
     line_width: Annotated[int, typer.Option(min=20, max=1000, help="How long a line may be.")] = LINE_WIDTH,
     indent_width: Annotated[int, typer.Option(min=1, max=16, help="How deep a level is indented.")] = INDENT,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Format policies as Cedar's own formatter does.
 

@@ -12,7 +12,7 @@ from typing import Annotated
 
 import typer
 
-from cedarbox.cli.policy_bundle import configured_bundle
+from cedarbox.cli.policy_bundle import PlainEntities, PlainLinks, PlainSchema, configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.finding import Report, Severity
@@ -50,23 +50,9 @@ def lint(
         ),
     ] = None,
     *,
-    schema: Annotated[
-        Path | None,
-        typer.Option(
-            readable=False,
-            help="The schema of policies that are no bundle; by default the only .cedarschema or schema.json there.",
-            show_default=False,
-        ),
-    ] = None,
-    entities: Annotated[
-        Path | None,
-        typer.Option(
-            readable=False, help="Their entities; by default the only entities.json there.", show_default=False
-        ),
-    ] = None,
-    links: Annotated[
-        Path | None, typer.Option(readable=False, help="Their template links, in JSON.", show_default=False)
-    ] = None,
+    schema: PlainSchema = None,
+    entities: PlainEntities = None,
+    links: PlainLinks = None,
     explain: Annotated[
         str | None, typer.Option(metavar="RULE", help="Print the page of help of a rule.", show_default=False)
     ] = None,

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Literal
 import typer
 
 from cedarbox.cli import policy_versions as versions
-from cedarbox.cli.policy_bundle import configured_bundle
+from cedarbox.cli.policy_bundle import BundleOrConfigured, configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.text import printable
@@ -31,10 +31,7 @@ _Others = Annotated[
 
 
 def prove(
-    bundle: Annotated[
-        Path | None,
-        typer.Argument(readable=False, help="The bundle; by default that of the settings.", show_default=False),
-    ] = None,
+    bundle: BundleOrConfigured = None,
     *,
     properties: Annotated[
         list[Path] | None,

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import typer
 
+from cedarbox.cli.policy_bundle import Bundle
 from cedarbox.errors import ConfigurationError
 from cedarbox.files import write_file
 
@@ -14,7 +15,7 @@ __all__ = ["render"]
 
 
 def render(
-    bundle: Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")],
+    bundle: Bundle,
     *,
     form: Annotated[Literal["html", "markdown"], typer.Option("--format", help="What to make.")] = "html",
     into: Annotated[

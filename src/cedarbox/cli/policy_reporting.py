@@ -19,7 +19,7 @@ from cedarbox.files import open_regular, write_file
 from cedarbox.review.finding import Report
 from cedarbox.review.reports import FORMATS, FormatName, render
 
-__all__ = ["AsJson", "Format", "Output", "Target", "emit", "reported"]
+__all__ = ["AsJson", "Format", "Output", "PrintJson", "Target", "emit", "reported"]
 
 _COLLECTED: Final[ContextVar[list[Report] | None]] = ContextVar("collected", default=None)
 """Where :func:`emit` leaves its report while :func:`reported` waits for it."""
@@ -83,6 +83,9 @@ Format = Annotated[FormatName, typer.Option("--format", help="How to print the r
 
 AsJson = Annotated[bool, typer.Option("--json", help="The same as --format json.")]
 """The option ``--json``."""
+
+PrintJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+"""The option ``--json`` of a command without ``--format``."""
 
 Output = Annotated[
     list[Target] | None,

@@ -14,6 +14,7 @@ import typer
 from rich.console import Console
 
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit, reported
+from cedarbox.cli.policy_versions import Accepted, Acceptors
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.reading import read_bundle, utf8_text
 from cedarbox.review.configured import SETTINGS
@@ -66,17 +67,8 @@ def review(
     skip_others: Annotated[
         bool, typer.Option("--skip-others", help="Leave out paths that are in no bundle, as pre-commit may name them.")
     ] = False,
-    accepted: Annotated[
-        Path | None,
-        typer.Option(readable=False, help="File of signed acceptances of widenings.", show_default=False),
-    ] = None,
-    acceptor: Annotated[
-        list[str] | None,
-        typer.Option(
-            help="Public key of someone whose acceptance counts: a file, or REVISION:PATH; may be repeated.",
-            show_default=False,
-        ),
-    ] = None,
+    accepted: Accepted = None,
+    acceptor: Acceptors = None,
     baseline: Annotated[
         Path | None, typer.Option(readable=False, help="A file with lint findings that are known.", show_default=False)
     ] = None,

@@ -10,6 +10,8 @@ from typing import Annotated, Final
 import orjson
 import typer
 
+from cedarbox.cli.policy_bundle import Bundle
+from cedarbox.cli.policy_reporting import PrintJson
 from cedarbox.ed25519 import load_private_key, load_public_key, write_key_pair
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import open_regular, write_file
@@ -30,7 +32,6 @@ from cedarbox.times import duration_s
 
 __all__ = ["keygen", "sign", "verify"]
 
-Bundle = Annotated[Path, typer.Argument(readable=False, help="Directory of the policy bundle.")]
 _DATE: Final = re.compile(r"[0-9]{4}-[0-9]{2}-[0-9]{2}(T[0-9]{2}:[0-9]{2}:[0-9]{2}Z)?", re.ASCII)
 
 
@@ -94,7 +95,7 @@ def verify(
     *,
     public_key: Annotated[list[Path], typer.Option(readable=False, help="A key that counts; may be repeated.")],
     threshold: Annotated[int, typer.Option(min=1, help="How many different keys must have signed.")] = 1,
-    as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+    as_json: PrintJson = False,
 ) -> None:
     """Check the signatures of a bundle, its expiry, and the bundle itself.
 

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from cedarbox.cli.policy_bundle import configured_bundle
+from cedarbox.cli.policy_bundle import BundleOrConfigured, configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import write_file
@@ -40,10 +40,7 @@ class _Wanted:
 
 
 def test(
-    bundle: Annotated[
-        Path | None,
-        typer.Argument(readable=False, help="The bundle; by default that of the settings.", show_default=False),
-    ] = None,
+    bundle: BundleOrConfigured = None,
     *,
     run: Annotated[
         list[str] | None,

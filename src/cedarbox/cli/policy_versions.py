@@ -1,4 +1,4 @@
-"""What ``policy diff`` and ``policy accept`` share: which versions are compared, and how they are searched."""
+"""What the commands that compare and prove share: which versions are meant, and how they are searched."""
 
 from __future__ import annotations
 
@@ -20,10 +20,12 @@ from cedarbox.text import printable
 
 if TYPE_CHECKING:
     from cedarbox.review.diff.compared import Incomparable
-    from cedarbox.review.diff.plan import Plan, Searcher
-    from cedarbox.review.prove import Answer, Query
+    from cedarbox.review.diff.plan import Plan
+    from cedarbox.review.prove import Answer, Progress, Query, Searcher
 
 __all__ = [
+    "Accepted",
+    "Acceptors",
     "Base",
     "Bundles",
     "Cedar",
@@ -87,6 +89,19 @@ PublicKeys = Annotated[
     ),
 ]
 Threshold = Annotated[int, typer.Option(min=1, help="How many different keys must have signed.")]
+Accepted = Annotated[
+    Path | None, typer.Option(readable=False, help="File of signed acceptances, see policy accept.", show_default=False)
+]
+Acceptors = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--acceptor",
+        metavar="FILE",
+        help="Public key of someone whose acceptance counts; may be repeated. Give it from where the change cannot "
+        "reach it: origin/main:keys/desk.pub is the file as it is in that revision.",
+        show_default=False,
+    ),
+]
 Timeout = Annotated[float, typer.Option(min=0.01, help="Seconds for each search.")]
 SecondOpinion = Annotated[
     bool, typer.Option("--second-opinion", help="Have z3 prove again what cvc5 proved; both must agree.")
@@ -232,8 +247,7 @@ def prover(
 
     @contextmanager
     def make(schema: str) -> Iterator[Searcher]:
-        from cedarbox.review.diff.run import Unavailable
-        from cedarbox.review.prove import Prover, available
+        from cedarbox.review.prove import Prover, Unavailable, available
         from cedarbox.review.prove.solvers import installed
 
         if why := available():
@@ -252,7 +266,7 @@ def prover(
 
 
 @contextmanager
-def progress() -> Iterator[Callable[[int, int, Query, Answer], None] | None]:
+def progress() -> Iterator[Progress | None]:
     """Show how far the searches are on a terminal; elsewhere nothing is shown."""
     if not sys.stderr.isatty():
         yield None

@@ -6,8 +6,7 @@ on: the DNS suffixes of a host, the ancestors of a path, the class of an address
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any, Literal
 
 from cedarbox.errors import CanonicalizationError
@@ -23,6 +22,7 @@ from cedarbox.policy.entities import (
     present,
     target_entity,
 )
+from cedarbox.policy.request import ACTION_GROUPS, Action
 from cedarbox.policy.wire import check_hello, http_request
 
 __all__ = [
@@ -53,56 +53,7 @@ __all__ = [
     "write_terminal",
 ]
 
-ACTION_GROUPS: Mapping[str, str] = {
-    "create": "lifecycle",
-    "resume": "lifecycle",
-    "snapshot": "lifecycle",
-    "restore": "lifecycle",
-    "fork": "lifecycle",
-    "adopt": "lifecycle",
-    "export": "lifecycle",
-    "resolve": "network",
-    "connect": "network",
-    "connectAnywhere": "network",
-    "exposePort": "network",
-    "mountRead": "storage",
-    "mountWrite": "storage",
-    "readFile": "storage",
-    "writeFile": "storage",
-    "exec": "execution",
-    "openTerminal": "execution",
-    "writeTerminal": "execution",
-    "setEnvironment": "execution",
-    "createAccount": "execution",
-    "useCapability": "execution",
-    "useSecret": "execution",
-    "invokeTool": "intelligence",
-    "useModel": "intelligence",
-    "useServerState": "intelligence",
-    "captureContent": "disclosure",
-}
-"""Every action of the schema and the group it is in."""
-
 _WRITING = frozenset({"write", "create", "remove", "move", "make_directory"})
-
-
-@dataclass(frozen=True, slots=True)
-class Action:
-    """One request to the policies.
-
-    Args:
-        name: The Cedar action, a key of :data:`ACTION_GROUPS`.
-        resource: What it is about.
-        context: The rest, in Cedar's JSON form.
-        summary: A few words for people, fit for the ledger; holds no content of files, prompts or results.
-        others: Entities that the context refers to, so that conditions can look into them.
-    """
-
-    name: str
-    resource: Entity
-    context: Mapping[str, Any]
-    summary: str = ""
-    others: tuple[Entity, ...] = ()
 
 
 def create(

@@ -23,11 +23,11 @@ from typing import Any, Literal
 import cedarpy
 
 from cedarbox.errors import BundleError
-from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.approval import check_approval, declared_approvers
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.principals import declared_principals
 from cedarbox.policy.reading import BundleFiles, read_bundle, utf8_text
+from cedarbox.policy.request import ACTION_GROUPS
 from cedarbox.policy.schema import SCHEMA_VERSION, packaged_schema
 from cedarbox.policy.signing import SIGNATURE_FILE, Manifest, Signers, compare, read_envelope, read_manifest, verify
 from cedarbox.policy.source import Statement, excess, locate, statements

@@ -15,12 +15,12 @@ from typing import Final
 import cedarpy
 import orjson
 
-from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.approval import Approval, approval_of, combined
 from cedarbox.policy.bundle import Policy, PolicyBundle
 from cedarbox.policy.canonical import Address, Host
-from cedarbox.policy.entities import NAMESPACE, Entity, target_entity
+from cedarbox.policy.entities import Entity, target_entity
 from cedarbox.policy.foresight import Foreseen, Handles, foresee, opened
+from cedarbox.policy.request import ACTION_GROUPS, Action
 from cedarbox.policy.schema import packaged_schema
 
 __all__ = ["Decision", "PolicyEngine"]
@@ -90,18 +90,12 @@ class PolicyEngine:
             return self.refusal(f"unknown action {action.name!r}")
         if principal not in self.bundle.principals:
             return self._undeclared(principal)
-        brought = (action.resource, *action.others)
-        if not _PRINCIPALS.isdisjoint(_types(brought)):
+        if not _PRINCIPALS.isdisjoint(_types((action.resource, *action.others))):
             return self.refusal("a request may not bring a principal along as a resource")
         try:
-            delta = orjson.dumps([entity.to_json() for entity in brought]).decode()
+            delta = orjson.dumps(action.brought).decode()
             result = cedarpy.is_authorized(
-                {
-                    "principal": {"type": f"{NAMESPACE}::Agent", "id": principal},
-                    "action": {"type": f"{NAMESPACE}::Action", "id": action.name},
-                    "resource": action.resource.uid,
-                    "context": dict(action.context),
-                },
+                action.asked_by(principal),
                 self._sets[action.name],
                 self._entities.with_added_json_str(delta, self._schema),
                 self._schema,

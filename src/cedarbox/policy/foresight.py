@@ -8,20 +8,17 @@ Invariant: where some complete request would be allowed, nothing here says that 
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from functools import lru_cache
-from typing import Any, Final
+from typing import Any
 
 import cedarpy
 import orjson
 
 from cedarbox.policy.entities import NAMESPACE, Entity
+from cedarbox.policy.printed import printed_uid
 
 __all__ = ["Foreseen", "Handles", "foresee", "opened"]
-
-_PRINTED: Final = re.compile(r"permit\(principal == (.*), action, resource\);", re.DOTALL)
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,9 +60,9 @@ def foresee(
     delta = orjson.dumps([resource.to_json()]).decode()
     result = cedarpy.is_authorized_partial(
         {
-            "principal": _text(f"{NAMESPACE}::Agent", principal),
-            "action": _text(f"{NAMESPACE}::Action", action),
-            "resource": _text(resource.uid["type"], resource.id),
+            "principal": printed_uid(f"{NAMESPACE}::Agent", principal),
+            "action": printed_uid(f"{NAMESPACE}::Action", action),
+            "resource": printed_uid(resource.uid["type"], resource.id),
             "context": None if context is None else dict(context),
         },
         handles.policies,
@@ -92,16 +89,3 @@ def opened(context: Mapping[str, Any], *names: str) -> Mapping[str, Any]:
     """
     unknown = {*names, *(name for name, value in context.items() if b'"__extn"' in orjson.dumps(value))}
     return {**context, **{name: {"__extn": {"fn": "unknown", "arg": name}} for name in unknown}}
-
-
-@lru_cache(maxsize=1024)
-def _text(kind: str, name: str) -> str:
-    # Partial evaluation takes an entity only in the very spelling that Cedar itself prints it in.
-    scope = {"op": "All"}
-    policy = {"effect": "permit", "action": scope, "resource": scope, "conditions": []}
-    policy["principal"] = {"op": "==", "entity": {"type": kind, "id": name}}
-    document = {"staticPolicies": {"_": policy}, "templates": {}, "templateLinks": []}
-    printed = _PRINTED.fullmatch(cedarpy.policies_from_json_str(orjson.dumps(document).decode()).strip())
-    if printed is None:
-        raise ValueError(f"Cedar prints {name[:80]!r} in a way that is not understood")
-    return printed[1]

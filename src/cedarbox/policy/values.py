@@ -7,8 +7,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.entities import NAMESPACE
+from cedarbox.policy.request import ACTION_GROUPS
 
 __all__ = ["Asked", "Known", "Network", "Uid", "Values", "uid_of"]
 

@@ -7,7 +7,6 @@ letters must be decided like the same host in small ones, and a host without a c
 from __future__ import annotations
 
 import inspect
-import re
 import types
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,7 +19,7 @@ from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Address, Host, canonical_host
 from cedarbox.policy.entities import Base
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import enumerations
 
 __all__ = ["AT", "BACKEND", "Argument", "Scalar", "Value", "arguments_of", "build"]
 
@@ -32,10 +31,6 @@ AT: Final = "2026-01-01T12:00:00Z"
 """The time of a request whose case gives none."""
 BACKEND: Final = "boxlite"
 """The backend of a request whose case gives none."""
-
-
-class _Required:
-    """Stands for an argument that a case must give."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,7 +121,6 @@ _ENUMS: Final = {
     "state": "ServerState",
     "kind": "ToolKind",
 }
-_ENUM: Final = re.compile(r"entity\s+(\w+)\s+enum\s*\[([^\]]*)\]")
 _BASE: Final = (
     Argument("at", "text", nullable=False, default=AT, required=False),
     Argument("backend", "text", nullable=False, default=BACKEND, required=False),
@@ -203,7 +197,7 @@ def _argument(name: str, hint: Any, parameter: inspect.Parameter) -> Argument:
     elif get_origin(plain[0]) is Sequence:
         kind = "words"
     elif name in _ENUMS:
-        closed = _enums()[_ENUMS[name]]
+        closed = enumerations()[_ENUMS[name]]
     required = parameter.default is inspect.Parameter.empty and name not in _LEFT_OUT
     default = _LEFT_OUT.get(name, None if required else parameter.default)
     return Argument(name, kind, nullable, default, required, closed)
@@ -211,11 +205,6 @@ def _argument(name: str, hint: Any, parameter: inspect.Parameter) -> Argument:
 
 def _alternatives(hint: Any) -> tuple[Any, ...]:
     return get_args(hint) if get_origin(hint) in {types.UnionType, Union} else (hint,)
-
-
-@cache
-def _enums() -> Mapping[str, frozenset[str]]:
-    return {name: frozenset(re.findall(r'"([^"]+)"', body)) for name, body in _ENUM.findall(schema_text())}
 
 
 def _converted(hint: Any, name: str, value: Value) -> Any:

@@ -7,22 +7,18 @@ that states one is written without it.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Any
 
-import cedarpy
 import orjson
 
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.entities import NAMESPACE
+from cedarbox.policy.printed import printed_uid
 from cedarbox.review.case import Case
 from cedarbox.review.cases import Suite
 
 __all__ = ["cedar_tests", "cedar_text"]
-
-_PLAIN: Final = re.compile(r"[A-Za-z0-9 ._:/@+-]*", re.ASCII)
-_REST: Final = {"action": {"op": "All"}, "resource": {"op": "All"}, "conditions": []}
 
 
 def cedar_tests(suite: Suite, cases: Sequence[Case] | None = None) -> tuple[list[dict[str, Any]], int]:
@@ -51,7 +47,6 @@ def _test(bundle: PolicyBundle, case: Case, ids: Mapping[str, str]) -> dict[str,
     action = case.request
     if action is None:
         raise ValueError("a case without a request asks Cedar nothing")
-    brought = [entity.to_json() for entity in (action.resource, *action.others)]
     return {
         "name": case.id,
         "request": {
@@ -60,7 +55,7 @@ def _test(bundle: PolicyBundle, case: Case, ids: Mapping[str, str]) -> dict[str,
             "resource": _uid(action.resource.type, action.resource.id),
             "context": dict(action.context),
         },
-        "entities": [*bundle.entities, *brought],
+        "entities": [*bundle.entities, *action.brought],
         "decision": "allow" if case.allowed else "deny",
         "reason": sorted(ids[policy_id] for policy_id in case.by),
         "num_errors": 0,
@@ -75,15 +70,4 @@ def _ids(bundle: PolicyBundle) -> dict[str, str]:
 
 
 def _uid(kind: str, name: str) -> str:
-    """Return an entity uid in Cedar's syntax, in the one spelling that Cedar reads."""
-    if _PLAIN.fullmatch(name):
-        return f'{NAMESPACE}::{kind}::"{name}"'
-    entity = {"type": f"{NAMESPACE}::{kind}", "id": name}
-    policy = {"effect": "permit", "principal": {"op": "==", "entity": entity}, **_REST}
-    document = {"staticPolicies": {"p": policy}, "templates": {}, "templateLinks": []}
-    text: str = cedarpy.policies_from_json_str(orjson.dumps(document).decode())
-    # Which characters Cedar escapes is for Cedar to say, so it is made to say it.
-    before, after = "permit(principal == ", ", action, resource);"
-    if not text.startswith(before) or not text.rstrip().endswith(after):
-        raise RuntimeError(f"Cedar writes a policy in another way than expected: {text}")
-    return text.rstrip()[len(before) : -len(after)]
+    return printed_uid(f"{NAMESPACE}::{kind}", name)

@@ -28,6 +28,7 @@ from cedarbox.review.limited import limited_text
 from cedarbox.review.mutants import Mutant, mutants_of
 from cedarbox.review.satisfied import Candidates, Query
 from cedarbox.review.subject import ReviewedPolicy, Subject
+from cedarbox.review.syntax.tokens import line_and_column
 from cedarbox.review.unnoticed import Asked, unnoticed
 from cedarbox.text import printable
 
@@ -263,7 +264,7 @@ def _members(path: Path, text: str) -> Iterator[tuple[Any, int]]:
     """Yield each member of a JSON array with its offset, which a parser of the whole would not tell."""
 
     def fail(offset: int, message: str) -> BundleError:
-        line, column = text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+        line, column = line_and_column(text, offset)
         hint = "expected a JSON array of tests as cedar run-tests reads them"
         return BundleError(message, path=path, line=line, column=column, hint=hint)
 

@@ -1,18 +1,10 @@
-"""The two versions of a bundle that a change lies between: from git revisions, from directories, signed or not.
-
-How a version is named:
-
-* ``main``, ``v1.2``, ``HEAD~1``, a commit: the bundle as it is there;
-* ``origin/main...``: where the change left ``origin/main``, the merge base with ``HEAD`` (``A...B``: with ``B``);
-* ``main:policies/airgapped``: a directory of a revision;
-* ``./new``, ``/srv/bundles/new``, or any directory that is no revision: files on disk.
-"""
+"""The two versions of a bundle that a change lies between: from git revisions, from directories, signed or not."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cedarbox.errors import BundleError, ConfigurationError
@@ -22,23 +14,15 @@ from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
+from cedarbox.review.limited import limited_bytes
 from cedarbox.review.linked import BESIDE
 from cedarbox.review.plain import read_file
-from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links, small
+from cedarbox.review.sources import Source, Sources, below
+from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links
 from cedarbox.review.subject import shown
 from cedarbox.review.version import Pair, Version, verified
 
-__all__ = ["pairs", "read_at", "resettled"]
-
-
-@dataclass(frozen=True, slots=True)
-class _Source:
-    """Where versions are read from: a directory, the working tree, or a commit."""
-
-    label: str
-    commit: str = ""
-    fixed: str | None = None
-    """The only path that is meant, relative to the top of the repository or, for a directory, as it was given."""
+__all__ = ["pairs", "resettled"]
 
 
 def pairs(
@@ -78,9 +62,10 @@ def pairs(
     """
     if links is not None and schema is None:
         raise ConfigurationError("--links is for plain Cedar; bundles have no templates", hint="give --schema too")
-    reader = _Reader(signers, schema, links, baseline, bundles)
-    old = reader.source(base, head)
-    new = reader.source(head, None) if head is not None else _Source("the working tree")
+    sources = Sources(bundles)
+    reader = _Reader(sources, signers, schema, links, baseline)
+    old = sources.named(base, head)
+    new = sources.named(head) if head is not None else Source("the working tree")
     if configured:
         if bundles or schema is not None or old.fixed is not None or new.fixed is not None:
             hint = "leave out what names bundles, directories or a schema"
@@ -91,7 +76,7 @@ def pairs(
             raise ConfigurationError("--bundle is for revisions; a directory was given", hint="leave one of them out")
         return (reader.fixed(old, new, head_given=head is not None),)
     if bundles:
-        found = [reader.pair(old, new, path) for path in map(reader.inside, bundles)]
+        found = [reader.pair(old, new, path) for path in map(sources.inside, bundles)]
         for each in found:
             if each.base.files is None and each.head.files is None:
                 hint = "give the directory of a policy bundle"
@@ -124,118 +109,28 @@ def resettled(base: str, beside: Sequence[Path] = ()) -> tuple[Path, Path] | Non
         ConfigurationError: It cannot be told.
         HostError: There is no git.
     """
-    reader = _Reader(None, None, None, None, beside)
-    old, new = reader.source(base, None), _Source("the working tree")
-    return None if old.fixed is not None else reader.resettled(old, new)
-
-
-def read_at(text: str, limit: int) -> bytes:
-    """Return the content of one file of a revision, such as ``origin/main:keys/desk.pub``.
-
-    Args:
-        text: The revision, a colon, and the path from the top of the repository.
-        limit: How large it may be, in bytes.
-
-    Raises:
-        ConfigurationError: There is no such file, or it is a link.
-    """
-    revision, _, path = text.partition(":")
-    repository = Repository.around(Path.cwd())
-    with repository.objects(repository.commit(revision)) as objects:
-        entry = objects.entry(_clean(path))
-        if entry is None or entry.kind != "file":
-            hint = "check the path; it begins at the top of the repository"
-            raise ConfigurationError(f"{text!r} is no file of the repository", hint=hint)
-        return objects.file(entry.object, limit)
+    sources = Sources(beside)
+    old, new = sources.named(base), Source("the working tree")
+    return None if old.fixed is not None else _Reader(sources).resettled(old, new)
 
 
 class _Reader:
     def __init__(
         self,
-        signers: Signers | None,
-        schema: Path | None,
-        links: Path | None,
-        baseline: Path | None,
-        bundles: Sequence[Path],
+        sources: Sources,
+        signers: Signers | None = None,
+        schema: Path | None = None,
+        links: Path | None = None,
+        baseline: Path | None = None,
     ) -> None:
-        self._signers, self._schema, self._links = signers, schema, links
-        self._baseline, self._bundles = baseline, bundles
-        self._known: Repository | None = None
+        self._sources = sources
+        self._signers, self._schema, self._links, self._baseline = signers, schema, links, baseline
 
     @property
     def repository(self) -> Repository:
-        if self._known is None:
-            self._known = self._around()
-        return self._known
+        return self._sources.repository
 
-    def _around(self) -> Repository:
-        """Return the repository of the working directory, or that of the bundles when they are not in it."""
-        bundle = next(iter(self._bundles), None)
-        beside = None if bundle is None else next((path for path in (bundle, *bundle.parents) if path.is_dir()), None)
-        try:
-            here = Repository.around(Path.cwd())
-        except ConfigurationError:
-            if beside is None:
-                raise
-            return Repository.around(beside)
-        if bundle is None or beside is None or _below(here.top, bundle) is not None:
-            return here
-        try:
-            return Repository.around(beside)
-        except ConfigurationError:
-            return here
-
-    def source(self, text: str | None, other: str | None) -> _Source:
-        if text is None:
-            if other is not None and (spec := self._directory(other)) is not None:
-                # A directory to compare with its own history.
-                self._known = Repository.around(Path(spec))
-            branch = self.repository.main_branch()
-            return self._of_commit(f"where it left {branch}", self.repository.merge_base(branch, "HEAD"))
-        if (spec := self._directory(text)) is not None:
-            return _Source(text, fixed=spec)
-        revision, colon, path = text.partition(":")
-        if colon and revision and not revision.endswith("}"):
-            return self._of_commit(revision, self.repository.commit(revision), _clean(path))
-        one, dots, two = text.partition("...")
-        if dots:
-            found = self.repository.merge_base(one or "HEAD", two or "HEAD")
-            return self._of_commit(f"where it left {one or two}", found)
-        return self._of_commit(text, self.repository.commit(text))
-
-    def _of_commit(self, label: str, commit: str, fixed: str | None = None) -> _Source:
-        short = commit[:12]
-        return _Source(label if label == short else f"{label} ({short})", commit, fixed)
-
-    def _directory(self, text: str) -> str | None:
-        """Return the directory that a text names; None when it names none."""
-        if "\0" in text or not text:
-            raise ConfigurationError("an empty name, or one with a NUL", hint="give a revision or a directory")
-        if text.startswith("-"):
-            raise ConfigurationError(f"{text!r} is no revision", hint="write a directory as ./name")
-        plain_path = text.startswith(("./", "../", "/")) or text in {".", ".."}
-        if not plain_path and not _is_directory(text):
-            return None
-        if plain_path or not self._is_revision(text):
-            return text
-        hint = f"write ./{text} for the directory, refs/heads/{text} for the branch"
-        raise ConfigurationError(f"{text!r} is a directory, and a revision too", hint=hint)
-
-    def _is_revision(self, text: str) -> bool:
-        try:
-            return self.repository.knows(text)
-        except ConfigurationError:
-            return False
-
-    def inside(self, bundle: Path) -> str:
-        """Return the path of a bundle relative to the top of the repository, links left as they are."""
-        found = _below(self.repository.top, bundle)
-        if found is None:
-            hint = "give the path of the bundle inside this repository"
-            raise ConfigurationError(f"{bundle}: not below {self.repository.top}", hint=hint)
-        return found
-
-    def fixed(self, old: _Source, new: _Source, *, head_given: bool) -> Pair:
+    def fixed(self, old: Source, new: Source, *, head_given: bool) -> Pair:
         """Return the pair of which at least one side names its directory."""
         if not head_given and not old.commit:
             raise ConfigurationError("two directories are compared, and one is given", hint="give the new one too")
@@ -251,11 +146,11 @@ class _Reader:
                 raise ConfigurationError(f"{at}: no bundle there", hint=hint)
         return self._paired(shown(after.root), before, after)
 
-    def _beside(self, other: _Source) -> str:
+    def _beside(self, other: Source) -> str:
         assert other.fixed is not None  # noqa: S101 - why this is called
-        return other.fixed if other.commit else self.inside(Path(other.fixed))
+        return other.fixed if other.commit else self._sources.inside(Path(other.fixed))
 
-    def pair(self, old: _Source, new: _Source, path: str) -> Pair:
+    def pair(self, old: Source, new: Source, path: str) -> Pair:
         """Return both versions of the bundle at a path below the top."""
         return self._paired(self._named(path), self._version(old, path, old=True), self._version(new, path, old=False))
 
@@ -268,7 +163,7 @@ class _Reader:
     def _named(self, path: str) -> str:
         return shown(Path(os.path.relpath(self.repository.top / path)))
 
-    def discovered(self, old: _Source, new: _Source) -> Sequence[str]:
+    def discovered(self, old: Source, new: Source) -> Sequence[str]:
         """Return the directories with a bundle.toml on either side, below the top, sorted."""
         names: set[str] = set()
         for source in (old, new):
@@ -284,14 +179,14 @@ class _Reader:
             raise ConfigurationError(f"{self.repository.top}: no policy bundle, before or after", hint=hint)
         return sorted(PurePosixPath(name).parent.as_posix() for name in names)
 
-    def resettled(self, old: _Source, new: _Source) -> tuple[Path, Path] | None:
+    def resettled(self, old: Source, new: Source) -> tuple[Path, Path] | None:
         """Return the bundles that were and are configured; None when the settings are the same."""
         before, after = self._configured(old), self._configured(new)
         if before.bundle == after.bundle and not any(True for _ in settings_changes(before, after)):
             return None
         return self.repository.top / before.bundle, self.repository.top / after.bundle
 
-    def configured(self, old: _Source, new: _Source) -> Pair:
+    def configured(self, old: Source, new: Source) -> Pair:
         """Return what was configured to decide, and what is now, with the settings."""
         was, now = self._configured(old), self._configured(new)
         before, after = was.bundle, now.bundle
@@ -307,13 +202,13 @@ class _Reader:
         had = replace(self._version(old, before, old=True), settings=was)
         return self._paired(f"{self._named(after)}{named}", had, replace(will, settings=now))
 
-    def _configured(self, source: _Source) -> Configured:
+    def _configured(self, source: Source) -> Configured:
         if not source.commit:
             return configured_at(self.repository.top, Path(self._named(SETTINGS)))
         with self.repository.objects(source.commit) as objects:
             return configured_in(objects, Path(f"{source.commit[:12]}:"))
 
-    def _version(self, source: _Source, path: str, *, old: bool) -> Version:
+    def _version(self, source: Source, path: str, *, old: bool) -> Version:
         if source.commit:
             root = Path(self._named(path))
             if old:
@@ -329,7 +224,7 @@ class _Reader:
             if source.fixed is None:
                 refuse_links(self.repository.top, path)
             files = of_disk(root)
-            schema = None if self._schema is None else utf8_text(self._schema, small(self._schema))
+            schema = None if self._schema is None else _schema_on_disk(self._schema)
             links = None if self._schema is None else self._links_on_disk(root)
             beside = beside_on_disk(root, self._baseline) if schema is None else {}
         return replace(
@@ -338,7 +233,7 @@ class _Reader:
 
     def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:
         named = root / BESIDE if self._links is None else self._links
-        at = f"{path}/{BESIDE}" if self._links is None else _below(self.repository.top, self._links)
+        at = f"{path}/{BESIDE}" if self._links is None else below(self.repository.top, self._links)
         if at is None:
             return named, read_file(named)
         entry = objects.entry(at)
@@ -356,42 +251,19 @@ class _Reader:
 
     def _baseline_inside(self) -> str | None:
         try:
-            return None if self._baseline is None else self.inside(self._baseline)
+            return None if self._baseline is None else self._sources.inside(self._baseline)
         except ConfigurationError:
             return None  # it is not in the repository: no change of it can be in the change
 
     def _schema_of(self, objects: Objects) -> str | None:
         if self._schema is None:
             return None
-        at = self.inside(self._schema)
+        at = self._sources.inside(self._schema)
         entry = objects.entry(at)
         if entry is None or entry.kind != "file":
-            return utf8_text(self._schema, small(self._schema))
+            return _schema_on_disk(self._schema)
         return utf8_text(Path(at), objects.file(entry.object, MAX_FILE))
 
 
-def _below(top: Path, path: Path) -> str | None:
-    """Return a path relative to a directory that it is below; None when it is not.
-
-    Only the way to the directory may go through links: one that stands for the bundle is for the reader to see.
-    """
-    absolute = Path(os.path.normpath(Path.cwd().resolve() / path))
-    for above in (absolute, *absolute.parents):
-        if above == top or (above.is_dir() and above.resolve() == top):
-            return absolute.relative_to(above).as_posix()
-    return None
-
-
-def _is_directory(text: str) -> bool:
-    try:
-        return Path(text).is_dir()
-    except OSError:
-        return False  # a name that is too long for one
-
-
-def _clean(path: str) -> str:
-    parts = PurePosixPath(path.replace("//", "/")).parts
-    if path.startswith("/") or ".." in parts:
-        hint = "write it from the top of the repository, such as main:policies/airgapped"
-        raise ConfigurationError(f"{path!r} is no path inside a repository", hint=hint)
-    return "/".join(part for part in parts if part != ".")
+def _schema_on_disk(path: Path) -> str:
+    return utf8_text(path, limited_bytes(path, MAX_FILE, hint="give a Cedar schema"))

@@ -15,11 +15,11 @@ import orjson
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.approval import Approval, approval_of, combined
 from cedarbox.policy.bundle import Policy
-from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.cases import Case, Suite
+from cedarbox.review.declared import Declared, uid_of
 from cedarbox.review.mutants import Mutant, mutants_of
-from cedarbox.review.satisfied import Query, above, uid_of
+from cedarbox.review.satisfied import Query
 from cedarbox.review.unnoticed import Asked, unnoticed
 
 __all__ = ["Outcome", "chosen", "outcome_of", "run_suite", "survivors"]
@@ -148,16 +148,11 @@ def _query(case: Case, entities: cedarpy.Entities, schema: cedarpy.Schema) -> Qu
     action = case.request
     if action is None:
         raise ValueError("a case without a request asks nothing")
-    brought = [entity.to_json() for entity in (action.resource, *action.others)]
-    request = {
-        "principal": {"type": f"{NAMESPACE}::Agent", "id": case.principal},
-        "action": {"type": f"{NAMESPACE}::Action", "id": action.name},
-        "resource": action.resource.uid,
-        "context": dict(action.context),
-    }
+    brought = action.brought
     delta = entities.with_added_json_str(orjson.dumps(brought).decode(), schema)
     # The declared entities are principals, and nothing that a request brings along is in one.
-    return Query(request, delta, schema, above(uid_of(action.resource.uid), brought))
+    resource = uid_of(action.resource.uid)
+    return Query(action.asked_by(case.principal), delta, schema, Declared(brought).above(resource) | {resource})
 
 
 def _passes(case: Case, satisfied: Sequence[Policy], errors: Sequence[str]) -> bool:

@@ -23,11 +23,9 @@ import cedarpy
 import orjson
 
 from cedarbox.policy.bundle import Policy
+from cedarbox.review.declared import Uid, uid_of
 
-__all__ = ["Candidates", "Query", "Results", "Uid", "above", "uid_of"]
-
-Uid = tuple[str, str]
-"""An entity: its type and its id."""
+__all__ = ["Candidates", "Query", "Results"]
 
 _Part = Uid | None
 _SHARE: Final = 0.7
@@ -136,31 +134,6 @@ class Candidates:
             policies, size = _set({number: {**est, "effect": "permit"} for number, est in texts.items()}), len(texts)
             self._sets[part] = policies, size
         return policies
-
-
-def above(resource: Uid, entities: Iterable[Mapping[str, Any]]) -> frozenset[Uid]:
-    """Return a resource and every entity that it is in.
-
-    Args:
-        resource: The resource.
-        entities: All entities of the request in Cedar's JSON form.
-    """
-    parents: dict[Uid, list[Uid]] = defaultdict(list)
-    for entity in entities:
-        parents[uid_of(entity["uid"])] += [uid_of(parent) for parent in entity.get("parents", ())]
-    found, new = {resource}, [resource]
-    while new:
-        for parent in parents[new.pop()]:
-            if parent not in found:
-                found.add(parent)
-                new.append(parent)
-    return frozenset(found)
-
-
-def uid_of(uid: Mapping[str, Any]) -> Uid:
-    """Return an entity uid in Cedar's JSON form, with or without ``__entity``, as type and id."""
-    plain = uid.get("__entity", uid)
-    return plain["type"], plain["id"]
 
 
 def _named(scope: Mapping[str, Any]) -> Uid | None:

@@ -14,7 +14,7 @@ from cedarbox.policy.reading import read_bundle, utf8_text
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 from cedarbox.review.git import Objects
 
-__all__ = ["MAX_FILE", "NO_LINKS", "entities", "of_commit", "of_disk", "refuse_links", "small"]
+__all__ = ["MAX_FILE", "NO_LINKS", "entities", "of_commit", "of_disk", "refuse_links"]
 
 # As for a bundle on disk, see policy/reading.py.
 MAX_FILE: Final = 4 * 1024 * 1024
@@ -100,24 +100,6 @@ def refuse_links(top: Path, path: str) -> None:
             return
         if linked:
             raise BundleError("a link, no directory", path=at, hint=NO_LINKS)
-
-
-def small(path: Path) -> bytes:
-    """Return the content of a file that is no larger than a bundle may be.
-
-    Args:
-        path: The file.
-
-    Raises:
-        BundleError: It cannot be read, is no plain file or too large.
-    """
-    try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode) or status.st_size > MAX_FILE:
-            raise BundleError("no plain file, or too large", path=path, hint="give a Cedar schema")
-        return path.read_bytes()
-    except OSError as error:
-        raise BundleError(f"cannot read it ({error.strerror})", path=path, hint="check the path") from None
 
 
 def entities(path: Path, data: bytes) -> Sequence[Mapping[str, Any]]:

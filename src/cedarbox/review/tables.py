@@ -16,6 +16,7 @@ from cedarbox.errors import BundleError, CanonicalizationError
 from cedarbox.policy.actions import ACTION_GROUPS, Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.entities import NAMESPACE, Entity
+from cedarbox.policy.schema import enumerations
 from cedarbox.review.arguments import Argument, Scalar, Value, arguments_of, build
 from cedarbox.review.case import Case
 from cedarbox.review.fixtures import FIXTURES_FILE, Fixtures
@@ -27,7 +28,6 @@ __all__ = ["OWN_KEYS", "TableFile"]
 OWN_KEYS: Final = ("case", "principal", "by", "error", "approval", "with", "matrix", "rows")
 """The keys of a case that are no arguments of its action."""
 
-_TRUST: Final = frozenset({"untrusted", "internal", "trusted"})
 _PRINCIPAL: Final = "principal"
 _MAX_VARIANTS: Final = 1000
 """Of how many requests one case is at most: nobody could review what ten lists of ten values make."""
@@ -104,8 +104,8 @@ class TableFile(YamlFile):
             groups = self.texts(about["groups"][1], "a group or a list of groups") if "groups" in about else ()
             tenant = self.text(about["tenant"][1], "a tenant") if "tenant" in about else "tests"
             trust = self.text(about["trust"][1], "a trust") if "trust" in about else "untrusted"
-            if trust not in _TRUST:
-                self.fail(about["trust"][1], f"trust is {trust!r}", f"one of {', '.join(sorted(_TRUST))}")
+            if trust not in (known := enumerations()["Trust"]):
+                self.fail(about["trust"][1], f"trust is {trust!r}", f"one of {', '.join(sorted(known))}")
             entities = _agent(name, groups, tenant, trust)
             if self._agents.setdefault(name, entities) != entities:
                 self.fail(key, f"another file declares the agent {name!r} otherwise", "give this one another name")

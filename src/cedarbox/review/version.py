@@ -120,4 +120,4 @@ def verified(version: Version, signers: Signers | None) -> Version:
     signed_by = verify(envelope, signers, path)
     manifest = read_manifest(envelope.payload, path)
     compare(manifest, {name: hashlib.sha256(data).hexdigest() for name, data in files.items()}, version.root)
-    return Version(version.label, version.root, files, signed_by, manifest)
+    return replace(version, files=files, signed_by=signed_by, manifest=manifest)

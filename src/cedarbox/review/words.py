@@ -16,7 +16,6 @@ from cedarbox.review.phrases import (
     Piece,
     Words,
     attribute_had,
-    cedar_text,
     condition_words,
     listed,
     subject_of,
@@ -26,18 +25,7 @@ from cedarbox.review.phrases import (
 )
 from cedarbox.review.vocabulary import ACTIONS, GROUPS, SUBJECTS
 
-__all__ = [
-    "Piece",
-    "Sentence",
-    "Words",
-    "cedar_text",
-    "condition_words",
-    "conjuncts",
-    "sentence_of",
-    "subject_of",
-    "uid_words",
-    "value_words",
-]
+__all__ = ["Sentence", "sentence_of"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +60,7 @@ def sentence_of(est: Node) -> Sentence:
     Args:
         est: The policy in Cedar's JSON form, checked against the schema that cedarbox enforces.
     """
-    parts = [part for condition in est.get("conditions", ()) for part in conjuncts(condition)]
+    parts = [part for condition in est.get("conditions", ()) for part in _conjuncts(condition)]
     about, parts = _resource_named(est["resource"], parts)
     how, parts = _adverbs(parts)
     forbids = est["effect"] == "forbid"
@@ -81,7 +69,7 @@ def sentence_of(est: Node) -> Sentence:
     return Sentence(lead, tuple(_merged(parts)))
 
 
-def conjuncts(condition: Node) -> list[tuple[Node, bool]]:
+def _conjuncts(condition: Node) -> list[tuple[Node, bool]]:
     """Take a condition apart into what must hold, all of it.
 
     Args:

@@ -10,7 +10,7 @@ import ipaddress
 import json
 import re
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final, Literal
 
 from cedarbox.errors import CanonicalizationError, ConfigurationError
@@ -38,8 +38,6 @@ BackendName = Literal["boxlite", "nftables", "proxy"]
 BACKENDS: Final[tuple[BackendName, ...]] = ("boxlite", "nftables", "proxy")
 
 _TCP: Final = frozenset(KINDS - kinds_of_proto("udp"))
-_MOST: Final = 4096
-"""Elements of a list."""
 
 
 @dataclass(frozen=True)
@@ -76,7 +74,6 @@ class Backend:
     parse: Callable[[str], Entry]
     write: Callable[[Sequence[Entry], str, str], str]
     read: Callable[[str], list[str]]
-    guarantees: tuple[str, ...] = field(default=())
 
 
 def backend_of(name: BackendName, *, classes: Sequence[str] = (), protocols: Sequence[str] = ()) -> Backend:
@@ -314,7 +311,6 @@ def _proxy(dialled: frozenset[str], protocols: tuple[str, ...]) -> Backend:
         rule,
         _proxy_text,
         lambda text: [line.strip() for line in text.split("\n") if line.strip() and not line.lstrip().startswith("#")],
-        (f"dials {dials}", f"lets through {speaks}"),
     )
 
 

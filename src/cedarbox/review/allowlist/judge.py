@@ -125,13 +125,12 @@ def _by_solver(
     engine: PolicyEngine, agent: str, verdicts: Sequence[Verdict], time_limit_s: float
 ) -> tuple[tuple[Verdict, ...], str]:
     bundle = engine.bundle
-    policies = Side({policy.id: policy.est for policy in bundle.policies}, bundle.entities, deny_on_error=True)
     opened = {
         f"{number}.{part}": policy_of(box, agent)
         for number, verdict in enumerate(verdicts)
         for part, box in enumerate(verdict.entry.opens)
     }
-    sides = {"list": Side(opened, bundle.entities, deny_on_error=True), "policies": policies}
+    sides = {"list": Side(opened, bundle.entities, deny_on_error=True), "policies": Side.of_bundle(bundle)}
     goal = And(PrincipalIs(agent), Allows("list"), Not(Allows("policies")))
     with Prover(schema_text(), time_limit_s=time_limit_s) as prover:
         answers = prover.search_all([Query(goal, environment, sides) for environment in _CONNECT])

@@ -131,9 +131,8 @@ class _Entities:
         return self._at(self._places.span(path), message, hint)
 
     def _at(self, span: Span, message: str, hint: str) -> Finding:
-        line, column = line_and_column(self._text, span.start)
-        end_line, end_column = line_and_column(self._text, span.end)
-        return finding("C006", message, Place(self._file, line, column, end_line, end_column), hint=hint, key=message)
+        place = Place(self._file, *line_and_column(self._text, span.start), *line_and_column(self._text, span.end))
+        return finding("C006", message, place, hint=hint, key=message)
 
 
 def _uid(item: object) -> tuple[str, str] | None:

@@ -16,10 +16,18 @@ from cedarbox.review.check.placing import parts_of, places_of, scope_of, without
 from cedarbox.review.check.rules import finding
 from cedarbox.review.check.scripts import BIDI, has_bidi, mixes_scripts, odd_character
 from cedarbox.review.finding import Finding, Place
-from cedarbox.review.syntax import ParseError, Span, Syntax, parse_policy
+from cedarbox.review.syntax import Span, Syntax, syntax_of
 from cedarbox.review.syntax.faults import Fault, beyond, parse_statement
 
-__all__ = ["ReadPolicy", "against_schema", "duplicates", "impossible", "odd_text", "read_policies"]
+__all__ = [
+    "ReadPolicy",
+    "against_schema",
+    "bidi_outside",
+    "duplicates",
+    "impossible",
+    "odd_text",
+    "read_policies",
+]
 
 # The validator is asked some ten times for each place; more policies than these are told without one.
 _MAX_PLACED: Final = 50
@@ -46,12 +54,8 @@ class ReadPolicy:
 
     @cached_property
     def syntax(self) -> Syntax | None:
-        """Where its parts stand; None when this parser does not see in it what Cedar does."""
-        try:
-            found = parse_policy(self.statement.text)
-        except (ParseError, RecursionError):
-            return None
-        return found if found.est == self.est else None
+        """Where its parts stand; None when that cannot be told."""
+        return syntax_of(self.statement.text, self.est)
 
     def place(self, span: Span | None = None) -> Place:
         """Return the place of a part, or of its first line."""

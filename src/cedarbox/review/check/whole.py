@@ -32,7 +32,7 @@ from cedarbox.review.finding import Check, Finding, Place, Report
 from cedarbox.review.plain import find_cedar, read_file, read_links, read_schema
 from cedarbox.review.subject import shown
 
-__all__ = ["check", "check_bundle", "check_cedar"]
+__all__ = ["check"]
 
 _PRINCIPALS: Final = ("Tenant", "AgentGroup", "Agent")
 _OWN: Final = {"bundle.toml": "C007", "entities.json": "C006"}
@@ -102,13 +102,13 @@ def check(
     found = _Found()
     for path in paths:
         if schema is None and (path / "bundle.toml").is_file():
-            check_bundle(path, found)
+            _check_bundle(path, found)
         else:
-            check_cedar(path, found, schema=schema, entities=entities, links=links)
+            _check_cedar(path, found, schema=schema, entities=entities, links=links)
     return _report(paths, found, deny_warnings=deny_warnings)
 
 
-def check_bundle(root: Path, found: _Found) -> None:
+def _check_bundle(root: Path, found: _Found) -> None:
     """Check a cedarbox bundle.
 
     Args:
@@ -177,7 +177,7 @@ def _refused(root: Path, policy: ReadPolicy, files: Mapping[str, bytes]) -> list
     return []
 
 
-def check_cedar(
+def _check_cedar(
     path: Path, found: _Found, *, schema: Path | None = None, entities: Path | None = None, links: Path | None = None
 ) -> None:
     """Check Cedar policies that are no bundle.

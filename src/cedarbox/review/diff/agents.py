@@ -9,10 +9,10 @@ from typing import Any
 import rfc8785
 
 from cedarbox.policy.entities import NAMESPACE
+from cedarbox.review.declared import AGENT, Declared, Named, uid_of
 
 __all__ = ["AgentChange", "AgentClass", "AgentState", "agent_changes", "agent_states", "classes"]
 
-_AGENT = f"{NAMESPACE}::Agent"
 _GROUP = f"{NAMESPACE}::AgentGroup"
 _SHOWN = 3
 
@@ -85,16 +85,14 @@ def agent_states(entities: Sequence[Mapping[str, Any]]) -> Mapping[str, AgentSta
     Args:
         entities: The declared entities in Cedar's JSON form, checked.
     """
-    above = {_uid(item["uid"]): [_uid(parent) for parent in item.get("parents", ())] for item in entities}
-    found = {}
-    for item in entities:
-        kind, name = _uid(item["uid"])
-        if kind == _AGENT:
-            groups = _closure((kind, name), above)
-            attributes = rfc8785.dumps(_plain(item.get("attrs", {}))).decode()
-            tags = rfc8785.dumps(_plain(item.get("tags", {}))).decode()
-            direct = sorted({parent for _, parent in above[kind, name]})
-            found[name] = AgentState(tuple(sorted(groups)), tuple(direct), attributes, tags)
+    declared, found = Declared(entities), {}
+    for name in declared.agents:
+        item = declared.entities[AGENT, name]
+        groups = sorted({group for _, group in declared.above((AGENT, name))})
+        direct = sorted({uid_of(parent)[1] for parent in item.get("parents", ())})
+        attributes = rfc8785.dumps(_plain(item.get("attrs", {}))).decode()
+        tags = rfc8785.dumps(_plain(item.get("tags", {}))).decode()
+        found[name] = AgentState(tuple(groups), tuple(direct), attributes, tags)
     return found
 
 
@@ -110,13 +108,13 @@ def classes(
         new: The agents of the new one.
         policies: Those of both, in Cedar's JSON form.
     """
-    named = frozenset(each for policy in policies for each in _named(policy))
+    named = Named.by(policies).entities
     groups = frozenset(name for kind, name in named if kind == _GROUP)
     alike: dict[tuple[object, object, str], list[str]] = {}
     for name in sorted(old.keys() | new.keys()):
         before, after = (side[name].seen(groups) if name in side else None for side in (old, new))
         # An agent that a policy names is like no other.
-        alike.setdefault((before, after, name if (_AGENT, name) in named else ""), []).append(name)
+        alike.setdefault((before, after, name if (AGENT, name) in named else ""), []).append(name)
     return tuple(AgentClass(tuple(ids), changed=before != after) for (before, after, _), ids in alike.items())
 
 
@@ -166,7 +164,7 @@ def _groups(groups: Sequence[str]) -> str:
 
 
 def _kinds(entities: Sequence[Mapping[str, Any]]) -> set[tuple[str, str]]:
-    return {_uid(item["uid"]) for item in entities} - {(_AGENT, _uid(item["uid"])[1]) for item in entities}
+    return {uid_of(item["uid"]) for item in entities} - {(AGENT, uid_of(item["uid"])[1]) for item in entities}
 
 
 def _word(kind: str) -> str:
@@ -175,26 +173,10 @@ def _word(kind: str) -> str:
 
 def _group_parents(entities: Sequence[Mapping[str, Any]]) -> dict[str, set[str]]:
     return {
-        _uid(item["uid"])[1]: {_uid(parent)[1] for parent in item.get("parents", ())}
+        uid_of(item["uid"])[1]: {uid_of(parent)[1] for parent in item.get("parents", ())}
         for item in entities
-        if _uid(item["uid"])[0] == _GROUP
+        if uid_of(item["uid"])[0] == _GROUP
     }
-
-
-def _closure(start: tuple[str, str], above: Mapping[tuple[str, str], Sequence[tuple[str, str]]]) -> set[str]:
-    seen: set[tuple[str, str]] = set()
-    waiting = list(above.get(start, ()))
-    while waiting:
-        each = waiting.pop()
-        if each not in seen:
-            seen.add(each)
-            waiting += above.get(each, ())
-    return {name for _, name in seen}
-
-
-def _uid(value: Mapping[str, Any]) -> tuple[str, str]:
-    inner = value.get("__entity", value)
-    return str(inner["type"]), str(inner["id"])
 
 
 def _plain(value: Any) -> Any:
@@ -207,15 +189,3 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list):
         return [_plain(each) for each in value]
     return str(value) if type(value) is int else value
-
-
-def _named(value: Any) -> Iterator[tuple[str, str]]:
-    if isinstance(value, Mapping):
-        kind, name = value.get("type"), value.get("id")
-        if isinstance(kind, str) and isinstance(name, str):
-            yield kind, name
-        for each in value.values():
-            yield from _named(each)
-    elif isinstance(value, list):
-        for each in value:
-            yield from _named(each)

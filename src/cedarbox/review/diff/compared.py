@@ -13,7 +13,7 @@ from cedarbox.review.diff.effects import Effects, digest_of, digests
 from cedarbox.review.diff.metadata import MetadataChange, metadata_changes
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.diff.texts import TextChange, text_changes
-from cedarbox.review.prove import Environment, environments
+from cedarbox.review.prove import Environment, environments, uid_text
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import schema_json
 from cedarbox.review.version import Pair
@@ -196,8 +196,8 @@ def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
         prefix = f"{namespace}::" if namespace else ""
         for name, action in content.get("actions", {}).items():
             members = action.get("memberOf") or ()
-            direct[_uid(f"{prefix}Action", name)] = {
-                _uid(str(each.get("type") or f"{prefix}Action"), str(each["id"])) for each in members
+            direct[uid_text(f"{prefix}Action", name)] = {
+                uid_text(str(each.get("type") or f"{prefix}Action"), str(each["id"])) for each in members
             }
     found: dict[str, frozenset[str]] = {}
     for name, groups in direct.items():
@@ -210,8 +210,3 @@ def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
                 waiting += direct.get(each, ())
         found[name] = frozenset(seen)
     return found
-
-
-def _uid(kind: str, name: str) -> str:
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{kind}::"{escaped}"'

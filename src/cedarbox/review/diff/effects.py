@@ -18,7 +18,7 @@ import orjson
 from cedarbox.errors import BundleError
 from cedarbox.policy.approval import DEFAULT_EXPIRY_S
 from cedarbox.review.diff.agents import AgentState, agent_states
-from cedarbox.review.prove import Side
+from cedarbox.review.prove import Side, uid_text
 from cedarbox.review.subject import ReviewedPolicy, Subject
 from cedarbox.times import duration_s
 
@@ -202,11 +202,7 @@ def _named(scope: Mapping[str, Any]) -> frozenset[str] | None:
     if scope["op"] == "All":
         return None
     uids = [scope["entity"]] if "entity" in scope else scope["entities"]
-    return frozenset(f'{uid["type"]}::"{_escaped(uid["id"])}"' for uid in uids)
-
-
-def _escaped(text: str) -> str:
-    return text.replace("\\", "\\\\").replace('"', '\\"')
+    return frozenset(uid_text(uid["type"], uid["id"]) for uid in uids)
 
 
 def _approving(policy: ReviewedPolicy, approvers: Mapping[str, str]) -> Approving | None:

@@ -11,18 +11,29 @@ The searches go in steps, so that what does not change costs nothing and nothing
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from cedarbox.review.diff.acceptance import Subject
 from cedarbox.review.diff.agents import AgentClass
 from cedarbox.review.diff.approvals import gained, level, modes
 from cedarbox.review.diff.causes import AGENTS, Cause, causes
 from cedarbox.review.diff.compared import Compared
-from cedarbox.review.prove import And, Answer, Environment, Goal, Or, PrincipalIs, Query, Witness
+from cedarbox.review.prove import (
+    And,
+    Answer,
+    Environment,
+    Goal,
+    Or,
+    PrincipalIs,
+    Progress,
+    Query,
+    Searcher,
+    Witness,
+)
 
-__all__ = ["Narrowing", "Plan", "Row", "Searcher", "Undecided", "Widening", "plan"]
+__all__ = ["Narrowing", "Plan", "Row", "Undecided", "Widening", "plan"]
 
 _MAX_SEARCHES: Final = 400
 """How many searches the steps 3 and 4 make in all; what is left is told as not told apart, and cannot be accepted."""
@@ -36,16 +47,6 @@ Outcome = Literal[
     "no effect",
     "not decided",
 ]
-
-
-class Searcher(Protocol):
-    """What searches for requests: :class:`cedarbox.review.prove.Prover`."""
-
-    def search_all(
-        self, queries: Sequence[Query], progress: Callable[[int, int, Query, Answer], None] | None = None
-    ) -> Sequence[Answer]:
-        """Return the answer to each query, in their order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -155,9 +156,7 @@ class _Found:
     """For whom it is not known that nothing is widened."""
 
 
-def plan(
-    compared: Compared, searcher: Searcher, progress: Callable[[int, int, Query, Answer], None] | None = None
-) -> Plan:
+def plan(compared: Compared, searcher: Searcher, progress: Progress | None = None) -> Plan:
     """Search what a change does.
 
     Args:
@@ -169,9 +168,7 @@ def plan(
 
 
 class _Planner:
-    def __init__(
-        self, compared: Compared, searcher: Searcher, progress: Callable[[int, int, Query, Answer], None] | None
-    ) -> None:
+    def __init__(self, compared: Compared, searcher: Searcher, progress: Progress | None) -> None:
         self._compared, self._searcher, self._progress = compared, searcher, progress
         self._plan = Plan(compared)
         self._left = _MAX_SEARCHES

@@ -15,6 +15,7 @@ from cedarbox.review.diff.plan import Narrowing, Plan, Row, Widening
 from cedarbox.review.diff.rules import ACCEPTANCE, METADATA, NARROWS, RULES, UNDECIDED, WEAKENS, WIDENS
 from cedarbox.review.finding import Check, Finding, Place, Report, Section, Suppression
 from cedarbox.review.prove import Witness
+from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import ReviewedPolicy, shown
 from cedarbox.times import in_utc
 
@@ -237,24 +238,20 @@ def _summary(outcomes: Sequence[Outcome], findings: Sequence[Finding]) -> str:
     accepted = sum(finding.suppressed is not None for finding in wide)
     parts = []
     if wide:
-        parts.append(f"{_counted(len(wide), 'widening')}" + (f", {accepted} of them accepted" if accepted else ""))
+        parts.append(f"{counted(len(wide), 'widening')}" + (f", {accepted} of them accepted" if accepted else ""))
     if narrow := sum(finding.rule == NARROWS.id for finding in findings):
-        parts.append(_counted(narrow, "narrowing"))
+        parts.append(counted(narrow, "narrowing"))
     weaker = sum(finding.rule == WEAKENS.id for finding in findings)
     if unknown := sum(len(each.undecided) if isinstance(each, Plan) else 1 for each in outcomes):
         parts.append(f"{unknown} not decided")
     if weaker:
-        parts.append(f"the review is weakened in {_counted(weaker, 'way')}")
+        parts.append(f"the review is weakened in {counted(weaker, 'way')}")
     if parts:
         return ", ".join(parts)
     if not outcomes:
         return "no bundle differs"
     texts = any(isinstance(each, Plan) and (each.compared.texts or each.compared.agent_changes) for each in outcomes)
     return "the change has no effect on what is permitted" if texts else "nothing that decides was changed"
-
-
-def _counted(number: int, thing: str) -> str:
-    return f"{number} {thing}{'' if number == 1 else 's'}"
 
 
 def _sections(plan: Plan, judged: _Judged) -> Iterator[Section]:

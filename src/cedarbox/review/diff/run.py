@@ -6,29 +6,11 @@ from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, ExitStack
 
 from cedarbox.review.diff.compared import Compared, Incomparable, compared
-from cedarbox.review.diff.plan import Plan, Searcher, plan
-from cedarbox.review.prove import Answer, Query
+from cedarbox.review.diff.plan import Plan, plan
+from cedarbox.review.prove import Answer, Progress, Query, Searcher
 from cedarbox.review.version import Pair
 
-__all__ = ["Unavailable", "plans"]
-
-Progress = Callable[[int, int, Query, Answer], None]
-
-
-class Unavailable:
-    """Stands for a prover where no solver is installed: nothing is decided.
-
-    Args:
-        why: What to do about it.
-    """
-
-    def __init__(self, why: str) -> None:
-        self._why = why
-
-    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> Sequence[Answer]:
-        """Return for each query that it is undecided."""
-        del progress
-        return [Answer("undecided", why=self._why) for _ in queries]
+__all__ = ["plans"]
 
 
 def plans(

@@ -23,7 +23,7 @@ from cedarbox.review.diff.plan import Plan
 from cedarbox.review.diff.rules import WEAKENS
 from cedarbox.review.finding import SEVERITIES, Finding, Place
 from cedarbox.review.lint.baseline import Known, baseline_of
-from cedarbox.review.lint.options import FILE, LintConfig, Options, config_of
+from cedarbox.review.lint.options import FILE, ISOLATIONS, LintConfig, Options, config_of
 from cedarbox.review.lint.rulebook import NEVER_SUPPRESSED, RULES
 from cedarbox.review.lint.suppress import Suppression, suppressions
 from cedarbox.review.properties.files import Property, read_properties
@@ -33,7 +33,6 @@ from cedarbox.review.version import Version
 __all__ = ["weakened"]
 
 _LEVELS: Final = (*SEVERITIES, "off")
-_ISOLATIONS: Final = ("none", "hosted", "container", "microvm")
 _SHOWN: Final = 5
 _HINT: Final = "ask why; it belongs in a change of its own"
 
@@ -146,7 +145,7 @@ def _options(old: Options, new: Options) -> Iterator[tuple[str, str]]:
             yield name, f"has {_some(gone)} no more"
     if wider := [each for each in new.wide_domains if each not in old.wide_domains]:
         yield "wide_domains", f"has {_some(wider)} besides"
-    if _ISOLATIONS.index(new.isolation_floor) < _ISOLATIONS.index(old.isolation_floor):
+    if ISOLATIONS.index(new.isolation_floor) < ISOLATIONS.index(old.isolation_floor):
         yield "isolation_floor", f"is {new.isolation_floor}, and was {old.isolation_floor}"
     if old.require_signed_images and not new.require_signed_images:
         yield "require_signed_images", "is false, and was true"

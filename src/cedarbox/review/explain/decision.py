@@ -184,7 +184,7 @@ class _Sources:
 
     def __call__(self, policy: ReviewedPolicy, path: tuple[str | int, ...]) -> tuple[str, Place] | None:
         if policy.id not in self._known:
-            self._known[policy.id] = syntax_of(policy)
+            self._known[policy.id] = syntax_of(policy.text, policy.est)
         syntax = self._known[policy.id]
         if syntax is None:
             return None
@@ -302,12 +302,9 @@ def _new(name: str, value: Value, flip: Flip) -> str:
     if name == "ip" and value is not None:
         held = flip.made.context.get("ip")
         if isinstance(held, Mapping):
-            return f"{value}, a {_class_of(str(held['__extn']['arg'])).replace('_', '-')} address"
+            of_class = ip_class(ipaddress.ip_address(held["__extn"]["arg"]))
+            return f"{value}, a {of_class.replace('_', '-')} address"
     return _value(value)
-
-
-def _class_of(text: str) -> str:
-    return ip_class(ipaddress.ip_address(text))
 
 
 def _value(value: Value) -> str:

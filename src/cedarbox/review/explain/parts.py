@@ -18,6 +18,7 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.entities import NAMESPACE, Entity
 from cedarbox.policy.schema import schema_text
+from cedarbox.review.declared import Declared, uid_of
 from cedarbox.review.finding import Place
 from cedarbox.review.phrases import Node, Words, cedar_text, condition_words, subject_of
 from cedarbox.review.subject import ReviewedPolicy
@@ -193,9 +194,9 @@ class _World:
 
     def __init__(self, bundle: PolicyBundle, principal: str, made: Action) -> None:
         self._schema = cedarpy.Schema.from_str(schema_text())
-        brought = [entity.to_json() for entity in (made.resource, *made.others)]
+        brought = made.brought
         self._entities = cedarpy.Entities.from_json_str(json.dumps([*bundle.entities, *brought]), self._schema)
-        self._known = {_key(item["uid"]): item for item in [*bundle.entities, *brought]}
+        self._declared = Declared([*bundle.entities, *brought])
         self._made = made
         self._principal = Entity("Agent", principal)
         self._roots = {
@@ -210,12 +211,7 @@ class _World:
         permits = {name: {**node, "effect": "permit"} for name, node in nodes.items()}
         document = {"staticPolicies": permits, "templates": {}, "templateLinks": []}
         result = cedarpy.is_authorized(
-            {
-                "principal": self._principal.uid,
-                "action": {"type": f"{NAMESPACE}::Action", "id": self._made.name},
-                "resource": self._made.resource.uid,
-                "context": dict(self._made.context),
-            },
+            self._made.asked_by(self._principal.id),
             cedarpy.PolicySet.from_json_str(json.dumps(document)),
             self._entities,
             self._schema,
@@ -235,7 +231,7 @@ class _World:
         for leaf in _leaves(node):
             subject = subject_of(leaf) or ""
             if subject == "principal":
-                groups = sorted(uid["id"] for uid in self._parents(self._principal))
+                groups = sorted(name for _, name in self._declared.above(uid_of(self._principal.uid)))
                 said = f", in {_names(groups)}" if groups else ", in no group"
                 yield f"principal is {self._principal}{said}", _is(leaf, self._principal.ref)
                 continue
@@ -252,19 +248,8 @@ class _World:
             return self._roots.get(given, _ABSENT)
         held = self._at(given["left"])
         if isinstance(held, dict) and "__entity" in held:
-            held = self._known.get(_key(held["__entity"]), {}).get("attrs", {})
+            held = self._declared.entities.get(uid_of(held), {}).get("attrs", {})
         return held.get(given["attr"], _ABSENT) if isinstance(held, dict) else _ABSENT
-
-    def _parents(self, entity: Entity) -> list[Mapping[str, str]]:
-        seen: dict[tuple[str, str], Mapping[str, str]] = {}
-        waiting = [entity.uid]
-        while waiting:
-            for parent in self._known.get(_key(waiting.pop()), {}).get("parents", ()):
-                uid = parent.get("__entity", parent)
-                if _key(uid) not in seen:
-                    seen[_key(uid)] = uid
-                    waiting.append(uid)
-        return list(seen.values())
 
 
 def _about(node: Node) -> frozenset[str] | None:
@@ -285,11 +270,6 @@ def _about(node: Node) -> frozenset[str] | None:
 
 _ABSENT: Final = object()
 _MAX_SHOWN: Final = 120
-
-
-def _key(uid: Mapping[str, Any]) -> tuple[str, str]:
-    inner = uid.get("__entity", uid)
-    return inner["type"], inner["id"]
 
 
 def _leaves(node: Any, *, whole: bool = False) -> Iterator[Node]:

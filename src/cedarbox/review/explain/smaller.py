@@ -15,7 +15,6 @@ from typing import Any, Final
 from cedarbox.errors import CanonicalizationError
 from cedarbox.policy import PolicyEngine
 from cedarbox.policy.actions import Action
-from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.explain.backward import Given, Missing, arguments_from, plain
 from cedarbox.review.explain.flips import Flip, changed
@@ -81,7 +80,6 @@ def smaller(
     """
     if missing := available():
         return Smaller(None, none=False, words=f"No solver is installed to prove more: {missing}.")
-    bundle = engine.bundle
     turned: Goal = Not(Allows("policies")) if allowed else Allows("policies")
     schema = schema_json(schema_text())
     if most is not None:
@@ -89,7 +87,7 @@ def smaller(
         if near is None:
             return Smaller(None, none=False, words="That is too much for the solver.")
         turned = And(turned, near)
-    sides = {"policies": _side(bundle)}
+    sides = {"policies": Side.of_bundle(engine.bundle)}
     asked = [Query(turned, each, sides) for each in environments(schema) if each.action_id == made.name]
     with Prover(schema_text(), time_limit_s=time_limit_s, schema=schema) as prover:
         answers = prover.search_all(asked)
@@ -106,10 +104,6 @@ def _told(engine: PolicyEngine, principal: str, made: Action, answers: Sequence[
         return Smaller(None, none=True, words=f"Proved by {solver}.")
     why = next((answer.why for answer in answers if answer.verdict == "undecided" and answer.why), "")
     return Smaller(None, none=False, words=f"The solver did not decide{f': {why}' if why else ''}.")
-
-
-def _side(bundle: PolicyBundle) -> Side:
-    return Side({policy.id: policy.est for policy in bundle.policies}, bundle.entities, deny_on_error=True)
 
 
 def _flip(engine: PolicyEngine, principal: str, made: Action, witness: Witness, *, allowed: bool) -> Flip | None:

@@ -6,7 +6,6 @@ members of every group that a policy names and every agent that a policy names, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -16,11 +15,16 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.engine import Decision
 from cedarbox.policy.entities import NAMESPACE, Entity
+from cedarbox.review.declared import AGENT, Declared, Named, uid_of
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["Agent", "Open", "Seen", "Tried", "kinds_of_agents", "with_reviewed_agents"]
+__all__ = ["OUTSIDER", "Agent", "Open", "Seen", "Tried", "kinds_of_agents", "with_reviewed_agents"]
 
 _MARK: Final = "cedarbox-lint "
+OUTSIDER: Final = f"{_MARK}agent in no group"
+"""The id of the agent of the review that is in no group."""
+
+_GROUP: Final = f"{NAMESPACE}::AgentGroup"
 _MAX_SHOWN: Final = 60
 
 
@@ -66,7 +70,7 @@ class Tried:
         """The request in JSON values, as Cedar was asked."""
         return {
             "witness": {
-                "principal": {"type": f"{NAMESPACE}::Agent", "id": self.agent.id},
+                "principal": {"type": AGENT, "id": self.agent.id},
                 "action": self.action.name,
                 "resource": self.action.resource.uid,
                 "context": orjson.loads(orjson.dumps(dict(self.action.context))),
@@ -87,6 +91,11 @@ class Open:
     rule: str
     policy: ReviewedPolicy
     question: str
+
+    @property
+    def told(self) -> str:
+        """The question in one line."""
+        return f"{self.rule} {self.policy.id}: {self.question}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,48 +123,38 @@ class Seen:
             self.alone.update(decision.policies)
 
 
-def with_reviewed_agents(bundle: PolicyBundle, named: Iterable[tuple[str, str]]) -> PolicyBundle:
+def with_reviewed_agents(bundle: PolicyBundle, named: Named) -> PolicyBundle:
     """Return a bundle with the agents of the review beside the declared ones.
 
     Args:
         bundle: The bundle.
-        named: Kind and id of every entity that its policies name.
+        named: What its policies look at.
     """
-    declared = {(item["uid"]["type"], item["uid"]["id"]) for item in bundle.entities}
+    declared = Declared(bundle.entities).entities
     tenant = Entity("Tenant", "cedarbox-lint")
     attrs = {"tenant": tenant.ref, "trust": Entity("Trust", "untrusted").ref}
-    groups = sorted({name for kind, name in named if kind == "AgentGroup"})
+    groups = sorted(name for kind, name in named.entities if kind == _GROUP)
     added = [tenant, *(Entity("AgentGroup", group) for group in groups)]
     added += [Entity("Agent", f"{_MARK}member of {group}", attrs, (Entity("AgentGroup", group),)) for group in groups]
-    added += [Entity("Agent", name, attrs) for kind, name in sorted(named) if kind == "Agent"]
-    added.append(Entity("Agent", f"{_MARK}agent in no group", attrs))
-    new = [item.to_json() for item in added if (item.uid["type"], item.id) not in declared]
+    added += [Entity("Agent", name, attrs) for kind, name in sorted(named.entities) if kind == AGENT]
+    added.append(Entity("Agent", OUTSIDER, attrs))
+    new = [item.to_json() for item in added if uid_of(item.uid) not in declared]
     return replace(bundle, entities=(*bundle.entities, *new))
 
 
-def kinds_of_agents(
-    bundle: PolicyBundle, declared: PolicyBundle, named: frozenset[str], *, attributes: bool
-) -> tuple[Agent, ...]:
-    """Return one agent for all that the policies treat alike.
+def kinds_of_agents(bundle: PolicyBundle, declared: PolicyBundle, named: Named) -> tuple[Agent, ...]:
+    """Return one agent for all that the policies treat alike and that are trusted alike.
 
     Args:
         bundle: What :func:`with_reviewed_agents` gave.
         declared: The bundle as it is.
-        named: Ids of the agents that the policies name.
-        attributes: The policies look at attributes of agents besides the trust.
+        named: What its policies look at.
     """
-    found: dict[bytes, Agent] = {}
-    for item in bundle.entities:
-        if item["uid"]["type"] != f"{NAMESPACE}::Agent":
-            continue
-        name = str(item["uid"]["id"])
-        trust: Any = item["attrs"]["trust"]
-        parents = sorted(orjson.dumps(parent.get("__entity", parent)).decode() for parent in item.get("parents", ()))
-        looked_at = item["attrs"] if attributes else None
-        alike = [trust, looked_at, parents, item.get("tags"), name if name in named else None]
-        mark = orjson.dumps(alike, option=orjson.OPT_SORT_KEYS)
-        if mark not in found:
-            real = name in declared.principals or name in named
-            told = f"agent {name}" if real else name.removeprefix(_MARK)
-            found[mark] = Agent(name, told, str(trust.get("__entity", trust)["id"]))
+    entities = Declared(bundle.entities)
+    found: dict[tuple[str, str], Agent] = {}
+    for name in entities.agents:
+        trust = uid_of(entities.entities[AGENT, name]["attrs"]["trust"])[1]
+        real = name in declared.principals or (AGENT, name) in named.entities
+        told = f"agent {name}" if real else name.removeprefix(_MARK)
+        found.setdefault((trust, entities.seen(name, named)), Agent(name, told, trust))
     return tuple(found.values())

@@ -9,7 +9,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from cedarbox.errors import BundleError, CanonicalizationError
-from cedarbox.policy.actions import ACTION_GROUPS, Action
+from cedarbox.policy.actions import Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.conditions import Reader
 from cedarbox.policy.endpoints import Endpoints, endpoints_of
@@ -18,6 +18,7 @@ from cedarbox.policy.entities import Base
 from cedarbox.policy.regions import Region, TooLargeError
 from cedarbox.policy.values import Uid, Values, uid_of
 from cedarbox.review.cases import Suite
+from cedarbox.review.declared import Named
 from cedarbox.review.lint.agents import Agent, Open, Seen, Tried, kinds_of_agents, with_reviewed_agents
 from cedarbox.review.lint.model import Hit
 from cedarbox.review.lint.options import Options
@@ -30,7 +31,6 @@ __all__ = ["Context"]
 _BACKEND: Final = "boxlite"
 _MAX_BASES: Final = 12
 _MAX_AGENTS: Final = 40
-_MAX_SHOWN: Final = 60
 _STEP: Final = timedelta(milliseconds=1)  # the smallest difference of two times in Cedar
 
 
@@ -56,6 +56,14 @@ class Context:
         self.notes: list[str] = []
         self.open: list[Open] = []
         self.unusable_tests: BundleError | None = None
+        self._hits: set[tuple[str, str]] = set()
+        self._permits: dict[tuple[str, ...], tuple[ReviewedPolicy, ...]] = {}
+        self._nodes: dict[str, tuple[Node, ...]] = {}
+        self._literals: dict[str, tuple[Literal, ...]] = {}
+        self._bases: dict[tuple[str, ...], tuple[Base, ...]] = {}
+        self._asking: dict[str, frozenset[Agent]] = {}
+        self._regions: dict[tuple[str, str], Region | None] = {}
+        self._readers: dict[str, Reader] = {}
 
     @property
     def policies(self) -> tuple[ReviewedPolicy, ...]:
@@ -74,14 +82,10 @@ class Context:
             hit: The hit.
         """
         mark = (what, hit.policy.id if hit.policy else "")
-        if mark in self._seen:
+        if mark in self._hits:
             return False
-        self._seen.add(mark)
+        self._hits.add(mark)
         return True
-
-    @cached_property
-    def _seen(self) -> set[tuple[str, str]]:
-        return set()
 
     def first_hits(
         self, asked: Iterable[Action], action: str, message: str, *, hint: str = "", agents: Sequence[Agent] = ()
@@ -125,19 +129,11 @@ class Context:
             )
         return self._permits[actions]
 
-    @cached_property
-    def _permits(self) -> dict[tuple[str, ...], tuple[ReviewedPolicy, ...]]:
-        return {}
-
     def nodes(self, policy: ReviewedPolicy) -> tuple[Node, ...]:
         """Return every expression in the conditions of a policy."""
         if policy.id not in self._nodes:
             self._nodes[policy.id] = tuple(conditions(policy.est))
         return self._nodes[policy.id]
-
-    @cached_property
-    def _nodes(self) -> dict[str, tuple[Node, ...]]:
-        return {}
 
     def literals(self, policy: ReviewedPolicy) -> tuple[Literal, ...]:
         """Return every entity that a policy names."""
@@ -146,16 +142,12 @@ class Context:
         return self._literals[policy.id]
 
     @cached_property
-    def _literals(self) -> dict[str, tuple[Literal, ...]]:
-        return {}
-
-    @cached_property
     def _extended(self) -> PolicyBundle:
         return with_reviewed_agents(self._bundle(), self._named)
 
     @cached_property
-    def _named(self) -> frozenset[tuple[str, str]]:
-        return frozenset((literal.kind, literal.id) for policy in self.policies for literal in self.literals(policy))
+    def _named(self) -> Named:
+        return Named.by(policy.est for policy in self.policies)
 
     def _bundle(self) -> PolicyBundle:
         bundle = self.subject.bundle
@@ -166,19 +158,10 @@ class Context:
     @cached_property
     def agents(self) -> tuple[Agent, ...]:
         """One agent for all that the policies treat alike: declared ones, then members of the groups they name."""
-        named = frozenset(name for kind, name in self._named if kind == "Agent")
-        found = kinds_of_agents(self._extended, self._bundle(), named, attributes=self._looks_at_attributes)
+        found = kinds_of_agents(self._extended, self._bundle(), self._named)
         if len(found) > _MAX_AGENTS:
             self.notes.append(f"{len(found)} kinds of agents: requests were tried for the first {_MAX_AGENTS} only")
         return found[:_MAX_AGENTS]
-
-    @cached_property
-    def _looks_at_attributes(self) -> bool:
-        return any(
-            node.operator == "." and attribute_chain({".": node.given})[:1] == ("principal",)
-            for policy in self.policies
-            for node in self.nodes(policy)
-        )
 
     @cached_property
     def engine(self) -> PolicyEngine:
@@ -190,10 +173,6 @@ class Context:
         if actions not in self._bases:
             self._bases[actions] = tuple(itertools.islice(self._all_bases(actions), _MAX_BASES))
         return self._bases[actions]
-
-    @cached_property
-    def _bases(self) -> dict[tuple[str, ...], tuple[Base, ...]]:
-        return {}
 
     def _all_bases(self, actions: tuple[str, ...]) -> Iterator[Base]:
         texts: dict[str, dict[str, None]] = {"tool": {}, "agent": {}, "backend": {}}
@@ -291,10 +270,6 @@ class Context:
         return self._asking[action]
 
     @cached_property
-    def _asking(self) -> dict[str, frozenset[Agent]]:
-        return {}
-
-    @cached_property
     def endpoints(self) -> Mapping[Agent, Endpoints]:
         """What each kind of agent may connect to."""
         chosen = {policy.id: policy.est for policy in self.policies if "connect" in self.actions_of(policy)}
@@ -312,10 +287,6 @@ class Context:
                 self._regions[mark] = None
         return self._regions[mark]
 
-    @cached_property
-    def _regions(self) -> dict[tuple[str, str], Region | None]:
-        return {}
-
     def _values(self, agent: Agent) -> Values:
         return Values(agent.id, self._extended.entities)
 
@@ -323,10 +294,6 @@ class Context:
         if agent.id not in self._readers:
             self._readers[agent.id] = Reader(agent.id, self._extended.entities)
         return self._readers[agent.id]
-
-    @cached_property
-    def _readers(self) -> dict[str, Reader]:
-        return {}
 
     def tests_name(self, policy_id: str) -> bool:
         """Whether the test cases beside a bundle hold the id of a policy, or cannot be read."""
@@ -341,10 +308,6 @@ class Context:
             return "\n".join(path.read_text("utf-8") for path in sorted((bundle.path / "tests").iterdir()))
         except (OSError, UnicodeDecodeError):
             return None
-
-    def has_permit(self, action: str) -> bool:
-        """Whether some permit is about an action, so that it is worth asking."""
-        return bool(self.permits(action))
 
     @staticmethod
     def trivially(policy: ReviewedPolicy) -> bool | None:
@@ -365,8 +328,3 @@ class Context:
             yield build(*args, **kwargs)
         except (CanonicalizationError, ValueError):
             return
-
-    @property
-    def known_actions(self) -> frozenset[str]:
-        """Every action of the schema."""
-        return frozenset(ACTION_GROUPS)

@@ -7,11 +7,9 @@ spelling of networks, and none may be gone that decided something of its own. On
 from __future__ import annotations
 
 import difflib
-import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from cedarbox.errors import BundleError
 from cedarbox.files import write_file
@@ -146,11 +144,4 @@ def _loaded(subject: Subject, files: Mapping[str, bytes]) -> Subject:
 
 def _decided(subject: Subject) -> frozenset[str]:
     """Return what the policies decide, as texts that are the same for the same decisions."""
-    return frozenset(
-        json.dumps([decides(policy), _kept(policy.annotations)], sort_keys=True) for policy in subject.policies
-    )
-
-
-def _kept(annotations: Mapping[str, str]) -> Any:
-    # An approval is asked for by an annotation.
-    return {name: text for name, text in annotations.items() if "approv" in name}
+    return frozenset(map(decides, subject.policies))

@@ -27,18 +27,19 @@ from typing import Any, Final, Literal, get_args
 from cedarbox.errors import BundleError, CanonicalizationError
 from cedarbox.files import open_regular
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path
+from cedarbox.policy.schema import enumerations
 from cedarbox.review.finding import SEVERITIES, Severity
 
-__all__ = ["FILE", "Level", "LintConfig", "Options", "RuleSetting", "config_of", "read_config"]
+__all__ = ["FILE", "ISOLATIONS", "Level", "LintConfig", "Options", "RuleSetting", "config_of", "read_config"]
 
 FILE: Final = "lint.toml"
 """Its name."""
+ISOLATIONS: Final = ("none", "hosted", "container", "microvm")
+"""The members of ``Sandbox::Isolation``, the weakest first."""
 Level = Literal["error", "warning", "note", "off"]
 
 _MAX_FILE: Final = 256 * 1024
 _KEYS: Final = ("fail_level", "rules", "options")
-_ISOLATIONS: Final = ("none", "hosted", "container", "microvm")
-_CAPABILITIES: Final = ("shell", "filesystem", "skills", "memory", "compaction", "unknown")
 
 
 @dataclass(frozen=True, slots=True)
@@ -193,9 +194,9 @@ def _options(path: Path, table: Mapping[str, Any]) -> Options:
             made[name] = value
     options = replace(Options(), **made)
     for name, value, members in (
-        ("isolation_floor", (options.isolation_floor,), _ISOLATIONS),
+        ("isolation_floor", (options.isolation_floor,), ISOLATIONS),
         ("egress", (options.egress,), ("broker", "nic")),
-        ("sensitive_capabilities", options.sensitive_capabilities, _CAPABILITIES),
+        ("sensitive_capabilities", options.sensitive_capabilities, sorted(enumerations()["Capability"])),
     ):
         for item in value:
             if item not in members:

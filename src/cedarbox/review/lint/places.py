@@ -9,6 +9,7 @@ from cedarbox.review.finding import Edit, Place
 from cedarbox.review.lint.model import NodePath
 from cedarbox.review.subject import ReviewedPolicy
 from cedarbox.review.syntax import place_of, syntax_of
+from cedarbox.review.syntax.tokens import line_and_column
 
 __all__ = ["edit_of_text", "place_at", "place_of_node"]
 
@@ -17,7 +18,7 @@ _STRING: Final = re.compile(r'//[^\n\r]*|"(?:[^"\\]|\\.)*"', re.DOTALL)
 
 def place_of_node(policy: ReviewedPolicy, path: NodePath) -> Place:
     """Return the place of a node of a policy; that of the policy for the empty path, and where it cannot be told."""
-    syntax = syntax_of(policy) if path else None
+    syntax = syntax_of(policy.text, policy.est) if path else None
     if syntax is None:
         return policy.place
     try:
@@ -37,7 +38,7 @@ def edit_of_text(policy: ReviewedPolicy, path: NodePath, text: str, better: str)
     """
     if any(char in '"\\' or not char.isprintable() for char in text + better):
         return None
-    syntax = syntax_of(policy)
+    syntax = syntax_of(policy.text, policy.est)
     if syntax is None:
         return None
     try:
@@ -60,10 +61,4 @@ def place_at(file: str, text: str, start: int, end: int) -> Place:
         start: Where the range begins.
         end: Where it ends.
     """
-    line, column = _at(text, start)
-    end_line, end_column = _at(text, end)
-    return Place(file, line, column, end_line, end_column)
-
-
-def _at(text: str, offset: int) -> tuple[int, int]:
-    return text.count("\n", 0, offset) + 1, offset - (text.rfind("\n", 0, offset) + 1) + 1
+    return Place(file, *line_and_column(text, start), *line_and_column(text, end))

@@ -76,7 +76,7 @@ def prove(context: Context, rules: Sequence[LintRule], pairs: list[tuple[LintRul
         wanted: How to ask.
     """
     by_id = {rule.id: rule for rule in rules if asks(rule)}
-    open_before = tuple(f"{each.rule} {each.policy.id}: {each.question}" for each in context.open)
+    open_before = tuple(each.told for each in context.open)
     if not by_id:
         return Proved(pairs, ran=False)
     names = ", ".join(sorted(by_id))

@@ -18,11 +18,14 @@ import cedarpy
 from cedarbox.policy.canonical import ancestors
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.arguments import arguments_of
+from cedarbox.review.lint.agents import OUTSIDER
 from cedarbox.review.lint.context import Context
+from cedarbox.review.lint.options import ISOLATIONS
 from cedarbox.review.lint.rules.connect import NEVER
 from cedarbox.review.lint.rules.intelligence import LOCAL_KINDS, local_only
-from cedarbox.review.lint.rules.logic import Scope, can_fail
+from cedarbox.review.lint.rules.logic import binding, can_fail
 from cedarbox.review.lint.rules.storage import SENSITIVE, asks_for_no_link, why_sensitive
+from cedarbox.review.lint.scopes import Scope
 from cedarbox.review.lint.wording import listed
 from cedarbox.review.prove import Allows, And, Environment, Fails, Goal, Holds, Matches, Not, PrincipalIs, Query, Side
 from cedarbox.review.subject import ReviewedPolicy
@@ -30,8 +33,6 @@ from cedarbox.review.subject import ReviewedPolicy
 __all__ = ["Question", "questions"]
 
 _SIDE: Final = "policies"
-_AGENT: Final = f"{NAMESPACE}::Agent"
-_OUTSIDER: Final = "cedarbox-lint agent in no group"
 
 
 @dataclass(frozen=True)
@@ -130,7 +131,7 @@ class _Asker:
                 yield from self._ask("S001", policy, Not(Matches(_SIDE, policy.id)), texts, tells="none")
             scope = policy.est["principal"]
             if self.context.subject.bundle is not None and scope["op"] in {"All", "is"} and "in" not in scope:
-                goal = And(Matches(_SIDE, policy.id), PrincipalIs(_OUTSIDER))
+                goal = And(Matches(_SIDE, policy.id), PrincipalIs(OUTSIDER))
                 texts = ("permits to agents that are in no group", "whether it is for agents in no group")
                 yield from self._ask("S003", policy, goal, texts)
 
@@ -146,7 +147,8 @@ class _Asker:
             if other is not policy
             and self.found.isdisjoint({("S060", other.id), ("S061", other.id)})
             and mine.may_meet(self._scope(other))
-            and not _binding(policy, other)
+            and not binding(policy)
+            and not binding(other)
         ]
 
     def _scope(self, policy: ReviewedPolicy) -> Scope:
@@ -206,8 +208,8 @@ class _Asker:
                 yield from self._ask("S030", policy, self._let(policy, hosted), texts, "invokeTool")
         capabilities = self.context.options.sensitive_capabilities
         if capabilities:
-            listed = ", ".join(_entity("Capability", name) for name in capabilities)
-            test = f"principal.trust == {_entity('Trust', 'untrusted')} && resource in [{listed}]"
+            members = ", ".join(_entity("Capability", name) for name in capabilities)
+            test = f"principal.trust == {_entity('Trust', 'untrusted')} && resource in [{members}]"
             for policy in self.context.permits("useCapability"):
                 texts = ("gives an untrusted agent a sensitive capability", "whether it gives a sensitive capability")
                 yield from self._ask("S031", policy, self._let(policy, test), texts, "useCapability")
@@ -217,12 +219,11 @@ class _Asker:
         yield from self._created()
 
     def _created(self) -> Iterator[Question]:
-        order = ("none", "hosted", "container", "microvm")
-        weak = order[: order.index(self.context.options.isolation_floor)]
+        weak = ISOLATIONS[: ISOLATIONS.index(self.context.options.isolation_floor)]
         tests = [("digest", "!(resource has digest)", "an image that no digest pins")]
         if weak:
-            listed = ", ".join(_entity("Isolation", name) for name in weak)
-            tests.append(("isolation", f"[{listed}].contains(context.isolation)", "a weaker isolation than the floor"))
+            members = ", ".join(_entity("Isolation", name) for name in weak)
+            tests.append(("isolation", f"[{members}].contains(context.isolation)", "a weaker isolation than the floor"))
         open_egress = f"context.egress == {_entity('Egress', 'unrestricted')}"
         tests.append(("egress", open_egress, "a backend that lets everything out"))
         if self.context.options.require_signed_images:
@@ -287,11 +288,6 @@ def _on(goal: Goal, side: Side) -> Goal:
         if not (isinstance(each, Not) and isinstance(each.goal, Matches) and each.goal.policy not in side.policies)
     ]
     return And(*kept)
-
-
-def _binding(policy: ReviewedPolicy, other: ReviewedPolicy) -> bool:
-    """Whether one of two asks for an approval: they do not do the same then, whatever they match."""
-    return any("approv" in name for name in (*policy.annotations, *other.annotations))
 
 
 def _entity(kind: str, name: str) -> str:

@@ -18,6 +18,7 @@ from cedarbox.review.lint.places import place_of_node
 from cedarbox.review.lint.proving import Proved, Wanted, asks, open_questions, prove
 from cedarbox.review.lint.rulebook import NEVER_SUPPRESSED, OWN, RULES, STALE, UNUSABLE, UNUSED, told
 from cedarbox.review.lint.suppress import Suppression, suppressions
+from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import Subject, shown
 
 __all__ = ["Chosen", "Linted", "lint", "report_of"]
@@ -89,9 +90,10 @@ def lint(
     context = Context(subject, config.options, now)
     rules, off = _selected(subject, config, chosen)
     pairs = [(rule, hit) for rule in rules for hit in _hits(rule, context)]
-    proved = (
-        Proved(pairs, ran=False, undecided=_open(context)) if prover is None else prove(context, rules, pairs, prover)
-    )
+    if prover is None:
+        proved = Proved(pairs, ran=False, undecided=tuple(each.told for each in context.open))
+    else:
+        proved = prove(context, rules, pairs, prover)
     findings, fixes = [], []
     for rule, hit in proved.pairs:
         findings.append(_finding(rule, hit, config))
@@ -228,10 +230,6 @@ def _order(finding: Finding) -> tuple[str, int, int, str]:
     return place.file, place.line, place.column or 0, finding.rule
 
 
-def _open(context: Context) -> tuple[str, ...]:
-    return tuple(f"{each.rule} {each.policy.id}: {each.question}" for each in context.open)
-
-
 def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_needed: bool = False) -> Report:
     """Make the report.
 
@@ -245,12 +243,12 @@ def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_need
     failed = any(counts[severity] for severity in SEVERITIES[: level + 1])
     told_all = sorted((*linted.findings, *linted.suppressed), key=_order)
     names = {finding.rule for finding in told_all}
-    parts = [_many(counts[severity], severity) for severity in SEVERITIES if counts[severity]] or ["no findings"]
+    parts = [counted(counts[severity], severity) for severity in SEVERITIES if counts[severity]] or ["no findings"]
     open_ = _left_open(linted)
     parts += [open_] if open_ else []
     if linted.off:
         switched = [rule for rule, why in linted.off if why != "not asked for"]
-        parts += [f"{_many(len(switched), 'rule')} switched off"] if switched else []
+        parts += [f"{counted(len(switched), 'rule')} switched off"] if switched else []
     return Report(
         command="lint",
         subject=linted.subject.label,
@@ -268,12 +266,8 @@ def report_of(linted: Linted, *, fail_level: Severity | None = None, prover_need
 def _left_open(linted: Linted) -> str:
     """Return in a few words what was not decided; empty when everything was."""
     if linted.unproved:
-        return f"{_many(len(linted.unproved), 'rule')} not proved"
-    return f"{_many(linted.undecided, 'question')} not decided" if linted.undecided else ""
-
-
-def _many(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
+        return f"{counted(len(linted.unproved), 'rule')} not proved"
+    return f"{counted(linted.undecided, 'question')} not decided" if linted.undecided else ""
 
 
 def _sections(linted: Linted) -> Iterable[Section]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal, Protocol
+from typing import Final, Literal
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.diff.agents import AgentClass, classes
@@ -23,7 +23,9 @@ from cedarbox.review.prove import (
     Matches,
     Not,
     PrincipalIs,
+    Progress,
     Query,
+    Searcher,
     Side,
     Witness,
     environments,
@@ -38,15 +40,6 @@ Verdict = Literal["holds", "refuted", "undecided"]
 _IT: Final = "these"
 _OTHER: Final = "those"
 _ENTITIES: Final = "entities.json is not the same in both, and a search is over all entities that there could be"
-Progress = Callable[[int, int, Query, Answer], None]
-
-
-class Searcher(Protocol):
-    """What searches for requests: :class:`cedarbox.review.prove.Prover`."""
-
-    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> Sequence[Answer]:
-        """Return the answer to each query, in their order."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -56,7 +49,6 @@ class Counterexample:
     Attributes:
         environment: Its kind.
         witness: The request, replayed through Cedar.
-        policies: Ids of the policies that determined it, by side.
     """
 
     environment: Environment

@@ -55,7 +55,6 @@ __all__ = ["About", "Kind", "Property", "property_files", "read_properties", "se
 
 Kind = Literal["never", "always", "reachable", "equivalent", "implies", "disjoint"]
 
-_REQUESTS: Final = ("never", "always", "reachable")
 _RELATIONS: Final = ("equivalent", "implies", "disjoint")
 _KINDS: Final[tuple[Kind, ...]] = ("never", "always", "reachable", "equivalent", "implies", "disjoint")
 

@@ -9,13 +9,13 @@ import ipaddress
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import partial
 from typing import Final
 
 from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.canonical import Address, Host, ancestors, canonical_host, canonical_path
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import enumerations
 
 __all__ = ["BARE", "FLAGS", "KEYS", "VERBS", "Key", "quoted"]
 
@@ -42,7 +42,7 @@ def quoted(text: str) -> str:
 
 
 def _entity(kind: str, form: str) -> Key:
-    members = _enums().get(kind, frozenset())
+    members = enumerations().get(kind, frozenset())
 
     def make(value: str) -> str:
         if members and value not in members:
@@ -54,23 +54,18 @@ def _entity(kind: str, form: str) -> Key:
 
 
 def _host(form: str) -> Key:
-    def make(value: str) -> str:
-        found = canonical_host(value)
-        if not isinstance(found, Host):
-            raise CanonicalizationError(f"{value!r} is an address", hint="write: address or network")
-        return form.format(f"Sandbox::Host::{quoted(found.name)}")
-
-    return Key(make, "the name of a host")
+    return Key(partial(_name_in, "Host", form), "the name of a host")
 
 
 def _domain(form: str) -> Key:
-    def make(value: str) -> str:
-        found = canonical_host(value)
-        if not isinstance(found, Host):
-            raise CanonicalizationError(f"{value!r} is an address", hint="write: address or network")
-        return form.format(f"Sandbox::Domain::{quoted(found.name)}")
+    return Key(partial(_name_in, "Domain", form), "a domain: itself and every name below it")
 
-    return Key(make, "a domain: itself and every name below it")
+
+def _name_in(kind: str, form: str, value: str) -> str:
+    found = canonical_host(value)
+    if not isinstance(found, Host):
+        raise CanonicalizationError(f"{value!r} is an address", hint="write: address or network")
+    return form.format(f"Sandbox::{kind}::{quoted(found.name)}")
 
 
 def _address() -> Key:
@@ -123,12 +118,6 @@ def _path(kind: str, how: str) -> Key:
 
 def _text(form: str) -> Key:
     return Key(lambda value: form.format(quoted(value)), "text")
-
-
-@cache
-def _enums() -> Mapping[str, frozenset[str]]:
-    found = re.findall(r"entity\s+(\w+)\s+enum\s*\[([^\]]*)\]", schema_text())
-    return {name: frozenset(re.findall(r'"([^"]+)"', body)) for name, body in found}
 
 
 def _sized() -> dict[str, Key]:

@@ -20,8 +20,10 @@ from cedarbox.review.prove.goals import (
     Query,
     Side,
     environments,
+    uid_text,
 )
 from cedarbox.review.prove.prover import Prover
+from cedarbox.review.prove.searching import Progress, Searcher, Unavailable
 from cedarbox.review.prove.solvers import available
 
 __all__ = [
@@ -36,12 +38,16 @@ __all__ = [
     "Not",
     "Or",
     "PrincipalIs",
+    "Progress",
     "Prover",
     "Query",
     "Replay",
+    "Searcher",
     "Side",
+    "Unavailable",
     "Verdict",
     "Witness",
     "available",
     "environments",
+    "uid_text",
 ]

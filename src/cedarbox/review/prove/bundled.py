@@ -50,12 +50,13 @@ from typing import Final
 
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.prove import canonical
-from cedarbox.review.prove.agents import Declared
+from cedarbox.review.prove.agents import Principals
 from cedarbox.review.prove.goals import Environment
 from cedarbox.review.prove.patterns import UnsupportedError
+from cedarbox.review.prove.payloads import Member, Value
 from cedarbox.review.prove.terms import Term, Terms
 from cedarbox.review.prove.types import IP, STRING, EntityOf, RecordOf
-from cedarbox.review.prove.values import Member, Value, Values
+from cedarbox.review.prove.values import Values
 from cedarbox.review.prove.worlds import World, attribute_name
 
 __all__ = ["BundleWorld", "REPOSITORY", "SERVER", "is_name", "locality_of"]
@@ -91,7 +92,7 @@ class BundleWorld(World):
         principal: Id of the principal.
     """
 
-    def __init__(self, values: Values, environment: Environment, declared: Declared, principal: str) -> None:
+    def __init__(self, values: Values, environment: Environment, declared: Principals, principal: str) -> None:
         super().__init__(values)
         self._environment, self._declared, self._principal = environment, declared, principal
 

@@ -12,8 +12,8 @@ from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.addresses import classes
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path
 from cedarbox.review.prove.patterns import HIGHEST, Pattern
+from cedarbox.review.prove.payloads import IpParts
 from cedarbox.review.prove.terms import Term, Terms
-from cedarbox.review.prove.values import IpParts
 
 __all__ = [
     "ACCOUNT",

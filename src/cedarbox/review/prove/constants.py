@@ -7,6 +7,7 @@ from typing import Any
 
 from cedarbox.review.prove import literals
 from cedarbox.review.prove.patterns import UnsupportedError, checked
+from cedarbox.review.prove.payloads import IpParts, Listed, Member, Value
 from cedarbox.review.prove.terms import Terms
 from cedarbox.review.prove.types import (
     BOOL,
@@ -22,7 +23,7 @@ from cedarbox.review.prove.types import (
     SetOf,
     Type,
 )
-from cedarbox.review.prove.values import IpParts, Listed, Member, Value, same_type
+from cedarbox.review.prove.values import same_type
 
 __all__ = ["common", "constructed", "entity", "listed", "literal", "recorded"]
 

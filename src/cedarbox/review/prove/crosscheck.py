@@ -8,14 +8,15 @@ contradict each other one of them is wrong, and nothing that rests on it is take
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Final, Protocol
+from typing import Final
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.prove.answers import Answer, Verdict
 from cedarbox.review.prove.goals import Allows, And, Environment, Not, Query, Side, parts
+from cedarbox.review.prove.searching import Progress, Searcher
 from cedarbox.review.prove.symcc import CrossCheck, implies
 
 __all__ = ["CrossChecked"]
@@ -23,11 +24,6 @@ __all__ = ["CrossChecked"]
 _GOAL: Final = And(Allows("narrower"), Not(Allows("wider")))
 _NOTHING: Final = Side({})
 _AGREEING: Final[Mapping[str, Verdict]] = {"verified": "none", "refuted": "found"}
-Progress = Callable[[int, int, Query, Answer], None]
-
-
-class _Searcher(Protocol):
-    def search_all(self, queries: Sequence[Query], progress: Progress | None = None) -> Sequence[Answer]: ...
 
 
 class CrossChecked:
@@ -40,7 +36,7 @@ class CrossChecked:
         limit_s: After how many seconds it is ended.
     """
 
-    def __init__(self, searcher: _Searcher, schema_text: str, cedar: Path, *, limit_s: float = 120.0) -> None:
+    def __init__(self, searcher: Searcher, schema_text: str, cedar: Path, *, limit_s: float = 120.0) -> None:
         self._searcher, self._schema, self._cedar, self._limit_s = searcher, schema_text, cedar, limit_s
         self._known: dict[tuple[object, ...], tuple[tuple[Side, Side], str, str]] = {}
         self._tally: Counter[str] = Counter()

@@ -7,9 +7,9 @@ from typing import Any, NamedTuple
 
 from cedarbox.review.prove import constants
 from cedarbox.review.prove.expressions import Expressions
+from cedarbox.review.prove.payloads import Value
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import EntityOf
-from cedarbox.review.prove.values import Value
 
 __all__ = ["Encoder", "Outcome"]
 

@@ -12,6 +12,7 @@ from typing import Any, Final, NamedTuple
 from cedarbox.review.prove import constants
 from cedarbox.review.prove.extensions import METHODS
 from cedarbox.review.prove.patterns import UnsupportedError, checked, like, wildcards
+from cedarbox.review.prove.payloads import Listed, Member, Value
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import (
     BOOL,
@@ -26,7 +27,6 @@ from cedarbox.review.prove.types import (
     SetOf,
     Type,
 )
-from cedarbox.review.prove.values import Listed, Member, Value
 from cedarbox.review.prove.worlds import World
 
 __all__ = ["Expressions", "Request"]

@@ -6,9 +6,9 @@ from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 from cedarbox.review.prove.literals import DAY_MS
+from cedarbox.review.prove.payloads import IpParts
 from cedarbox.review.prove.terms import Term, Terms
 from cedarbox.review.prove.types import BOOL, DATETIME, DECIMAL, DURATION, IP, LONG, MAX_LONG, MIN_LONG, Type
-from cedarbox.review.prove.values import IpParts
 
 __all__ = ["METHODS", "in_range"]
 

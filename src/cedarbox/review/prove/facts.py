@@ -12,9 +12,10 @@ from cedarbox.review.prove import canonical
 from cedarbox.review.prove.bundled import SERVER, is_name, locality_of
 from cedarbox.review.prove.goals import Environment
 from cedarbox.review.prove.patterns import Pattern
+from cedarbox.review.prove.payloads import IpParts
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import IP
-from cedarbox.review.prove.values import IpParts, Values
+from cedarbox.review.prove.values import Values
 from cedarbox.review.prove.worlds import attribute_name
 
 __all__ = ["say_facts"]

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
-from cedarbox.review.subject import Subject
+from cedarbox.policy.bundle import PolicyBundle
 
 __all__ = [
     "Allows",
@@ -24,6 +24,7 @@ __all__ = [
     "Side",
     "environments",
     "parts",
+    "uid_text",
 ]
 
 
@@ -56,6 +57,17 @@ class Environment:
         return f"{self.principal_type} {self.action} {self.resource_type}"
 
 
+def uid_text(kind: str, name: str) -> str:
+    """Return an entity in the one spelling by which actions are told apart here, such as ``A::Action::"view"``.
+
+    Args:
+        kind: Its qualified type.
+        name: Its id.
+    """
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{kind}::"{escaped}"'
+
+
 def environments(schema: Mapping[str, Any]) -> tuple[Environment, ...]:
     """Return every kind of request that a schema has, in its order.
 
@@ -67,8 +79,7 @@ def environments(schema: Mapping[str, Any]) -> tuple[Environment, ...]:
         prefix = f"{namespace}::" if namespace else ""
         for name, action in content.get("actions", {}).items():
             applies = action.get("appliesTo") or {}
-            escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-            uid = f'{prefix}Action::"{escaped}"'
+            uid = uid_text(f"{prefix}Action", name)
             found += [
                 Environment(principal, uid, resource)
                 for principal in applies.get("principalTypes", ())
@@ -96,10 +107,9 @@ class Side:
     deny_on_error: bool = False
 
     @classmethod
-    def of(cls, subject: Subject) -> Side:
-        """Return the side that a subject is."""
-        policies = {policy.id: policy.est for policy in subject.policies}
-        return cls(policies, subject.entities, subject.links, deny_on_error=subject.bundle is not None)
+    def of_bundle(cls, bundle: PolicyBundle) -> Side:
+        """Return the side that a cedarbox bundle is."""
+        return cls({policy.id: policy.est for policy in bundle.policies}, bundle.entities, deny_on_error=True)
 
     @cached_property
     def slot_policies(self) -> Mapping[str, Mapping[str, Any]]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from cedarbox.review.prove.agents import Declared, Named, classes_of, named_in
+from cedarbox.review.prove.agents import Principals, classes_of, named_in
 from cedarbox.review.prove.bundled import BundleWorld
 from cedarbox.review.prove.facts import say_facts
 from cedarbox.review.prove.goals import Environment, Goal, Side
@@ -67,14 +67,14 @@ class Problems:
             world = World(values)
             return cls(values, (Problem(values, environment, sides, dict.fromkeys(sides, world), tuple(sides)),))
         say_facts(values, environment)
-        known: list[tuple[Sequence[Mapping[str, object]], Declared]] = []
-        declared: dict[str, Declared] = {}
+        known: list[tuple[Sequence[Mapping[str, object]], Principals]] = []
+        declared: dict[str, Principals] = {}
         for name, side in sides.items():
             same = next((each for entities, each in known if entities == side.entities), None)
-            declared[name] = same or Declared(side.entities)
+            declared[name] = same or Principals(side.entities)
             if same is None:
                 known.append((side.entities, declared[name]))
-        named: Named = named_in(sides.values(), goal)
+        named = named_in(sides.values(), goal)
         made = []
         for agent in classes_of([each for _, each in known], named):
             worlds = {id(each): BundleWorld(values, environment, each, agent) for _, each in known}

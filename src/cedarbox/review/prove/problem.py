@@ -69,10 +69,6 @@ class View:
             found = self._outcomes[key] = self.encoder.policy(est, f"policy `{policy}`")
         return found
 
-    def outcomes(self) -> list[Outcome]:
-        """Return what becomes of every policy that can match the action."""
-        return [self.outcome(policy) for policy in self._sliced]
-
     def allows(self, terms: Terms) -> Term:
         """Return whether the side allows the request."""
         if not self.declared:
@@ -162,10 +158,6 @@ class Problem:
             case Or():
                 return terms.or_(*(self.outline(each) for each in goal.goals))
         return terms.var(f"so {goal}", "Bool")
-
-    def outcomes(self, side: str) -> list[Outcome]:
-        """Return what becomes of every policy of a side that can match the action."""
-        return self._views[side].outcomes()
 
     def term(self, goal: Goal) -> Term:  # noqa: PLR0911  # one return for each kind
         """Return a goal as a term.

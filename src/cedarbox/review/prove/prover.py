@@ -6,7 +6,7 @@ import math
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from types import TracebackType
@@ -14,7 +14,6 @@ from typing import Any, Final
 
 import cedarpy
 
-from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.schema import schema_text as packaged_schema
 from cedarbox.review.prove import canonical
 from cedarbox.review.prove import solvers as solving
@@ -27,12 +26,10 @@ from cedarbox.review.prove.patterns import UnsupportedError
 from cedarbox.review.prove.prepared import Prepared, Problems, prepared
 from cedarbox.review.prove.realise import action_of
 from cedarbox.review.prove.replay import Replayer, ReplayError
+from cedarbox.review.prove.searching import Progress
 from cedarbox.review.prove.types import SchemaTypes
 
 __all__ = ["Prover"]
-
-Progress = Callable[[int, int, Query, Answer], None]
-"""Called with how many are done, how many there are, the query and its answer."""
 
 _KEPT: Final = 128
 """How many kinds of request with their sides are kept encoded."""
@@ -271,13 +268,7 @@ class Prover:
         action = action_of(environment, model)
         if action.name != environment.action_id or action.resource.uid["type"] != environment.resource_type:
             raise ValueError(f"it is the request {action.name} on {action.resource}")
-        request = {
-            "principal": {"type": f"{NAMESPACE}::Agent", "id": principal},
-            "action": {"type": environment.action_type, "id": environment.action_id},
-            "resource": action.resource.uid,
-            "context": dict(action.context),
-        }
-        return request, [entity.to_json() for entity in (action.resource, *action.others)]
+        return action.asked_by(principal), action.brought
 
 
 def _resolved(schema_text: str) -> Mapping[str, Any]:

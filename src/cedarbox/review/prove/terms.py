@@ -210,10 +210,6 @@ class Terms:
         """Return whether the second is so when the first is."""
         return self.or_(self.not_(a), b)
 
-    def iff(self, a: Term, b: Term) -> Term:
-        """Return whether both are so or neither."""
-        return self.eq(a, b)
-
     def ite(self, c: Term, a: Term, b: Term) -> Term:
         """Return one or the other."""
         if c.op == "const":

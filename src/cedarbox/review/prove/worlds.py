@@ -6,9 +6,10 @@ are left out of the store is not looked for. In a bundle cedarbox brings them al
 
 from __future__ import annotations
 
+from cedarbox.review.prove.payloads import Member, Value
 from cedarbox.review.prove.terms import Term
 from cedarbox.review.prove.types import EntityOf, RecordOf
-from cedarbox.review.prove.values import Member, Value, Values
+from cedarbox.review.prove.values import Values
 
 __all__ = ["World", "attribute_name", "tag_name"]
 

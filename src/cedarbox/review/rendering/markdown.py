@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
+from cedarbox.review.phrases import Words
 from cedarbox.review.rendering.page import Group, Page, Shown
-from cedarbox.review.words import Words
 from cedarbox.text import printable
 
 __all__ = ["markdown"]

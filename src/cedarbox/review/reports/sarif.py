@@ -16,12 +16,10 @@ from urllib.parse import quote
 from cedarbox.review.finding import SEVERITIES, Edit, Finding, Place, Report, Rule, Suppression
 from cedarbox.review.reports.parts import CHECK_RULES, clean, counted, numbered, one_line, to_act_on
 
-__all__ = ["MAX_RESULTS", "MAX_RUNS", "text"]
+__all__ = ["MAX_RESULTS", "text"]
 
 MAX_RESULTS: Final = 25_000
 """How many results of a run GitHub takes; it refuses the whole file when there are more."""
-MAX_RUNS: Final = 20
-"""How many runs of a file GitHub takes. A file of ours has one."""
 
 _ROOT: Final = "%SRCROOT%"
 _KINDS: Final = {"inline": "inSource", "baseline": "external", "accepted": "external"}

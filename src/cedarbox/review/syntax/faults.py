@@ -85,5 +85,4 @@ def _offset(statement: Statement, line: int, column: int) -> int:
 
 def beyond(statement: Statement, offset: int) -> tuple[int, int]:
     """Return the line and column in the file of an offset in the text of a statement."""
-    line, column = line_and_column(statement.text, offset)
-    return statement.line + line - 1, column if line > 1 else statement.column + column - 1
+    return line_and_column(statement.text, offset, (statement.line, statement.column))

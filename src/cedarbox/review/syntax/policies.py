@@ -10,7 +10,7 @@ from cedarbox.review.finding import Place
 from cedarbox.review.subject import ReviewedPolicy
 from cedarbox.review.syntax.expressions import Est, Expressions
 from cedarbox.review.syntax.strings import unescaped
-from cedarbox.review.syntax.tokens import ParseError, Span, Tokens
+from cedarbox.review.syntax.tokens import ParseError, Span, Tokens, line_and_column
 
 __all__ = ["Syntax", "parse_policy", "place_of", "syntax_of"]
 
@@ -72,16 +72,20 @@ def parse_policy(text: str) -> Syntax:
     return Syntax(est, text, parser.spans)
 
 
-def syntax_of(policy: ReviewedPolicy) -> Syntax | None:
+def syntax_of(text: str, est: Mapping[str, Any]) -> Syntax | None:
     """Return where the parts of a policy stand; None when this parser does not see in it what cedarpy sees.
 
     cedarpy decides, so a place is only told when both agree on what stands there.
+
+    Args:
+        text: The policy.
+        est: What cedarpy makes of it.
     """
     try:
-        found = parse_policy(policy.text)
+        found = parse_policy(text)
     except (ParseError, RecursionError):
         return None
-    return found if found.est == policy.est else None
+    return found if found.est == est else None
 
 
 def place_of(policy: ReviewedPolicy, span: Span) -> Place:
@@ -91,16 +95,9 @@ def place_of(policy: ReviewedPolicy, span: Span) -> Place:
         policy: The policy.
         span: A part of its text.
     """
-    line, column = _beyond(policy, span.start)
-    end_line, end_column = _beyond(policy, span.end)
-    return Place(policy.place.file, line, column, end_line, end_column)
-
-
-def _beyond(policy: ReviewedPolicy, offset: int) -> tuple[int, int]:
-    newlines = policy.text.count("\n", 0, offset)
-    if not newlines:
-        return policy.place.line, (policy.place.column or 1) + offset
-    return policy.place.line + newlines, offset - policy.text.rfind("\n", 0, offset)
+    begin = policy.place.line, policy.place.column or 1
+    start, end = (line_and_column(policy.text, offset, begin) for offset in (span.start, span.end))
+    return Place(policy.place.file, *start, *end)
 
 
 class _Parser(Expressions):

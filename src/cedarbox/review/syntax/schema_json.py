@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any, NoReturn
 
-from cedarbox.review.syntax.schema_text import (
+from cedarbox.review.syntax.declarations import (
     ActionName,
     Attribute,
     DeclaredAction,

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
-from cedarbox.review.syntax.schema_text import (
+from cedarbox.review.syntax.declarations import (
     ActionName,
     DeclaredAction,
     DeclaredEntity,

@@ -1,26 +1,25 @@
-"""Parses a schema in Cedar's own syntax into declarations. What a name means is for :mod:`.schema_names`."""
+"""Parses a schema in Cedar's own syntax into declarations."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final, Literal, TypeVar
 
+from cedarbox.review.syntax.declarations import (
+    ActionName,
+    Attribute,
+    DeclaredAction,
+    DeclaredEntity,
+    Name,
+    Namespace,
+    RecordType,
+    SetType,
+    Type,
+)
 from cedarbox.review.syntax.strings import unescaped
 from cedarbox.review.syntax.tokens import MAX_DEPTH, Span, Tokens
 
-__all__ = [
-    "ActionName",
-    "Attribute",
-    "DeclaredAction",
-    "DeclaredEntity",
-    "Name",
-    "Namespace",
-    "RecordType",
-    "SetType",
-    "Type",
-    "parse_schema",
-]
+__all__ = ["parse_schema"]
 
 # Cedar 4.12: cedar-policy-core/src/parser/cst_to_ast.rs and validator/json_schema.rs.
 _RESERVED: Final = frozenset({"if", "true", "false", "then", "else", "in", "is", "has", "like"})
@@ -28,123 +27,6 @@ _NO_COMMON_TYPE: Final = frozenset({"Bool", "Boolean", "Entity", "Extension", "L
 _OWN: Final = "__cedar"
 
 _Item = TypeVar("_Item")
-
-
-@dataclass(frozen=True, slots=True)
-class Name:
-    """A name as it is written.
-
-    Attributes:
-        text: Such as ``String`` or ``Sandbox::Host``.
-        span: Where; None when it was written in JSON, where nobody knows.
-        kind: What it may be: ``any`` is a common type first, then an entity type; ``extension`` is one of Cedar's own.
-    """
-
-    text: str
-    span: Span | None = None
-    kind: str = "any"
-
-
-@dataclass(frozen=True, slots=True)
-class SetType:
-    """A set.
-
-    Attributes:
-        element: The type of its members.
-    """
-
-    element: Type
-
-
-@dataclass(frozen=True, slots=True)
-class Attribute:
-    """One attribute of a record.
-
-    Attributes:
-        type: Its type.
-        required: It is always there.
-    """
-
-    type: Type
-    required: bool
-
-
-@dataclass(frozen=True, slots=True)
-class RecordType:
-    """A record.
-
-    Attributes:
-        attributes: By their names.
-    """
-
-    attributes: dict[str, Attribute] = field(default_factory=dict)
-
-
-Type = Name | SetType | RecordType
-
-
-@dataclass(frozen=True, slots=True)
-class ActionName:
-    """An action that another is a member of.
-
-    Attributes:
-        id: Its id.
-        type: The type before it; None when there is none.
-        span: Where; None for JSON.
-    """
-
-    id: str
-    type: str | None
-    span: Span | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredEntity:
-    """An entity type.
-
-    Attributes:
-        parents: What its entities may be members of.
-        shape: Its attributes.
-        tags: The type of its tags; None without.
-        choices: The ids that there are; None unless it is an enumeration.
-    """
-
-    parents: tuple[Name, ...] = ()
-    shape: Type = field(default_factory=RecordType)
-    tags: Type | None = None
-    choices: tuple[str, ...] | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class DeclaredAction:
-    """An action.
-
-    Attributes:
-        parents: What it is a member of.
-        principals: What may ask.
-        resources: What it may be asked about.
-        context: What comes with the request.
-    """
-
-    parents: tuple[ActionName, ...] = ()
-    principals: tuple[Name, ...] = ()
-    resources: tuple[Name, ...] = ()
-    context: Type = field(default_factory=RecordType)
-
-
-@dataclass(frozen=True, slots=True)
-class Namespace:
-    """What a namespace declares, by name.
-
-    Attributes:
-        common: Its common types.
-        entities: Its entity types.
-        actions: Its actions.
-    """
-
-    common: dict[str, Type] = field(default_factory=dict)
-    entities: dict[str, DeclaredEntity] = field(default_factory=dict)
-    actions: dict[str, DeclaredAction] = field(default_factory=dict)
 
 
 def parse_schema(text: str) -> dict[str, Namespace]:
@@ -369,7 +251,7 @@ class _Parser:
             tokens.fail(f"`{tokens.next}` is reserved")
         return Name(tokens.advance(), span)
 
-    def _path(self, kind: str = "any") -> Name:
+    def _path(self, kind: Literal["any", "common", "entity"] = "any") -> Name:
         tokens = self._tokens
         start = tokens.start
         parts = [self._identifier().text]

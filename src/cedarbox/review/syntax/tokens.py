@@ -58,9 +58,16 @@ class ParseError(CedarboxError):
         return line_and_column(self._text, self.span.start)[1]
 
 
-def line_and_column(text: str, offset: int) -> tuple[int, int]:
-    """Return the 1-based line and column of an offset, in characters; a line ends with a line feed."""
-    return text.count("\n", 0, offset) + 1, offset - text.rfind("\n", 0, offset)
+def line_and_column(text: str, offset: int, begin: tuple[int, int] = (1, 1)) -> tuple[int, int]:
+    """Return the 1-based line and column of an offset, in characters; a line ends with a line feed.
+
+    Args:
+        text: The text.
+        offset: Characters from its start.
+        begin: The line and column where the text itself begins.
+    """
+    line = text.count("\n", 0, offset)
+    return begin[0] + line, offset - text.rfind("\n", 0, offset) if line else begin[1] + offset
 
 
 class Tokens:

@@ -87,14 +87,14 @@ def _reached(context: Context, wanted: Box, *, beside: str = "") -> Iterator[_Re
 
 def _try(context: Context, agent: Agent, policy_id: str, box: Box) -> Tried | None:
     policy = context.subject.by_id[policy_id]
-    for action in requests_in(box, context.bases("connect"), _http(context, policy)):
+    for action in requests_in(box, context.bases("connect"), _http(policy)):
         decision = context.decide(agent, action)
         if decision.allowed and policy_id in decision.policies:
             return Tried(agent, action, decision)
     return None
 
 
-def _http(context: Context, policy: ReviewedPolicy) -> tuple[tuple[str, str], ...]:
+def _http(policy: ReviewedPolicy) -> tuple[tuple[str, str], ...]:
     """Return pairs of method and path that a policy may ask for."""
     texts = list(samples(policy.est))
     methods = [text for text in texts if text.isalpha() and text.isupper()] or ["GET"]

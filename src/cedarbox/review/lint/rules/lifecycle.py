@@ -10,11 +10,11 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.entities import Base
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
+from cedarbox.review.lint.options import ISOLATIONS
 from cedarbox.review.lint.walk import samples
 
 __all__ = ["RULES", "created"]
 
-_ORDER: Final = ("none", "hosted", "container", "microvm")
 _DIGEST: Final = f"sha256:{'0' * 64}"
 # Small enough for any limit a policy may set.
 _SMALL: Final[dict[str, Any]] = {"vcpus": 1, "memory_mib": 128, "disk_gb": 1, "lifetime_s": 60}
@@ -44,15 +44,15 @@ def created(context: Context, action: str, **changed: Any) -> Iterator[Action]:
 
 
 def _weak(context: Context) -> Iterator[Hit]:
-    floor = _ORDER.index(context.options.isolation_floor)
-    isolations = _ORDER[floor:]
+    floor = ISOLATIONS.index(context.options.isolation_floor)
+    isolations = ISOLATIONS[floor:]
     for action in ("create", "resume"):
-        if not context.has_permit(action):
+        if not context.permits(action):
             continue
         asked = [made for kind in isolations for made in created(context, action, digest=None, isolation=kind)]
         message = "permits a sandbox from an image that no digest pins, so it can change after the review"
         yield from _keyed(context, asked, action, message, key="digest", hint="add when { resource has digest }")
-        for isolation in _ORDER[:floor]:
+        for isolation in ISOLATIONS[:floor]:
             asked = list(created(context, action, isolation=isolation))
             message = f"permits a sandbox with the isolation {isolation}, weaker than {context.options.isolation_floor}"
             hint = 'add when { context.isolation == Sandbox::Isolation::"microvm" }'
@@ -83,10 +83,10 @@ def _adopted(context: Context) -> Iterator[Hit]:
 
 def _unlimited(context: Context) -> Iterator[Hit]:
     for action in ("create", "resume"):
-        if not context.has_permit(action):
+        if not context.permits(action):
             continue
         for facts, what in ((_LARGE, "of any size"), (dict.fromkeys(_LARGE), "of a size that nobody tells")):
-            asked = [made for kind in _ORDER[::-1] for made in created(context, action, isolation=kind, **facts)]
+            asked = [made for kind in ISOLATIONS[::-1] for made in created(context, action, isolation=kind, **facts)]
             for hit in context.first_hits(asked, action, f"permits a sandbox {what}"):
                 if context.first("S042", hit):
                     yield hit

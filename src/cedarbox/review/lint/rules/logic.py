@@ -8,7 +8,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
-from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.regions import TooLargeError, difference, intersection
 from cedarbox.review.finding import Edit
 from cedarbox.review.lint.agents import Agent
@@ -17,10 +16,11 @@ from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.walk import always, attribute_chain
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["FALLIBLE", "RULES", "Scope", "can_fail", "decides"]
+__all__ = ["FALLIBLE", "RULES", "binding", "can_fail", "decides"]
 
 FALLIBLE: Final = frozenset({"+", "-", "*", "neg", "offset", "durationSince", "toDate", "toTime"})
 """Operators that can fail on values of the right types: whole numbers and dates that become too large."""
+_APPROVAL: Final = "approv"  # Also in the name of an annotation that is misspelt, or of a later version.
 _MOST: Final = 60  # Each is held against all others.
 
 
@@ -56,9 +56,9 @@ def decides(policy: ReviewedPolicy) -> str:
     an address is looked for in: Cedar looks at none of it.
     """
     kept = {name: policy.est.get(name) for name in ("effect", "principal", "action", "resource")}
-    binding = {name: text for name, text in policy.annotations.items() if "approv" in name}
+    approval = {name: text for name, text in policy.annotations.items() if _APPROVAL in name}
     parts = sorted(_text(_masked(condition)) for condition in policy.est.get("conditions", ()))
-    return _text([kept, parts, binding])
+    return _text([kept, parts, approval])
 
 
 def _masked(body: Any) -> Any:
@@ -115,7 +115,7 @@ class _Form:
 
     @classmethod
     def of(cls, policy: ReviewedPolicy) -> _Form:
-        group = _text([policy.effect, policy.est["action"], _binding(policy)])
+        group = _text([policy.effect, policy.est["action"], binding(policy)])
         principal, resource = _text(policy.est["principal"]), _text(policy.est["resource"])
         return cls(policy, group, principal, resource, frozenset(map(_text, policy.est.get("conditions", ()))))
 
@@ -163,7 +163,7 @@ def _shadowed_connections(context: Context, told: set[str]) -> Iterator[Hit]:
         if context.actions_of(policy) == {"connect"} and policy.id not in told and not _fallible(policy)
     ]
     for effect in ("permit", "forbid"):
-        same = [policy for policy in about if policy.effect == effect and not _binding(policy)]
+        same = [policy for policy in about if policy.effect == effect and not binding(policy)]
         if len(same) > _MOST:
             context.notes.append(
                 f"S061: more than {_MOST} {effect}s of connect, so only those that look alike were compared"
@@ -179,8 +179,9 @@ def _shadowed_connections(context: Context, told: set[str]) -> Iterator[Hit]:
                 yield Hit(f"{word} no connection that others do not {effect}", policy, hint="remove it", key="covered")
 
 
-def _binding(policy: ReviewedPolicy) -> bool:
-    return any("approv" in name for name in policy.annotations)
+def binding(policy: ReviewedPolicy) -> bool:
+    """Whether a policy may ask for an approval: it then does not do what another does that matches the same."""
+    return any(_APPROVAL in name for name in policy.annotations)
 
 
 def _inside(context: Context, agent: Agent, policy: ReviewedPolicy, others: list[ReviewedPolicy]) -> bool:
@@ -244,59 +245,6 @@ def can_fail(context: Context, policy: ReviewedPolicy) -> bool:
     return any(
         node.operator in FALLIBLE and not _constant({node.operator: node.given}) for node in context.nodes(policy)
     )
-
-
-_PARTS: Final = ("action", "resource", "principal")
-_TREES: Final = frozenset({f"{NAMESPACE}::HostPath", f"{NAMESPACE}::GuestPath"})
-
-
-@dataclass(frozen=True, slots=True)
-class Scope:
-    """The scope of a policy, made ready to be compared with many others.
-
-    Attributes:
-        parts: For each part: the entity that it must be, None where it can be others; and those that it is in or is.
-    """
-
-    parts: tuple[tuple[tuple[str, str] | None, tuple[tuple[str, str], ...]], ...]
-
-    @classmethod
-    def of(cls, policy: ReviewedPolicy) -> Scope:
-        """Make it of a policy."""
-        parts = []
-        for name in _PARTS:
-            scope = policy.est[name]
-            uids = _uids(scope)
-            parts.append((uids[0] if scope["op"] == "==" and uids else None, uids))
-        return cls(tuple(parts))
-
-    def may_meet(self, other: Scope) -> bool:
-        """Whether one request can be in both, as far as they tell. False is certain."""
-        for (mine, ours), (theirs, others) in zip(self.parts, other.parts, strict=True):
-            if mine is not None and theirs is not None:
-                if mine != theirs:
-                    return False
-                continue
-            for kind, name in ours:
-                if kind not in _TREES:
-                    continue
-                for other_kind, other_name in others:
-                    # Everything is in its ancestors and in nothing else, so two trees meet only where one holds the
-                    # other.
-                    if kind == other_kind and not (
-                        name == other_name or _holds(name, other_name) or _holds(other_name, name)
-                    ):
-                        return False
-        return True
-
-
-def _uids(scope: Mapping[str, Any]) -> tuple[tuple[str, str], ...]:
-    named = [scope["entity"]] if "entity" in scope else scope.get("entities", ())
-    return tuple((str(uid["type"]), str(uid["id"])) for uid in named)
-
-
-def _holds(above: str, below: str) -> bool:
-    return below.startswith(above.rstrip("/") + "/")
 
 
 def _failing(context: Context) -> Iterator[Hit]:

@@ -13,7 +13,7 @@ from typing import Final
 import cedarpy
 
 from cedarbox.policy.actions import Action
-from cedarbox.policy.bundle import Policy, PolicyBundle
+from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.cases import Case, Suite
 from cedarbox.review.mutants import mutants_of
@@ -89,7 +89,7 @@ def run_bundle_pairs(
             if not kinds:
                 continue
             environment = chance.choice(kinds)
-            sides = {"old": _side(suite.bundle, old), "new": _side(suite.bundle, new)}
+            sides = {"old": Side.of_bundle(old), "new": Side.of_bundle(new)}
             tally.pairs += 1
             story = f"{suite.bundle.path.name} {environment}: {told}"
             answer = prover.search(GOAL, environment, sides)
@@ -117,27 +117,20 @@ def run_bundle_pairs(
     return tally
 
 
-def _pair(
-    chance: random.Random, bundle: PolicyBundle
-) -> tuple[str, tuple[Policy, ...], tuple[Policy, ...], frozenset[str]]:
-    """Return one or two steps on each side of a bundle, and the actions that they touch."""
+def _pair(chance: random.Random, bundle: PolicyBundle) -> tuple[str, PolicyBundle, PolicyBundle, frozenset[str]]:
+    """Return a bundle with a step or two on each side, and the actions that they touch."""
     told, touched = [], frozenset[str]()
     sides = []
     for name, steps in (("old", chance.choice((0, 0, 1))), ("new", chance.choice((1, 1, 2)))):
-        policies = bundle.policies
+        changed = bundle
         for _ in range(steps):
-            policy = chance.choice(policies)
+            policy = chance.choice(changed.policies)
             mutant = chance.choice(list(mutants_of([policy], approvals=False)))
-            put = () if mutant.mutated is None else (mutant.mutated,)
-            policies = tuple(one for each in policies for one in (put if each is policy else (each,)))
+            changed = mutant.within(changed)
             told.append(f"{name} {policy.id} {mutant.change}")
             touched |= policy.actions
-        sides.append(policies)
+        sides.append(changed)
     return "; ".join(told), sides[0], sides[1], touched
-
-
-def _side(bundle: PolicyBundle, policies: Sequence[Policy]) -> Side:
-    return Side({each.id: each.est for each in policies}, bundle.entities, deny_on_error=True)
 
 
 def _requests(
@@ -160,15 +153,9 @@ def _widened(replayer: Replayer, environment: Environment, agent: str, action: A
     """Return whether only the new version allows a request, and whether the new one allows it."""
     if action.resource.uid["type"] != environment.resource_type:
         return False, False
-    request = {
-        "principal": {"type": environment.principal_type, "id": agent},
-        "action": {"type": environment.action_type, "id": environment.action_id},
-        "resource": action.resource.uid,
-        "context": dict(action.context),
-    }
-    brought = [entity.to_json() for entity in (action.resource, *action.others)]
+    request = action.asked_by(agent)
     try:
-        before, after = (replayer.decide(name, request, brought).allowed for name in ("old", "new"))
+        before, after = (replayer.decide(name, request, action.brought).allowed for name in ("old", "new"))
     except ReplayError as error:
         raise AssertionError(f"a request of the builders is refused: {error}: {json.dumps(request)}") from error
     return after and not before, after

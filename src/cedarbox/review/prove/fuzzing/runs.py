@@ -175,13 +175,7 @@ def _request(
     action = builder.action(environment.action_id)
     if action is None or action.resource.uid["type"] != environment.resource_type:
         return None
-    request = {
-        "principal": {"type": "Sandbox::Agent", "id": chance.choice(_AGENTS)},
-        "action": {"type": environment.action_type, "id": environment.action_id},
-        "resource": action.resource.uid,
-        "context": dict(action.context),
-    }
-    return action, request, [entity.to_json() for entity in (action.resource, *action.others)]
+    return action, action.asked_by(chance.choice(_AGENTS)), action.brought
 
 
 @dataclass(frozen=True)

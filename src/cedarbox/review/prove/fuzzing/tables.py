@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Final
 
+from cedarbox.review.declared import Declared, Uid, uid_of
 from cedarbox.review.prove.literals import datetime_of, decimal_of, duration_of, ip_of
 from cedarbox.review.prove.types import IP, EntityOf, Plain, RecordOf, SchemaTypes, SetOf, Type
 from cedarbox.review.prove.worlds import attribute_name, tag_name
@@ -12,8 +13,6 @@ from cedarbox.review.prove.worlds import attribute_name, tag_name
 __all__ = ["Table"]
 
 _DEFAULTS: Final[Mapping[str, Any]] = {"Bool": False, "Int": 0, "String": "", "BV": 0}
-
-Uid = tuple[str, str]
 
 
 class Table:
@@ -28,10 +27,10 @@ class Table:
         self._types = types
         self.apps: dict[tuple[str, tuple[Any, ...]], Any] = {}
         self._sets: dict[tuple[str, tuple[Any, ...]], set[tuple[Any, ...]]] = {}
-        self._above: dict[Uid, set[Uid]] = {}
-        direct: dict[Uid, list[Uid]] = {}
+        declared = Declared(entities)
+        self._above: Mapping[Uid, frozenset[Uid]] = {uid: declared.above(uid) for uid in declared.entities}
         for entity in entities:
-            kind, entity_id = _uid(entity["uid"])
+            kind, entity_id = uid_of(entity["uid"])
             known = types.entities[kind]
             for attr, given in known.attributes.items():
                 name = attribute_name(kind, attr)
@@ -43,15 +42,6 @@ class Table:
                 if known.tags is not None:
                     self.apps[f"{tag_name(kind)}?", (entity_id, key)] = True
                     self.put(known.tags, tag_name(kind), (entity_id, key), value)
-            direct[kind, entity_id] = [_uid(parent) for parent in entity["parents"]]
-        for uid, parents in direct.items():
-            seen: set[Uid] = set()
-            waiting = list(parents)
-            while waiting:
-                if (above := waiting.pop()) not in seen:
-                    seen.add(above)
-                    waiting += direct.get(above, ())
-            self._above[uid] = seen
 
     def with_request(self, request: Mapping[str, Any]) -> Table:
         """Return the same entities with a request.
@@ -98,11 +88,6 @@ class Table:
         return (above, y) in self._above.get((below, x), ())
 
 
-def _uid(given: Mapping[str, Any]) -> Uid:
-    inner = given.get("__entity", given)
-    return str(inner["type"]), str(inner["id"])
-
-
 def _parts(kind: Type, given: Any) -> list[Any]:
     if isinstance(kind, RecordOf):
         found: list[Any] = []
@@ -113,7 +98,7 @@ def _parts(kind: Type, given: Any) -> list[Any]:
             found += _parts(member.type, given[name]) if there else _nothing(member.type)
         return found
     if isinstance(kind, EntityOf):
-        return [_uid(given)[1]]
+        return [uid_of(given)[1]]
     if isinstance(kind, Plain) and isinstance(given, Mapping):
         return list(_extension(given["__extn"])) if kind == IP else [_extension(given["__extn"])]
     return [given]
