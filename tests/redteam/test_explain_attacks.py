@@ -85,6 +85,23 @@ def test_record_that_was_completed_with_something_else(tmp_path: Path) -> None:
             of_record(facts, (item,))
 
 
+def test_record_of_a_call_of_which_it_does_not_say_by_whom() -> None:
+    """A record does not hold the name of the SDK agent, and policies may depend on it.
+
+    It was taken for a request without one, nothing said so, and the name could not be given. What a record does say,
+    as the address of a connection, is not told as lacking.
+    """
+    connection = "port 443 tls to 10.0.0.5"
+    facts = Facts(7, "connect", 'Host::"a.example"', connection, "2026-06-01T12:00:00Z", "agent")
+    lacking = of_record(facts, ())
+    assert lacking.notes == (
+        "record 7 does not hold backend, agent, hello; explained with backend=boxlite, agent=null, hello=null",
+    )
+    given = of_record(facts, ("agent=coder",))
+    assert given.made is not None
+    assert given.made.context["base"]["agent"] == "coder"
+
+
 def test_record_whose_text_is_no_request(tmp_path: Path) -> None:
     """A denied request had no canonical form, so its record holds the text that was asked for.
 
