@@ -121,11 +121,13 @@ class Endpoints:
     Attributes:
         agents: Their ids.
         rows: The list.
+        notes: What the list does not tell.
         exact: It says exactly what the policies do.
     """
 
     agents: tuple[str, ...]
     rows: tuple[Row, ...]
+    notes: tuple[str, ...]
     exact: bool
 
 
@@ -184,7 +186,8 @@ def page_of(subject: Subject, *, signed: str) -> Page:
         ("policies", str(len(bundle.policies))),
         ("tests", tests),
     )
-    listed = [Endpoints(tuple(agents), rows, found.exact) for agents, found, rows in agents_alike(PolicyEngine(bundle))]
+    alike = agents_alike(PolicyEngine(bundle))
+    listed = [Endpoints(tuple(agents), rows, found.notes, found.exact) for agents, found, rows in alike]
     return Page(
         name=bundle.name,
         description=_description(subject),
