@@ -48,7 +48,7 @@ ACTIONS: Final[Mapping[str, Act]] = {
     "export": Act("write", "any snapshot", "", "to a file of the host"),
     "resolve": Act("look up", "any name"),
     "connect": Act("connect", "any host or address", "to"),
-    "connectAnywhere": Act("have a network that cannot be restricted", "any backend", "of"),
+    "connectAnywhere": Act("have a network without restrictions", "any backend", "with"),
     "exposePort": Act("publish", "any port of the guest"),
     "mountRead": Act("mount read-only", "any path of the host"),
     "mountWrite": Act("mount writable", "any path of the host"),

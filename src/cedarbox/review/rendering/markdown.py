@@ -95,6 +95,8 @@ def _policy(shown: Shown) -> Iterator[str]:
     ):
         if text:
             yield from (f"{label}: {_text(text)}", "")
+    for name, text in shown.annotations:
+        yield from (f"{_text(f'@{name}')}: {_text(text)}", "")
     for paragraph in shown.comment:
         yield from (_text(paragraph), "")
     source = "\n".join(printable(line) for line in shown.source.replace("\t", "    ").split("\n"))

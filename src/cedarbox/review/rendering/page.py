@@ -24,6 +24,8 @@ from cedarbox.review.words import Sentence, sentence_of
 __all__ = ["Agent", "Endpoints", "Group", "Page", "Shown", "Tested", "page_of"]
 
 _MANY: Final = "several"
+_OF_THEIR_OWN: Final = frozenset({"id", "reason", "advice", "requires_approval"})
+"""Annotations that have a place of their own on the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Shown:
         reason: Its ``@reason``.
         advice: Its ``@advice``.
         approvers: Who must approve, from ``@requires_approval``.
+        annotations: All its other annotations, such as ``@owner``: name and text.
         comment: The comment above it, in paragraphs.
         file: Its file in the bundle.
         line: Where it begins there.
@@ -69,6 +72,7 @@ class Shown:
     reason: str
     advice: str
     approvers: str
+    annotations: tuple[tuple[str, str], ...]
     comment: tuple[str, ...]
     file: str
     line: int
@@ -235,6 +239,7 @@ def _shown(subject: Subject, policy: ReviewedPolicy, anchor: str, tests: Sequenc
         reason=policy.annotations.get("reason", ""),
         advice=policy.annotations.get("advice", ""),
         approvers=policy.annotations.get("requires_approval", ""),
+        annotations=tuple((name, text) for name, text in policy.annotations.items() if name not in _OF_THEIR_OWN),
         comment=_comment(subject.text(policy.file)[: policy.offset]),
         file=policy.file,
         line=policy.place.line,
