@@ -54,6 +54,24 @@ def test_permit_that_a_forbid_outweighs(tmp_path: Path) -> None:
     assert all(flip.decision.allowed for flip in told.found.flips)
 
 
+def test_change_with_fewer_arguments_that_is_a_larger_one(tmp_path: Path) -> None:
+    """The request names an address; the smallest change names a host at that very address, and another agent.
+
+    Without the address the change has fewer arguments, and policies see more of it. It was taken for the smaller one,
+    and the solver was asked again and again for one that is smaller still: explain did not end.
+    """
+    policies = f"""
+        @id("in") permit ({CONNECT}, resource in Sandbox::Domain::"a.example");
+        @id("not") forbid (principal == Sandbox::Agent::"agent", action == Sandbox::Action::"connect", resource);
+    """
+    subject = Subject.load(write_bundle(tmp_path, policies, entities=agents("agent", "other")))
+    given = ("target=10.9.8.7", "port=22", "proto=tcp")
+    told = explain(subject, of_arguments("connect", given, default_principal="agent"))
+    assert told.found is not None
+    assert [flip.seen for flip in told.found.flips] == [{"principal", "resource"}]
+    assert "No smaller change exists" in told.least
+
+
 def test_record_that_was_completed_with_something_else(tmp_path: Path) -> None:
     """What a record holds is given again on the command line, with another value.
 
@@ -65,6 +83,23 @@ def test_record_that_was_completed_with_something_else(tmp_path: Path) -> None:
     for item in ("port=80", "ip=10.0.0.6", "target=b.example", "principal=other", "method=GET"):
         with pytest.raises(ConfigurationError, match="record 7"):
             of_record(facts, (item,))
+
+
+def test_record_of_a_call_of_which_it_does_not_say_by_whom() -> None:
+    """A record does not hold the name of the SDK agent, and policies may depend on it.
+
+    It was taken for a request without one, nothing said so, and the name could not be given. What a record does say,
+    as the address of a connection, is not told as lacking.
+    """
+    connection = "port 443 tls to 10.0.0.5"
+    facts = Facts(7, "connect", 'Host::"a.example"', connection, "2026-06-01T12:00:00Z", "agent")
+    lacking = of_record(facts, ())
+    assert lacking.notes == (
+        "record 7 does not hold backend, agent, hello; explained with backend=boxlite, agent=null, hello=null",
+    )
+    given = of_record(facts, ("agent=coder",))
+    assert given.made is not None
+    assert given.made.context["base"]["agent"] == "coder"
 
 
 def test_record_whose_text_is_no_request(tmp_path: Path) -> None:

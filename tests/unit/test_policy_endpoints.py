@@ -183,7 +183,8 @@ def test_the_list_and_the_engine_agree(tmp_path: Path, opaque: bool, capsys: pyt
         found = endpoints(made, "agent")
         wrong, yes = disagreements(made, found, rng, 100)
         assert not wrong, (wrong[:3], (tmp_path / "bundle" / "policies.cedar").read_text())
-        bundles, exact, asked, allowed = bundles + 1, exact + found.exact, asked + 100, allowed + yes
+        connections = found.certain and all(entry.exact for entry in found.entries)
+        bundles, exact, asked, allowed = bundles + 1, exact + connections, asked + 100, allowed + yes
     assert allowed > asked / 20
     assert exact == bundles if not opaque else 0 < exact < bundles
     with capsys.disabled():
@@ -206,7 +207,8 @@ def test_the_list_is_that_of_partial_evaluation(tmp_path: Path) -> None:
     while compared < 60:
         if (made := accepted(rng, tmp_path / "bundle", opaque=False)) is None:
             continue
-        own = endpoints(made, "agent")
+        chosen = {policy.id: policy.est for policy in made.bundle.policies if "connect" in policy.actions}
+        own = endpoints_of(made.bundle, "agent", chosen)
         cedars = endpoints_of(made.bundle, "agent", residuals(made))
         assert own.exact
         assert cedars.exact
@@ -278,6 +280,30 @@ def test_a_name_that_nothing_can_match_is_noted(tmp_path: Path) -> None:
     found = listed(tmp_path, f'permit ({CONNECT}, resource == {NAMESPACE}::Host::"A.Example");')
     assert found.entries == ()
     assert found.notes == ('Host::"A.Example" matches nothing: no target is spelt like that',)
+
+
+def test_what_else_of_the_network_is_permitted_is_noted(tmp_path: Path) -> None:
+    permits = """
+        @id("open") permit (principal == Sandbox::Agent::"agent", action, resource is Sandbox::Backend);
+        @id("names") permit (principal, action == Sandbox::Action::"resolve", resource);
+        @id("ports") permit (principal, action == Sandbox::Action::"exposePort", resource)
+            when { context.public };
+    """
+    found = endpoints(engine(tmp_path / "open", permits), "agent")
+    # "agent may connect to nothing", and that this is exact, was said of a network without any restriction.
+    assert not found.exact
+    assert [note.partition(" ")[0] for note in found.notes] == ["open", "names", "ports"]
+    forbids = """
+        forbid (principal in Sandbox::AgentGroup::"agents", action in [Sandbox::Action::"connectAnywhere",
+            Sandbox::Action::"resolve", Sandbox::Action::"exposePort"], resource);
+    """
+    closed = endpoints(engine(tmp_path / "closed", permits + forbids), "agent")
+    assert (closed.exact, closed.notes) == (True, ())
+    # A forbid that leaves something open is no reason not to tell.
+    some = endpoints(
+        engine(tmp_path / "some", permits + forbids.replace("resource);", "resource) when { false };")), "agent"
+    )
+    assert some.notes == found.notes
 
 
 def test_an_agent_that_is_not_declared_may_connect_to_nothing(tmp_path: Path) -> None:

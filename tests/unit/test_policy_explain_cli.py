@@ -96,7 +96,7 @@ async def test_a_record_of_the_ledger(run: Run, tmp_path: Path) -> None:
     ledger = tmp_path / "ledger"
     code, out, _ = run("explain", tmp_path / "bundle", "--record", record.seq, "--ledger", ledger)
     assert code == 0
-    assert "does not hold backend, user; explained with" in out
+    assert "does not hold backend, agent, user; explained with" in out
     assert "is of another decision than record" in out
     code, out, _ = run("explain", tmp_path / "bundle", "user=agent", "--record", record.seq, "--ledger", ledger)
     assert "ALLOW by files" in out

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import sys
 from collections.abc import Callable
 from html import unescape
@@ -14,7 +15,7 @@ from tests.unit.bundles import SHIPPED, write_bundle
 from cedarbox.cli import main
 from cedarbox.ed25519 import write_key_pair
 from cedarbox.policy import PolicyBundle
-from cedarbox.review.rendering import html, markdown, page_of
+from cedarbox.review.rendering import Page, html, markdown, page_of
 from cedarbox.review.subject import Subject
 
 Run = Callable[..., tuple[int, str, str]]
@@ -52,6 +53,24 @@ def test_what_nothing_permits_is_said() -> None:
     network = next(group for group in page.groups if group.name == "network")
     assert "connect to any host or address" in network.never
     assert network.permits == ()
+
+
+@pytest.mark.parametrize("form", [html, markdown])
+def test_every_annotation_and_why_a_row_is_not_exact_are_on_the_page(
+    tmp_path: Path, form: Callable[[Page], str]
+) -> None:
+    policies = """
+        @id("a") @owner("netsec") @expires("2027") permit (principal, action == Sandbox::Action::"connect", resource);
+        @id("b") permit (principal, action == Sandbox::Action::"connect", resource) when { context.port + 1 == 444 };
+        @id("c") permit (principal, action == Sandbox::Action::"connectAnywhere", resource);
+    """
+    text = form(page_of(Subject.load(write_bundle(tmp_path, policies)), signed="none"))
+    # The Cedar text is folded away, and has them too.
+    shown = re.sub(r"(?s)<[^>]+>", "", re.sub(r"(?s)<details>.*?</details>", "", text)).replace("\\", "")
+    assert "@owner: netsec" in shown
+    assert "@expires: 2027" in shown
+    assert "a policy fails to evaluate" in shown
+    assert "c permits a network that cannot be restricted" in shown
 
 
 def test_comments_without_the_head_of_the_file(tmp_path: Path) -> None:

@@ -18,6 +18,7 @@ from cedarbox.review.vocabulary import ACTIONS, ENUM_WORDS
 from cedarbox.review.words import sentence_of
 
 BUNDLES = sorted(path.parent.name for path in SHIPPED.glob("*/bundle.toml"))
+DIALLED = "the address that would be dialled"
 
 
 def est(text: str) -> Mapping[str, Any]:
@@ -84,6 +85,17 @@ def test_what_ships_needs_no_cedar_to_be_told() -> None:
     assert quoted == []
 
 
+def test_conditions_that_hold_an_or_of_their_own_are_kept_apart() -> None:
+    told = sentence_of(
+        est(
+            'permit (principal, action == Sandbox::Action::"connect", resource) '
+            "when { context.port > 0 && (context.port < 80 || context.port > 90) };"
+        )
+    )
+    # Without the semicolon it reads as if every port above 90 were permitted whatever comes first.
+    assert str(told).endswith("when the port is more than 0; and the port is less than 80 or the port is more than 90.")
+
+
 def test_a_sentence() -> None:
     bundle = PolicyBundle.load(SHIPPED / "internal-mirror")
     told = {policy.id: str(sentence_of(policy.est)) for policy in bundle.policies}
@@ -107,7 +119,17 @@ def test_a_sentence() -> None:
         ('context.ip.isInRange(ip("10.0.0.0/8"))', "the address that would be dialled is in 10.0.0.0/8"),
         ("!context.ip.isLoopback()", "the address that would be dialled is not a loopback address"),
         ("context.isSymlink == false", "the path as configured goes through no link"),
-        ('context.base.at < datetime("2027-01-01")', "the time of the request is less than 2027-01-01"),
+        ('context.base.at < datetime("2027-01-01")', "the time of the request is before 2027-01-01 UTC"),
+        ('context.base.at.toTime() >= duration("8h")', "the time of day in UTC is at or after 8h"),
+        ('context.lifetime <= duration("8h")', "the lifetime is at most 8h"),
+        # Something that must not be read as "not known" of what is known.
+        ('context.ipClass != Sandbox::IpClass::"unresolved"', f"{DIALLED} is not one that nobody looked up"),
+        ('!(resource in Sandbox::Domain::"a.example")', "the resource is neither a.example nor any name below it"),
+        ('resource in Sandbox::Domain::"a.example"', "the resource is a.example or any name below it"),
+        # Two policies that are not the same must not be told alike.
+        ('context.commandLine like "git *"', 'the command line begins with "git "'),
+        ('context.user == "a or the port is 1"', 'the user of the guest is "a or the port is 1"'),
+        ("!(context.base has tool)", "it is not the call of a tool"),
         ('principal.getTag("team") == "blue"', "the tag team of the agent is blue"),
         ('principal.hasTag("team")', "the agent has the tag team"),
         ('principal in Sandbox::AgentGroup::"a"', "the agent is in the group a"),
@@ -166,6 +188,10 @@ def test_cedar_text_is_one_expression_whatever_is_in_it() -> None:
         (
             'permit (principal, action == Sandbox::Action::"connect", resource in Sandbox::Domain::"a.example")',
             "Every declared agent may connect to a.example and every name below it",
+        ),
+        (
+            'forbid (principal, action == Sandbox::Action::"connect", resource in Sandbox::Domain::"a.example")',
+            "Nobody may connect to a.example or any name below it",
         ),
         (
             'permit (principal is Sandbox::Agent in Sandbox::AgentGroup::"g", action, resource is Sandbox::Tool)',

@@ -49,14 +49,15 @@ def endpoints(
     """Print what the policies of a bundle let an agent connect to: the list that a firewall team needs.
 
     A row that is not exact says more than the policies permit; its note tells what else must hold, or which policy
-    forbids some of it. Nothing that the policies permit is missing.
+    forbids some of it. Nothing that the policies permit is missing. Notes tell where they permit DNS queries, published
+    ports, or a network that no list restricts. Not told: what the host itself connects to, such as servers of models.
 
     Protocols: tls names the host in its hello; http is plain HTTP/1; tcp is anything else over TCP. TLS that hides its
     name is told apart. The table has reasons and notes below it; csv and json have a column for each. With --all, csv
     has a column for the agents, and json a list of what it has for one.
 
-    Exit code 0: printed, and the rows say exactly what the policies do. 1: printed, and some row is not exact. 2: the
-    bundle or an option cannot be used.
+    Exit code 0: printed, and the rows say exactly what the policies do. 1: printed, and some row is not exact, or
+    a network that no list restricts is permitted. 2: the bundle or an option cannot be used.
 
     Example: cedarbox policy endpoints policies/internal-mirror --all --format csv
     """
@@ -244,7 +245,8 @@ def _footnotes(row: Row) -> list[str]:
 
 
 def _remarks(found: Endpoints, agent: str, made: tuple[Row, ...]) -> list[str]:
-    said = [] if made else [f"{agent} may connect to nothing"]
+    nothing = f"{agent} may connect to nothing{'' if found.exact else ' that could be listed'}"
+    said = [] if made else [nothing]
     said += [f"note: {item.effect} {item.policy}: {item.text}" for item in found.unknown]
     said += [f"note: {note}" for note in found.notes]
     inexact = sum(not row.exact for row in made)

@@ -96,6 +96,10 @@ class Reader:
             region = intersection(region, self._read(condition["body"], want=condition["kind"] == "when"))
         return region
 
+    def speaks_of(self, est: Mapping[str, Any]) -> bool:
+        """Whether the principal in the scope of a policy may be this one."""
+        return bool(self._scope(Known(self._values.principal), est["principal"]))
+
     def scope(self, est: Mapping[str, Any]) -> Region:
         """Return what the scope of a policy is about, without its conditions."""
         return intersection(

@@ -7,7 +7,7 @@ is asked of :meth:`Endpoints.permits`, which counts exact entries only.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,6 +15,7 @@ from cedarbox.policy.bundle import Policy, PolicyBundle
 from cedarbox.policy.canonical import IP, Address, Host
 from cedarbox.policy.conditions import Reader
 from cedarbox.policy.engine import PolicyEngine
+from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.protocols import Kind
 from cedarbox.policy.regions import NO_TARGET, Box, Region, TooLargeError, difference, union
 
@@ -80,7 +81,8 @@ class Endpoints:
     Attributes:
         entries: What is permitted; two entries may overlap.
         unknown: The policies that could not be put into it.
-        notes: What a reader should know, such as a name in a policy that nothing can match.
+        notes: What a reader should know, such as a name in a policy that nothing can match, or what else of the network
+            is permitted.
         exact: The list and the policies say the same of every connection.
         certain: No policy can fail to evaluate. One that fails denies everything, so without this no entry counts.
     """
@@ -134,7 +136,42 @@ def endpoints(engine: PolicyEngine, principal: str) -> Endpoints:
     """
     bundle = engine.bundle
     chosen = {policy.id: policy.est for policy in bundle.policies if "connect" in policy.actions}
-    return endpoints_of(bundle, principal, chosen)
+    found = endpoints_of(bundle, principal, chosen)
+    beside = tuple(_beside(bundle, principal))
+    exact = found.exact and not any(action == _ANYWHERE for action, _ in beside)
+    return replace(found, notes=(*found.notes, *(note for _, note in beside)), exact=exact)
+
+
+_ANYWHERE = "connectAnywhere"
+_BESIDE: Mapping[str, tuple[frozenset[str], str]] = {
+    _ANYWHERE: (
+        frozenset({"Backend"}),
+        "permits a network that cannot be restricted, and there this list says nothing",
+    ),
+    "resolve": (frozenset({"Domain", "Host"}), "permits look-ups, so DNS queries leave the sandbox"),
+    "exposePort": (frozenset({"Port"}), "permits ports to be published, so connections come in"),
+}
+"""The other actions of the network, which no entry tells: the types of their resources, and what is said of them."""
+
+
+def _beside(bundle: PolicyBundle, principal: str) -> Iterator[tuple[str, str]]:
+    """Yield what else of the network may be permitted, with its action; a forbid counts where it forbids all of it."""
+    if principal not in bundle.principals:
+        return
+    reader = Reader(principal, bundle.entities)
+    about = [policy for policy in bundle.policies if reader.speaks_of(policy.est)]
+    for action, (types, said) in _BESIDE.items():
+        asked = [policy for policy in about if action in policy.actions and _type_of(policy.est) in {None, *types}]
+        whole = (each.est for each in asked if each.effect == "forbid" and each.est["resource"]["op"] == "All")
+        if not any(not est["conditions"] for est in whole):
+            yield from ((action, f"{policy.id} {said}") for policy in asked if policy.effect == "permit")
+
+
+def _type_of(est: Mapping[str, Any]) -> str | None:
+    """Return the type of the resource that the scope of a policy names; None when it names none."""
+    scope = est["resource"]
+    named = scope.get("entity_type") or scope.get("entity", {}).get("type")
+    return None if named is None else str(named).removeprefix(f"{NAMESPACE}::")
 
 
 def endpoints_of(bundle: PolicyBundle, principal: str, chosen: Mapping[str, Mapping[str, Any]]) -> Endpoints:

@@ -121,12 +121,13 @@ def subject_of(node: Node) -> str | None:
     return None
 
 
-def uid_words(uid: Mapping[str, str], *, below: bool = False) -> Words:
+def uid_words(uid: Mapping[str, str], *, below: bool = False, joined: str = " and every") -> Words:
     """Return an entity in words.
 
     Args:
         uid: Its ``type`` and ``id``.
         below: It and all that is in it.
+        joined: Between it and what is in it: ``and every`` of what may be done, ``or any`` of what may not.
     """
     name = uid["type"].removeprefix(f"{NAMESPACE}::")
     if (name, uid["id"]) in ENUM_WORDS:
@@ -135,9 +136,16 @@ def uid_words(uid: Mapping[str, str], *, below: bool = False) -> Words:
         return Words.of("any name at all")
     kind = KINDS.get(name)
     if kind is None:
-        return Words.value(uid["id"])
+        return _text_words(uid["id"])
     before, _, after = (kind.below if below and kind.below else kind.one).partition("{}")
-    return Words.of(before, Words.value(uid["id"]), after)
+    under = f"{joined}{kind.under}" if below and kind.under else ""
+    return Words.of(before, _text_words(uid["id"]), f"{after}{under}")
+
+
+def _text_words(text: str) -> Words:
+    """Return a text as a value: in quotes when its end, or a word of it, could be taken for ours."""
+    alone = text and not any(char.isspace() for char in text) and text[0] != '"'
+    return Words.value(text if alone else json.dumps(text, ensure_ascii=False))
 
 
 def value_words(node: Node) -> Words | None:
@@ -148,7 +156,7 @@ def value_words(node: Node) -> Words | None:
             return uid_words(given["__entity"])
         if isinstance(given, bool):
             return Words.value("true" if given else "false")
-        return Words.value(given if isinstance(given, str) and given else json.dumps(given, ensure_ascii=False))
+        return _text_words(given) if isinstance(given, str) else Words.value(json.dumps(given))
     if operator in _LITERALS and len(given) == 1 and isinstance(given[0].get("Value"), str):
         return Words.value(given[0]["Value"])
     if operator == "neg" and isinstance(given["arg"].get("Value"), int):
@@ -169,6 +177,15 @@ _COMPARED: Final[Mapping[str, tuple[str, str]]] = {
     "greaterThan": ("more than", "at most"),
     "greaterThanOrEqual": ("at least", "less than"),
 }
+
+
+_MOMENTS: Final[Mapping[str, tuple[str, str]]] = {
+    "<": ("before", "at or after"),
+    "<=": ("at or before", "after"),
+    ">": ("after", "at or before"),
+    ">=": ("at or after", "before"),
+}
+"""Of the time of a request, and of its time of day."""
 
 
 _IP_KINDS: Final = {
@@ -239,6 +256,8 @@ def _told(node: Node, *, want: bool) -> Words | None:  # noqa: PLR0911, PLR0912 
 
 
 _ASKED: Final = {
+    "context.base.tool": ("it is the call of a tool", "it is not the call of a tool"),
+    "context.base.agent": ("it is the call of an SDK agent", "it is not the call of an SDK agent"),
     "context.http": ("a request in plain HTTP is asked about", "no request in plain HTTP is asked about"),
     "context.http.upgrade": (
         "the request asks the connection to become another protocol",
@@ -271,8 +290,13 @@ def _about(node: Node) -> str | None:
         and subject_of(given["left"]) == "principal"
         and isinstance(given["right"].get("Value"), str)
     ):
-        return f"the tag {given['right']['Value']} of the agent"
+        return f"the tag {_text_words(given['right']['Value'])} of the agent"
+    if operator == "toTime" and subject_of(given[0]) == _TIME:
+        return "the time of day in UTC"
     return None
+
+
+_TIME: Final = "context.base.at"
 
 
 def _equal(given: Node, *, want: bool) -> Words | None:
@@ -298,6 +322,9 @@ def _compare(operator: str, left: Node, right: Node, *, want: bool) -> Words | N
     about, value = _about(left), value_words(right)
     if about is None or value is None:
         return None
+    if operator in _MOMENTS and about.startswith("the time of "):
+        moment = "datetime" in right and "T" not in str(value)
+        return Words.of(f"{about} is {_MOMENTS[operator][0 if want else 1]} ", value, " UTC" if moment else "")
     return Words.of(f"{about} is {_COMPARED[operator][0 if want else 1]} ", value)
 
 
@@ -313,10 +340,19 @@ def _inside(given: Node, *, want: bool) -> Words | None:
     about, uids = _about(given["left"]), uids_of(given["right"])
     if about is None or not uids:
         return None
-    below = [Words.of("in ", uid_words(uid)) if _many(uid) else uid_words(uid, below=True) for uid in uids]
-    if len(below) == 1 or want:
+    joined = " or any" if want else " nor any"
+    below = [
+        Words.of("in ", uid_words(uid)) if _many(uid) else uid_words(uid, below=True, joined=joined) for uid in uids
+    ]
+    two = len(below) > 1 or any(_under(uid) for uid in uids)
+    if want or not two:
         return Words.of(f"{about} is {'' if want else 'not '}", listed(below, "or"))
     return Words.of(f"{about} is neither ", listed(below, "nor"))
+
+
+def _under(uid: Mapping[str, str]) -> bool:
+    kind = KINDS.get(uid["type"].removeprefix(f"{NAMESPACE}::"))
+    return kind is not None and bool(kind.under)
 
 
 def _many(uid: Mapping[str, str]) -> bool:
@@ -353,13 +389,13 @@ def _like(given: Node, *, want: bool) -> Words | None:  # noqa: PLR0911  # one r
         case [None]:
             return None
         case [str() as text, None]:
-            return Words.of(f"{about} {'begins' if want else 'does not begin'} with ", Words.value(text))
+            return Words.of(f"{about} {'begins' if want else 'does not begin'} with ", _text_words(text))
         case [None, str() as text]:
-            return Words.of(f"{about} {'ends' if want else 'does not end'} with ", Words.value(text))
+            return Words.of(f"{about} {'ends' if want else 'does not end'} with ", _text_words(text))
         case [None, str() as text, None]:
-            return Words.of(f"{about} {'has' if want else 'does not have'} ", Words.value(text), " in it")
+            return Words.of(f"{about} {'has' if want else 'does not have'} ", _text_words(text), " in it")
         case [str() as text]:
-            return Words.of(f"{about} is {'' if want else 'not '}", Words.value(text))
+            return Words.of(f"{about} is {'' if want else 'not '}", _text_words(text))
     return None
 
 

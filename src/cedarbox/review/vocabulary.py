@@ -48,7 +48,7 @@ ACTIONS: Final[Mapping[str, Act]] = {
     "export": Act("write", "any snapshot", "", "to a file of the host"),
     "resolve": Act("look up", "any name"),
     "connect": Act("connect", "any host or address", "to"),
-    "connectAnywhere": Act("have a network that cannot be restricted", "any backend", "of"),
+    "connectAnywhere": Act("have a network without restrictions", "any backend", "with"),
     "exposePort": Act("publish", "any port of the guest"),
     "mountRead": Act("mount read-only", "any path of the host"),
     "mountWrite": Act("mount writable", "any path of the host"),
@@ -86,22 +86,24 @@ class Kind:
     Attributes:
         one: The one with an id, as a format, such as ``{} (this name exactly)``.
         below: One and all that is in it; empty when nothing is in one of its kind but itself.
+        under: What is in it, after ``every`` or ``any``; empty where ``below`` says it in one word.
     """
 
     one: str
     below: str = ""
+    under: str = ""
 
 
 KINDS: Final[Mapping[str, Kind]] = {
     "Agent": Kind("the agent {}"),
     "AgentGroup": Kind("the group {}", "agents in the group {}"),
     "Tenant": Kind("the tenant {}"),
-    "Domain": Kind("the domain {} itself", "{} and every name below it"),
+    "Domain": Kind("the domain {} itself", "{}", " name below it"),
     "Host": Kind("{} (this name exactly)"),
     "Address": Kind("the address {}"),
     "Port": Kind("port {}"),
-    "HostPath": Kind("the host's {} itself", "the host's {} and everything below it"),
-    "GuestPath": Kind("the guest's {} itself", "the guest's {} and everything below it"),
+    "HostPath": Kind("the host's {} itself", "the host's {}", "thing below it"),
+    "GuestPath": Kind("the guest's {} itself", "the guest's {}", "thing below it"),
     "ImageRepo": Kind("the repository {}", "images of the repository {}"),
     "Image": Kind("the image {}"),
     "Executable": Kind("the command {}"),
@@ -129,7 +131,7 @@ ENUM_WORDS: Final[Mapping[tuple[str, str], str]] = {
     ("IpClass", "link_local"): "link-local",
     ("IpClass", "metadata"): "of a metadata service",
     ("IpClass", "cgnat"): "of carrier-grade NAT",
-    ("IpClass", "unresolved"): "not known, because nobody looked it up",
+    ("IpClass", "unresolved"): "one that nobody looked up",
     ("Isolation", "microvm"): "a microVM",
     ("Isolation", "container"): "a container",
     ("Isolation", "none"): "a plain process",

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
 from cedarbox.policy.actions import ACTION_GROUPS
+from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.phrases import (
     Node,
     Piece,
@@ -45,8 +47,9 @@ class Sentence:
         """All of it in one sentence."""
         if not self.conditions:
             return Words.of(self.lead, ".")
-        # A condition may hold a comma or an "and" of its own.
-        plain = len(self.conditions) < 3 and not any(" and " in str(told) for told in self.conditions)
+        # A condition may hold a comma, an "and" or an "or" of its own.
+        own = any(word in str(told) for told in self.conditions for word in (" and ", " or ", " nor "))
+        plain = len(self.conditions) < 3 and not own
         between, last = (", ", "and") if plain else ("; ", "; and")
         return Words.of(self.lead, " when ", listed(self.conditions, last, between=between), ".")
 
@@ -61,9 +64,9 @@ def sentence_of(est: Node) -> Sentence:
         est: The policy in Cedar's JSON form, checked against the schema that cedarbox enforces.
     """
     parts = [part for condition in est.get("conditions", ()) for part in _conjuncts(condition)]
-    about, parts = _resource_named(est["resource"], parts)
-    how, parts = _adverbs(parts)
     forbids = est["effect"] == "forbid"
+    about, parts = _resource_named(est["resource"], parts, forbids=forbids)
+    how, parts = _adverbs(parts)
     modal = " may not " if forbids and est["principal"]["op"] == "==" else " may "
     lead = Words.of(_who(est["principal"], forbids=forbids), modal, _acts(est["action"], about, forbids=forbids), how)
     return Sentence(lead, tuple(_merged(parts)))
@@ -137,12 +140,15 @@ def _acts(scope: Node, about: Words | None, *, forbids: bool) -> Words:
         title = GROUPS[group][0].lower() if group in GROUPS else group
         told = f"do anything of the group {group} ({title}: {members})"
         said.append(Words.of(told, *(() if about is None else (" with ", about))))
-    return listed(said, last, between="; " if len(said) > 2 else ", ")
+    return listed(said, f"; {last}" if len(said) > 2 else last, between="; " if len(said) > 2 else ", ")
 
 
-def _resource_named(scope: Node, parts: list[tuple[Node, bool]]) -> tuple[Words | None, list[tuple[Node, bool]]]:
+def _resource_named(
+    scope: Node, parts: list[tuple[Node, bool]], *, forbids: bool
+) -> tuple[Words | None, list[tuple[Node, bool]]]:
     """Return what the policy names as its resource, in its scope or in the first condition that does."""
-    told = _scope_resource(scope)
+    joined = " or any" if forbids else " and every"
+    told = _scope_resource(scope, joined)
     if told is not None:
         return told, parts
     for part in parts:
@@ -152,7 +158,7 @@ def _resource_named(scope: Node, parts: list[tuple[Node, bool]]) -> tuple[Words 
             continue
         uids = uids_of(given["right"])
         if uids:
-            named = [uid_words(uid, below=operator == "in") for uid in uids]
+            named = [uid_words(uid, below=operator == "in", joined=joined) for uid in uids]
             return _together(named), [other for other in parts if other is not part]
     return None, parts
 
@@ -169,18 +175,25 @@ def _together(named: Sequence[Words]) -> Words:
     return listed(named, "or")
 
 
-def _scope_resource(scope: Node) -> Words | None:
+_TYPES: Final[Mapping[str, str]] = {"Host": "any host by its name", "Address": "any address by itself"}
+"""Resources of one type, where there are words for them."""
+
+
+def _scope_resource(scope: Node, joined: str) -> Words | None:
     match scope["op"]:
         case "All":
             return None
         case "==":
             return uid_words(scope["entity"])
         case "in":
-            return uid_words(scope["entity"], below=True)
+            return uid_words(scope["entity"], below=True, joined=joined)
         case "is":
-            kind = Words.of("any resource of the type ", Words.value(scope["entity_type"]))
+            name = str(scope["entity_type"]).removeprefix(f"{NAMESPACE}::")
+            kind = (
+                Words.of(_TYPES[name]) if name in _TYPES else Words.of("any resource of the type ", Words.value(name))
+            )
             inside = scope.get("in")
-            return kind if inside is None else Words.of(kind, " in ", uid_words(inside["entity"], below=True))
+            return kind if inside is None else Words.of(kind, " among ", uid_words(inside["entity"], below=True))
         case _:
             return Words((Piece(json.dumps(scope, ensure_ascii=False), "cedar"),))
 

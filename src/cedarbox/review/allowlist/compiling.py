@@ -44,6 +44,7 @@ class Compiled:
         left: What the policies permit and the list leaves closed.
         why: Why so, in words, for some of it.
         untold: Permits that depend on more than a list can tell, with what that is.
+        notes: What else a reader of the policies should know, see :class:`cedarbox.policy.endpoints.Endpoints`.
         narrow: They were to be left out.
         given: The list was given, not made here.
     """
@@ -56,6 +57,7 @@ class Compiled:
     left: tuple[Left, ...]
     why: tuple[str, ...]
     untold: tuple[tuple[str, str], ...]
+    notes: tuple[str, ...]
     narrow: bool
     given: bool
 
@@ -163,7 +165,17 @@ def _compared(
         }
     why = card_list(found).dropped if backend.name == "boxlite" else ()
     return Compiled(
-        subject, agent, backend, verdicts, proof, left, why, tuple(untold.items()), narrow=narrow, given=given
+        subject,
+        agent,
+        backend,
+        verdicts,
+        proof,
+        left,
+        why,
+        tuple(untold.items()),
+        found.notes,
+        narrow=narrow,
+        given=given,
     )
 
 
@@ -203,7 +215,7 @@ def report_of(told: Compiled) -> Report:
                 rows,
             )
         ],
-        notes=[told.proof],
+        notes=[told.proof, *told.notes],
         rules=[rule for rule in RULES if any(finding.rule == rule.id for finding in findings)],
         data={
             "bundle": bundle.digest,
@@ -239,7 +251,7 @@ def _summary(told: Compiled) -> str:
     if told.undecided:
         return f"{what}, {len(told.undecided)} of them not proved to lie within the policies"
     if not told.left:
-        return f"{what}, equal to the policies"
+        return f"{what}, equal to the policies{' about single connections' if told.notes else ''}"
     return f"{what}, narrower than the policies: {len(told.left)} of them are not, or not all, in it"
 
 

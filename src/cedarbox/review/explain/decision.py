@@ -157,7 +157,8 @@ def _shrunk(engine: PolicyEngine, request: Request, flip: Flip, *, allowed: bool
             continue
         decision = engine.decide(principal, made)
         seen = changed(request.principal, request.made, principal, made)
-        if decision.allowed is not allowed and not decision.errors and seen:
+        # Fewer arguments can be more for a policy: without the address of a name there is none at all.
+        if decision.allowed is not allowed and not decision.errors and seen and seen <= best.seen:
             best = Flip(principal, values, made, less, seen, decision)
     return best
 

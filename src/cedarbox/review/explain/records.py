@@ -27,8 +27,7 @@ class Facts:
         summary: The few words of :attr:`cedarbox.policy.actions.Action.summary`.
         time: When, in RFC 3339.
         principal: Id of the agent.
-        tool: Name of the tool.
-        agent: Name of the SDK agent.
+        tool: Name of the tool; None when no tool call led to it.
     """
 
     number: int
@@ -38,7 +37,6 @@ class Facts:
     time: str
     principal: str
     tool: str | None = None
-    agent: str | None = None
 
 
 _CONNECTION: Final = re.compile(
@@ -64,7 +62,7 @@ def of_record(facts: Facts, given: Sequence[str]) -> Request:
         raise ConfigurationError(told, hint="choose a record of a decision whose request had a canonical form")
     kind, name = found[1], unescaped(found[2])
     known = arguments_of(facts.action)
-    held: dict[str, Value] = {"at": facts.time, "tool": facts.tool, "agent": facts.agent}
+    held: dict[str, Value] = {"at": facts.time, "tool": facts.tool}
     held |= _held(facts.action, kind, name, facts.summary)
     added, principal = read_arguments(facts.action, given)
     if principal is not None and principal != facts.principal:
@@ -104,8 +102,10 @@ def _held(  # noqa: PLR0911, PLR0912  # one return for each action
             values: dict[str, Value] = {"target": name, "port": int(parts.pop("port"))}
             values |= {part: value for part, value in parts.items() if value is not None}
             # What is not told was not there, but for a hello that names the target.
-            absent = {"method", "path", "upgrade", *(["ip"] if kind == "Host" else [])}
-            return values | dict.fromkeys(absent - values.keys())
+            values |= dict.fromkeys({"method", "path", "upgrade", "ip"} - values.keys())
+            # Of an address that is known the class is too.
+            known = kind == "Address" or values["ip"] is not None
+            return values | ({"assumed_class": arguments_of(action)["assumed_class"].default} if known else {})
         case "resolve":
             return {"host": None if kind == "Domain" else name}
         case "snapshot" | "restore":

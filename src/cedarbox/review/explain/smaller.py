@@ -91,14 +91,17 @@ def smaller(
     asked = [Query(turned, each, sides) for each in environments(schema) if each.action_id == made.name]
     with Prover(schema_text(), time_limit_s=time_limit_s, schema=schema) as prover:
         answers = prover.search_all(asked)
-    return _told(engine, principal, made, answers, allowed=allowed)
+    return _told(engine, principal, made, answers, allowed=allowed, most=most)
 
 
-def _told(engine: PolicyEngine, principal: str, made: Action, answers: Sequence[Answer], *, allowed: bool) -> Smaller:
+def _told(
+    engine: PolicyEngine, principal: str, made: Action, answers: Sequence[Answer], *, allowed: bool, most: int | None
+) -> Smaller:
     solver = " and ".join(sorted({answer.solver for answer in answers if answer.solver}))
     for answer in answers:
         flip = None if answer.witness is None else _flip(engine, principal, made, answer.witness, allowed=allowed)
-        if flip is not None:
+        # The solver is told less of what entities have and are in than what counts as a change.
+        if flip is not None and (most is None or len(flip.seen) <= most):
             return Smaller(flip, none=False, words=f"Found by {answer.solver}.")
     if all(answer.verdict == "none" for answer in answers):
         return Smaller(None, none=True, words=f"Proved by {solver}.")
@@ -118,7 +121,8 @@ def _flip(engine: PolicyEngine, principal: str, made: Action, witness: Witness, 
     except (Missing, CanonicalizationError, ValueError, KeyError, TypeError, AttributeError):
         return None
     decision = engine.decide(witness.principal["id"], other)
-    if decision.allowed is allowed:
+    # To make a request fail is no way to have it denied.
+    if decision.allowed is allowed or decision.errors:
         return None
     seen = changed(principal, made, witness.principal["id"], other)
     return Flip(witness.principal["id"], values, other, {}, seen, decision)

@@ -34,20 +34,28 @@ def _lines(page: Page) -> Iterator[str]:
     yield from ("## Endpoints", "", "What may be connected to, as a list for those who run the firewall.", "")
     for listed in page.endpoints:
         yield from (f"### {_text(', '.join(listed.agents))}", "")
+        yield from (f"- {_text(note)}" for note in listed.notes)
+        yield from [""] * bool(listed.notes)
         if not listed.rows:
-            yield from ("Nothing.", "")
+            yield from ("Nothing." if listed.exact else "Nothing that could be listed.", "")
             continue
         rows = []
         for row in listed.rows:
             but = f", but not {', '.join(row.but)}" if row.but else ""
             address = " ".join((*row.classes, *(row.networks if row.networks != ("any",) else ())))
-            only = " and ".join(_code(text) for text in row.when)
-            forbidden = f" some of it is forbidden by {', '.join(row.forbidden_by)}" if row.forbidden_by else ""
-            note = f": only {only}{_text(forbidden)}" if not row.exact else ""
+            only = [f"only when {' and '.join(_code(text) for text in row.when)}"] if row.when else []
+            if row.forbidden_by:
+                only.append(f"some of it is forbidden by {_text(', '.join(row.forbidden_by))}")
+            if not only and not row.exact:
+                only.append("unless a policy fails to evaluate; then everything is denied")
+            note = f": {'; '.join(only)}" if only else ""
             cells = (row.host + but, row.ports, ", ".join(row.protocols), address)
             rows.append((*map(_text, cells), f"{_text(row.policy)}{note}"))
         yield from _table(("host", "port", "protocol", "address", "policy"), rows)
-        yield "This list is exact." if listed.exact else "A row with a condition says more than the policies permit."
+        if listed.exact:
+            yield "This list is exact."
+        elif not all(row.exact for row in listed.rows):
+            yield "A row with a condition says more than the policies permit."
         yield ""
     yield from ("## Agents", "", "An agent that is not declared is denied everything.", "")
     agents = [(agent.id, ", ".join(agent.groups) or "none", agent.tenant, agent.trust) for agent in page.agents]
@@ -87,6 +95,8 @@ def _policy(shown: Shown) -> Iterator[str]:
     ):
         if text:
             yield from (f"{label}: {_text(text)}", "")
+    for name, text in shown.annotations:
+        yield from (f"{_text(f'@{name}')}: {_text(text)}", "")
     for paragraph in shown.comment:
         yield from (_text(paragraph), "")
     source = "\n".join(printable(line) for line in shown.source.replace("\t", "    ").split("\n"))

@@ -24,6 +24,8 @@ from cedarbox.review.words import Sentence, sentence_of
 __all__ = ["Agent", "Endpoints", "Group", "Page", "Shown", "Tested", "page_of"]
 
 _MANY: Final = "several"
+_OF_THEIR_OWN: Final = frozenset({"id", "reason", "advice", "requires_approval"})
+"""Annotations that have a place of their own on the page."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +57,7 @@ class Shown:
         reason: Its ``@reason``.
         advice: Its ``@advice``.
         approvers: Who must approve, from ``@requires_approval``.
+        annotations: All its other annotations, such as ``@owner``: name and text.
         comment: The comment above it, in paragraphs.
         file: Its file in the bundle.
         line: Where it begins there.
@@ -69,6 +72,7 @@ class Shown:
     reason: str
     advice: str
     approvers: str
+    annotations: tuple[tuple[str, str], ...]
     comment: tuple[str, ...]
     file: str
     line: int
@@ -121,11 +125,13 @@ class Endpoints:
     Attributes:
         agents: Their ids.
         rows: The list.
+        notes: What the list does not tell.
         exact: It says exactly what the policies do.
     """
 
     agents: tuple[str, ...]
     rows: tuple[Row, ...]
+    notes: tuple[str, ...]
     exact: bool
 
 
@@ -184,7 +190,8 @@ def page_of(subject: Subject, *, signed: str) -> Page:
         ("policies", str(len(bundle.policies))),
         ("tests", tests),
     )
-    listed = [Endpoints(tuple(agents), rows, found.exact) for agents, found, rows in agents_alike(PolicyEngine(bundle))]
+    alike = agents_alike(PolicyEngine(bundle))
+    listed = [Endpoints(tuple(agents), rows, found.notes, found.exact) for agents, found, rows in alike]
     return Page(
         name=bundle.name,
         description=_description(subject),
@@ -232,6 +239,7 @@ def _shown(subject: Subject, policy: ReviewedPolicy, anchor: str, tests: Sequenc
         reason=policy.annotations.get("reason", ""),
         advice=policy.annotations.get("advice", ""),
         approvers=policy.annotations.get("requires_approval", ""),
+        annotations=tuple((name, text) for name, text in policy.annotations.items() if name not in _OF_THEIR_OWN),
         comment=_comment(subject.text(policy.file)[: policy.offset]),
         file=policy.file,
         line=policy.place.line,
