@@ -55,6 +55,8 @@ def test_the_hooks_are_read_by_pre_commit() -> None:
         assert re.search(hook["files"], "policies/site/network.cedar")
         assert not re.search(hook["files"], "src/cedar.py")
         assert hook["require_serial"]
+        # The name of a file, such as --baseline=x.cedar, is no option.
+        assert hook["args"] == ["--"]
     assert re.search(hooks[3]["files"], "policies/site/tests/network.yaml")
 
 

@@ -24,7 +24,7 @@ from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.linked import BESIDE
 from cedarbox.review.plain import read_file
-from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links, small
+from cedarbox.review.stored import MAX_FILE, NO_LINKS, checked_out, of_commit, of_disk, refuse_links, small
 from cedarbox.review.subject import shown
 from cedarbox.review.version import Pair, Version, verified
 
@@ -257,7 +257,17 @@ class _Reader:
 
     def pair(self, old: _Source, new: _Source, path: str) -> Pair:
         """Return both versions of the bundle at a path below the top."""
-        return self._paired(self._named(path), self._version(old, path, old=True), self._version(new, path, old=False))
+        before, after = self._version(old, path, old=True), self._version(new, path, old=False)
+        return self._paired(self._named(path), before, self._noted(old, new, after))
+
+    def _noted(self, old: _Source, new: _Source, after: Version) -> Version:
+        if new.commit or new.fixed is not None or not self._at_head(old.commit):
+            return after
+        note = f"{old.label} is what is checked out: only what is not committed was compared"
+        return replace(after, notes=(*after.notes, note))
+
+    def _at_head(self, commit: str) -> bool:
+        return bool(commit) and self.repository.knows("HEAD") and self.repository.commit("HEAD") == commit
 
     def _paired(self, name: str, before: Version, after: Version) -> Pair:
         if self._links is not None and before.links is None and after.links is None:
@@ -305,7 +315,7 @@ class _Reader:
             raise ConfigurationError(message, hint="name one of this repository")
         named = f" ({SETTINGS} named {self._named(before)})" if before != after else ""
         had = replace(self._version(old, before, old=True), settings=was)
-        return self._paired(f"{self._named(after)}{named}", had, replace(will, settings=now))
+        return self._paired(f"{self._named(after)}{named}", had, replace(self._noted(old, new, will), settings=now))
 
     def _configured(self, source: _Source) -> Configured:
         if not source.commit:
@@ -314,6 +324,7 @@ class _Reader:
             return configured_in(objects, Path(f"{source.commit[:12]}:"))
 
     def _version(self, source: _Source, path: str, *, old: bool) -> Version:
+        notes: tuple[str, ...] = ()
         if source.commit:
             root = Path(self._named(path))
             if old:
@@ -329,11 +340,15 @@ class _Reader:
             if source.fixed is None:
                 refuse_links(self.repository.top, path)
             files = of_disk(root)
+            if source.fixed is None:
+                notes = checked_out(self.repository, path, root, files or {})
             schema = None if self._schema is None else utf8_text(self._schema, small(self._schema))
             links = None if self._schema is None else self._links_on_disk(root)
             beside = beside_on_disk(root, self._baseline) if schema is None else {}
         return replace(
-            verified(Version(source.label, root, files, schema=schema, links=links), self._signers), beside=beside
+            verified(Version(source.label, root, files, schema=schema, links=links), self._signers),
+            beside=beside,
+            notes=notes,
         )
 
     def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:
