@@ -96,8 +96,9 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "defaultConfiguration": {"level": rule.severity},
         "properties": {"tags": ["security", "cedar"], "problem.severity": _PROBLEMS[rule.severity]},
     }
-    if rule.help:
-        described["help"] = {"text": rule.help, "markdown": rule.help}
+    # GitHub's code scanning wants help of each rule.
+    page = rule.help or f"{_message(rule.summary)}."
+    described["help"] = {"text": page, "markdown": page}
     return described
 
 
