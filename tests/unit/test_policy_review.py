@@ -187,6 +187,14 @@ def test_a_bundle_that_a_part_refuses_is_a_finding_in_its_place(reviews: Reviews
     assert reviews.ran[-1] == "prove"
 
 
+def test_what_is_about_no_place_is_told_of_a_file_where_one_is_needed(reviews: Reviews, tmp_path: Path) -> None:
+    reviews.reports["diff"] = Report("diff", "site", "no solver", undecided=True)
+    code, _ = reviews("--base", "main", "--output", f"gitlab={tmp_path / 'q.json'}")
+    (issue,) = json.loads((tmp_path / "q.json").read_text())
+    assert (code, issue["location"]["path"]) == (3, "site/bundle.toml")
+    assert issue["description"] == "diff: no solver"
+
+
 def test_a_part_that_has_nothing_to_do_is_left_out(reviews: Reviews) -> None:
     reviews.reports["prove"] = None
     code, document = reviews()

@@ -83,7 +83,8 @@ def test_a_widening_is_told_although_the_test_cases_cannot_be_used(bundle: Path)
     code, document = review("--base", "main", "--only", "check", "--only", "test", "--only", "diff")
     assert code == 1
     assert outcomes(document) == {"check": 1, "test": 3, "diff": 1}
-    assert [each["rule"] for each in document["findings"] if each["severity"] == "error"] == ["D100", "C008"]
+    told = [each["rule"] for each in document["findings"] if each["severity"] == "error"]
+    assert list(dict.fromkeys(told)) == ["D100", "C008"]
 
 
 def test_a_file_that_the_formatter_refuses_ends_no_review(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:

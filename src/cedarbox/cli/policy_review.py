@@ -190,7 +190,7 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
         if report is None:
             continue
         # By its directory in each part, whatever name it gives itself.
-        yield replace(report, subject=shown(bundle))
+        yield replace(report, subject=shown(bundle), place=Place(shown(bundle / _METADATA)))
         faulty = faulty or (part == "check" and report.failed)
 
 
@@ -292,12 +292,17 @@ def _settings(bundles: Sequence[Path], asked: _Asked) -> tuple[Path | None, Call
     for bundle in bundles:
         if before == after == bundle.resolve():
             return bundle, None
-    return None, partial(_apart, asked)
+    reviewed = after in {bundle.resolve() for bundle in bundles}
+    return None, partial(_apart, asked, None if reviewed or asked.parts == ("diff",) else after)
 
 
-def _apart(asked: _Asked) -> Report:
+def _apart(asked: _Asked, compared_only: Path | None) -> Report:
     try:
-        return _compared(asked, configured=True)
+        report = _compared(asked, configured=True)
+        if compared_only is None:
+            return report
+        note = f"{shown(compared_only)} is what decides, and was compared only: review it too"
+        return replace(report, notes=(*report.notes, note))
     except ConfigurationError as error:
         finding = Finding("diff-refused", "error", error.message, Place(SETTINGS), hint=error.hint)
         return Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)

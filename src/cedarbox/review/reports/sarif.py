@@ -104,7 +104,7 @@ def _rule(rule: Rule) -> dict[str, Any]:
 
 def _result(report: Report, finding: Finding, index: int, fingerprint: str, *, suppressions: bool) -> dict[str, Any]:
     hint = f" ({finding.hint})" if finding.hint else ""
-    location: dict[str, Any] = {"physicalLocation": _physical(finding.place, report)}
+    location: dict[str, Any] = {"physicalLocation": _physical(finding.place or report.place, report)}
     if finding.policy:
         location["logicalLocations"] = [{"name": one_line(finding.policy), "kind": "policy"}]
     result: dict[str, Any] = {
