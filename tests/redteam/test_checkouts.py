@@ -93,3 +93,11 @@ def test_the_bundle_taken_away_and_another_one_put_above_it(site: Repository) ->
     done = cli("review", SITE, "--base", "HEAD~1", "--json")
     assert isinstance(done.exception, ConfigurationError)
     assert "it is in no policy bundle" in str(done.exception)
+
+
+@pytest.mark.parametrize("base", [f"./{SITE}", f"main:{SITE}"])
+def test_a_base_that_is_a_directory(base: str, site: Repository) -> None:
+    """The base of a review is a directory, which has no settings to compare. It is refused, and told how."""
+    done = cli("review", SITE, "--base", base)
+    assert isinstance(done.exception, ConfigurationError)
+    assert "is compared with a revision; write it like origin/main" in str(done.exception)

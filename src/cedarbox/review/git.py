@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -41,9 +41,6 @@ _SWITCHED_OFF: Final = (
     "core.pager=cat",
     "log.showSignature=false",  # it would run gpg.program
 )
-
-# What makes a checkout give other bytes than the commit has, and so another policy than the next comparison reads.
-_CONVERTING: Final = ("working-tree-encoding", "filter", "ident", "eol")
 
 Kind = Literal["file", "directory", "link", "submodule"]
 
@@ -150,51 +147,17 @@ class Repository:
         Raises:
             ConfigurationError: git cannot list them.
         """
-        given = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        found = _run(self.top, *given)
-        if found.returncode:
-            raise ConfigurationError(f"{self.top}: the files cannot be listed ({_said(found)})", hint="name the bundle")
-        return tuple(os.fsdecode(name) for name in found.stdout.split(b"\0") if name)
+        return self.parts("ls-files", "-z", "--cached", "--others", "--exclude-standard")
 
-    def left_out(self, directory: str) -> tuple[str, ...]:
-        """Return the files of a directory that git knows and a sparse checkout leaves out, relative to the top.
+    def parts(self, *arguments: str) -> tuple[str, ...]:
+        """Return what a command of git prints that ends each part with a NUL.
 
         Args:
-            directory: Relative to the top.
+            arguments: The command, of those that run nothing and change nothing.
 
         Raises:
-            ConfigurationError: git cannot list them.
+            ConfigurationError: It fails.
         """
-        listed = self._said("ls-files", "-z", "-t", "--cached", "--", directory or ".")
-        return tuple(line[2:] for line in listed if line.startswith("S "))
-
-    def ignored(self, directory: str) -> tuple[str, ...]:
-        """Return the files of a directory that git ignores, relative to the top.
-
-        Args:
-            directory: Relative to the top.
-
-        Raises:
-            ConfigurationError: git cannot list them.
-        """
-        return self._said("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", directory or ".")
-
-    def converted(self, paths: Sequence[str]) -> tuple[str, str] | None:
-        """Return the first file that a checkout changes because an attribute says so, and the attribute.
-
-        Args:
-            paths: Relative to the top.
-
-        Raises:
-            ConfigurationError: git cannot tell.
-        """
-        told = self._said("check-attr", "-z", *_CONVERTING, "--", *paths) if paths else ()
-        for path, attribute, value in zip(told[::3], told[1::3], told[2::3], strict=True):
-            if value not in {"unspecified", "unset"} and (attribute, value) != ("eol", "lf"):
-                return path, f"{attribute}={value}"
-        return None
-
-    def _said(self, *arguments: str) -> tuple[str, ...]:
         found = _run(self.top, *arguments)
         if found.returncode:
             raise ConfigurationError(f"{self.top}: git cannot read its index ({_said(found)})", hint="check the clone")

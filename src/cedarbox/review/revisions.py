@@ -19,12 +19,13 @@ from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.reading import utf8_text
 from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
+from cedarbox.review.checked_out import checked_out
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.linked import BESIDE
 from cedarbox.review.plain import read_file
-from cedarbox.review.stored import MAX_FILE, NO_LINKS, checked_out, of_commit, of_disk, refuse_links, small
+from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links, small
 from cedarbox.review.subject import shown
 from cedarbox.review.version import Pair, Version, verified
 
@@ -114,19 +115,24 @@ def resettled(base: str, beside: Sequence[Path] = ()) -> tuple[Path, Path] | Non
     """Return which bundle ``cedarbox.toml`` of a revision names, and which that of the working tree names.
 
     Args:
-        base: The revision, as :func:`pairs` takes it; a directory has no settings.
+        base: The revision, as :func:`pairs` takes it, and no directory.
         beside: Bundles, to find the repository with when the working directory is in none.
 
     Returns:
         Their paths; None when the settings are the same.
 
     Raises:
-        ConfigurationError: It cannot be told.
+        ConfigurationError: It cannot be told, or the base names a directory.
         HostError: There is no git.
     """
     reader = _Reader(None, None, None, None, beside)
     old, new = reader.source(base, None), _Source("the working tree")
-    return None if old.fixed is not None else reader.resettled(old, new)
+    if old.fixed is not None:
+        hint = "write it like origin/main; policy diff compares directories"
+        raise ConfigurationError(
+            f"{base!r} names a directory, and what is reviewed is compared with a revision", hint=hint
+        )
+    return reader.resettled(old, new)
 
 
 def read_at(text: str, limit: int) -> bytes:

@@ -12,10 +12,9 @@ from typing import Any, Final
 from cedarbox.errors import BundleError
 from cedarbox.policy.reading import read_bundle, utf8_text
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
-from cedarbox.review.git import Objects, Repository
-from cedarbox.review.subject import shown
+from cedarbox.review.git import Objects
 
-__all__ = ["MAX_FILE", "NO_LINKS", "checked_out", "entities", "of_commit", "of_disk", "refuse_links", "small"]
+__all__ = ["MAX_FILE", "NO_LINKS", "counts", "entities", "of_commit", "of_disk", "refuse_links", "small"]
 
 # As for a bundle on disk, see policy/reading.py.
 MAX_FILE: Final = 4 * 1024 * 1024
@@ -24,7 +23,8 @@ _MAX_TOTAL: Final = 64 * 1024 * 1024
 NO_LINKS: Final = "a bundle is read from plain files and directories, not through links"
 
 
-def _counts(name: str) -> bool:
+def counts(name: str) -> bool:
+    """Whether a file of a bundle decides, or says who signed it."""
     return name.endswith(".cedar") or name in {"entities.json", "bundle.toml", SIGNATURE_FILE}
 
 
@@ -44,7 +44,7 @@ def of_commit(objects: Objects, path: str, root: Path) -> Mapping[str, bytes] | 
         return None
     if entry.kind != "directory":
         raise BundleError(f"a {entry.kind}, no directory", path=root, hint=NO_LINKS)
-    chosen = {name: found for name, found in sorted(objects.directory(entry.object).items()) if _counts(name)}
+    chosen = {name: found for name, found in sorted(objects.directory(entry.object).items()) if counts(name)}
     if len(chosen) > _MAX_FILES:
         raise BundleError(f"more than {_MAX_FILES} files", path=root, hint="put several policies into one file")
     files: dict[str, bytes] = {}
@@ -101,44 +101,6 @@ def refuse_links(top: Path, path: str) -> None:
             return
         if linked:
             raise BundleError("a link, no directory", path=at, hint=NO_LINKS)
-
-
-def checked_out(repository: Repository, directory: str, root: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
-    """See whether the working tree has what a commit of it would have.
-
-    Args:
-        repository: Whose working tree it is.
-        directory: The bundle, relative to the top.
-        root: What messages call it.
-        files: What was read of it, by name.
-
-    Returns:
-        What a reader must know.
-
-    Raises:
-        BundleError: A file that decides is not checked out, or not as it is in a commit.
-    """
-    for path in repository.left_out(directory):
-        name = _name(path, directory)
-        if _counts(name) and name not in files:
-            hint = "check out all of the bundle"
-            raise BundleError("in the repository, and left out by a sparse checkout", path=root / name, hint=hint)
-    below = "" if directory in {"", "."} else f"{directory}/"
-    if changed := repository.converted([f"{below}{name}" for name in files]):
-        path, attribute = changed
-        message = f"a checkout is not what is in the commit ({attribute} in .gitattributes)"
-        hint = "write in .gitattributes, below the others: *.cedar !eol !filter !ident !working-tree-encoding"
-        raise BundleError(message, path=root / _name(path, directory), hint=hint)
-    return tuple(
-        f"{shown(root / name)} is ignored by git: it counts here, and no commit has it"
-        for name in (_name(path, directory) for path in repository.ignored(directory))
-        if name in files
-    )
-
-
-def _name(path: str, directory: str) -> str:
-    """Return the name of a file in a directory; with a slash in it when it is further below."""
-    return path if directory in {"", "."} else path.removeprefix(f"{directory}/")
 
 
 def small(path: Path) -> bytes:
