@@ -23,6 +23,8 @@ from urllib.error import HTTPError
 from urllib.request import HTTPRedirectHandler, Request, build_opener
 
 _TIMEOUT_S = 30
+# Of 100 comments; GitHub takes 2,500 on a pull request.
+_MAX_PAGES = 100
 _MARKER = re.compile(r"<!-- cedarbox-policy:[0-9a-f]{32} -->")
 _COMMENTS = """
 query($owner: String!, $name: String!, $number: Int!, $after: String) {
@@ -51,13 +53,11 @@ class Refused(Exception):
 
 def main() -> int:
     """Hand over a file; return the exit code."""
-    try:
-        what, path = sys.argv[1:]
-        content = Path(path).read_bytes()
-        {"comment": comment, "sarif": sarif}[what](content)
-    except (ValueError, KeyError) as error:
-        print(f"usage: publish.py comment|sarif FILE ({error!r})", file=sys.stderr)
+    if len(sys.argv) != 3 or sys.argv[1] not in _HANDED:
+        print("usage: publish.py comment|sarif FILE", file=sys.stderr)
         return 2
+    try:
+        _HANDED[sys.argv[1]](Path(sys.argv[2]).read_bytes())
     except (Refused, OSError, HTTPException) as error:
         told = " ".join(str(error).split()).replace("%", "%25")
         print(f"::warning title=cedarbox policy review::The {sys.argv[1]} could not be handed over: {told}")
@@ -70,7 +70,7 @@ def comment(content: bytes) -> None:
     A comment counts as written before when it begins with the same marker and is of the same author: anybody can write
     the marker.
     """
-    body = content.decode()
+    body = content.decode("utf-8", "replace")
     marker = body.partition("\n")[0]
     if not _MARKER.fullmatch(marker):
         raise Refused("the file does not begin with the marker of a review")
@@ -78,8 +78,9 @@ def comment(content: bytes) -> None:
     if not re.fullmatch(r"[0-9]{1,10}", number):
         raise Refused("there is no pull request")
     for one in _comments(int(number)):
-        if one["viewerDidAuthor"] and one["body"].startswith(marker):
-            _call("PATCH", f"/repos/{_repository()}/issues/comments/{int(one['databaseId'])}", {"body": body})
+        mine = one.get("viewerDidAuthor") is True and str(one.get("body")).startswith(marker)
+        if mine and isinstance(one.get("databaseId"), int):
+            _call("PATCH", f"/repos/{_repository()}/issues/comments/{one['databaseId']}", {"body": body})
             return
     _call("POST", f"/repos/{_repository()}/issues/{number}/comments", {"body": body})
 
@@ -98,12 +99,13 @@ def sarif(content: bytes) -> None:
 def _comments(number: int) -> Iterator[dict[str, Any]]:
     owner, _, name = _repository().partition("/")
     after = None
-    while True:
+    for _ in range(_MAX_PAGES):
         variables = {"owner": owner, "name": name, "number": number, "after": after}
         answer = _call("POST", None, {"query": _COMMENTS, "variables": variables})
         try:
             page = answer["data"]["repository"]["pullRequest"]["comments"]
-            yield from page["nodes"]
+            # What may not be seen is null.
+            yield from (node for node in page["nodes"] if isinstance(node, dict))
             if not page["pageInfo"]["hasNextPage"]:
                 return
             after = page["pageInfo"]["endCursor"]
@@ -116,8 +118,12 @@ def _call(method: str, path: str | None, document: Any) -> Any:
     address = _variable("GITHUB_GRAPHQL_URL") if path is None else f"{_variable('GITHUB_API_URL')}{path}"
     if not address.startswith(("https://", "http://")):
         raise Refused("the address of the API is none")
+    token = _variable("GITHUB_TOKEN")
+    if not re.fullmatch("[!-~]+", token):
+        # An error of the client would quote it.
+        raise Refused("GITHUB_TOKEN has characters that no token has, such as a line end")
     headers = {
-        "Authorization": f"Bearer {_variable('GITHUB_TOKEN')}",
+        "Authorization": f"Bearer {token}",
         "Accept": "application/vnd.github+json",
         "Content-Type": "application/json",
     }
@@ -128,7 +134,7 @@ def _call(method: str, path: str | None, document: Any) -> Any:
     except HTTPError as error:
         why = "; the job needs the permission, which a fork has not" if error.code in {401, 403, 404} else ""
         raise Refused(f"HTTP {error.code}{why}") from None
-    except json.JSONDecodeError:
+    except ValueError:
         raise Refused("the answer is no JSON") from None
 
 
@@ -145,6 +151,8 @@ def _variable(name: str) -> str:
         raise Refused(f"{name} is not set")
     return value
 
+
+_HANDED = {"comment": comment, "sarif": sarif}
 
 if __name__ == "__main__":
     sys.exit(main())

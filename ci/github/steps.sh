@@ -11,11 +11,16 @@ here=$(cd -- "$(dirname -- "${BASH_SOURCE[0]}")" && pwd)
 place=${RUNNER_TEMP:?}/cedarbox-review
 venv=$place/venv
 
+tell() {
+  printf '%s\n' "$1" >>"${GITHUB_OUTPUT:-/dev/null}"
+}
+
 fail() {
   # A message may quote an input; it must stay one command.
   local told=${1//'%'/%25}
   told=${told//$'\r'/%0D}
   printf '::error title=cedarbox policy review::%s\n' "${told//$'\n'/%0A}"
+  tell exit-code=2
   exit 2
 }
 
@@ -39,39 +44,74 @@ review() {
   local bundles=() line
   while IFS= read -r line; do [[ -z $line ]] || bundles+=("$line"); done <<<"${REVIEW_BUNDLE:-}"
   ((${#bundles[@]})) || fail "the input bundle names no bundle"
+  mkdir -p -- "$place"
+  # A directory of its own: a job may review twice.
+  local reports form
+  reports=$(mktemp -d -- "$place/report.XXXXXX")
   local options=(--format github)
   for form in sarif=review.sarif markdown=comment.md junit=junit.xml json=review.json; do
-    options+=(--output "${form%%=*}=$place/${form#*=}")
+    options+=(--output "${form%%=*}=$reports/${form#*=}")
   done
-  if [[ -n ${REVIEW_BASE:-} ]]; then
-    have "$REVIEW_BASE" || fail "the revision $REVIEW_BASE is not in this clone; check out with fetch-depth: 0"
-    options+=("--base=$REVIEW_BASE")
-  fi
+  compare
+  [[ -z $base ]] || options+=("--base=$base")
   [[ -z ${REVIEW_FAIL_LEVEL:-} ]] || options+=("--fail-level=$REVIEW_FAIL_LEVEL")
   [[ -z ${REVIEW_BASELINE:-} ]] || options+=("--baseline=$REVIEW_BASELINE")
   [[ -z ${REVIEW_ACCEPTED:-} ]] || options+=("--accepted=$REVIEW_ACCEPTED")
   while IFS= read -r line; do [[ -z $line ]] || options+=("--acceptor=$line"); done <<<"${REVIEW_ACCEPTORS:-}"
-  rm -f -- "$place"/{review.sarif,comment.md,junit.xml,review.json}
   local code=0
   "$venv/bin/cedarbox" policy review "${options[@]}" -- "${bundles[@]}" || code=$?
-  printf 'exit-code=%s\n' "$code" >>"${GITHUB_OUTPUT:-/dev/null}"
-  for name in sarif=review.sarif comment=comment.md junit=junit.xml json=review.json; do
-    [[ ! -f $place/${name#*=} ]] || printf '%s=%s\n' "${name%%=*}" "$place/${name#*=}" >>"${GITHUB_OUTPUT:-/dev/null}"
+  tell "exit-code=$code"
+  for form in sarif=review.sarif comment=comment.md junit=junit.xml json=review.json; do
+    [[ ! -f $reports/${form#*=} ]] || tell "${form%%=*}=$reports/${form#*=}"
   done
   exit "$code"
 }
 
-# Whether the clone has a commit; a shallow one is asked for it once.
+# Sets base to the revision to compare with; empty for none.
+compare() {
+  base=${REVIEW_BASE:-}
+  if [[ $base == none ]]; then
+    base=
+    return
+  fi
+  if [[ -n $base ]]; then
+    # origin/main... is where the change left origin/main.
+    [[ -z ${base%%...*} ]] || need "${base%%...*}"
+    return
+  fi
+  base=$(merged_with)
+  : "${base:=${REVIEW_EVENT_BASE:-}}"
+  if [[ -z $base ]]; then
+    printf '::notice title=cedarbox policy review::Nothing is compared: this event has no base; base can name one\n'
+    return
+  fi
+  need "$base"
+  [[ $(git rev-parse HEAD) != "$(git rev-parse "$base^{commit}")" ]] ||
+    fail "what is checked out is the base of the change and not the change, as for pull_request_target"
+}
+
+# Prints the commit that GitHub merged the pull request into, when its merge is checked out. The base that the event
+# names can be older: what was taken back since then would not count as permitted anew.
+merged_with() {
+  [[ ${GITHUB_REF:-} == refs/pull/*/merge && $(git rev-parse HEAD) == "${GITHUB_SHA:-}" ]] || return 0
+  # Out of the text: a shallow clone has no parents.
+  local parents
+  parents=$(git cat-file commit HEAD | sed -n '/^$/,$d; s/^parent //p')
+  [[ $parents != *$'\n'* ]] || printf '%s' "${parents%%$'\n'*}"
+}
+
+# Ends when the clone has no such commit; a shallow one is asked for it once.
+need() {
+  have "$1" || { [[ $1 != -* ]] && git fetch --quiet --no-tags --depth=1 origin -- "$1" && have "$1"; } ||
+    fail "the revision $1 is not in this clone; check out with fetch-depth: 0"
+}
+
 have() {
-  [[ $1 != -* ]] || return 1
-  git rev-parse --quiet --verify --end-of-options "$1^{commit}" >/dev/null && return
-  git fetch --quiet --no-tags --depth=1 origin -- "$1" &&
-    git rev-parse --quiet --verify --end-of-options "$1^{commit}" >/dev/null
+  git rev-parse --quiet --verify --end-of-options "$1^{commit}" >/dev/null
 }
 
 case ${1:-} in
 install | review) "$1" ;;
-sarif) "$venv/bin/python" -I "$here/publish.py" sarif "$place/review.sarif" ;;
-comment) "$venv/bin/python" -I "$here/publish.py" comment "$place/comment.md" ;;
+sarif | comment) "$venv/bin/python" -I "$here/publish.py" "$1" "${REVIEW_FILE:?}" ;;
 *) fail "no such step" ;;
 esac

@@ -183,7 +183,7 @@ def register(config: pytest.Config) -> None:
     """Let pytest collect the cases of the bundles that are configured.
 
     Raises:
-        UsageError: One of them is no bundle.
+        UsageError: One of them is no bundle, or has no cases.
     """
     bundles = _configured(config)
     config.addinivalue_line("markers", f"{_MARKER}: a test case of a policy bundle")
@@ -194,34 +194,32 @@ def register(config: pytest.Config) -> None:
     given = [_absolute(config.invocation_params.dir, text.split("::")[0]) for text in config.args]
     for bundle in bundles:
         tests = bundle / "tests"
+        if (whole or bundle in named) and not any(tests.glob("*.y*ml")):
+            raise pytest.UsageError(f"{shown(tests)}: no .yaml file of test cases; write one for the policy bundle")
         if (whole or bundle in named) and not any(tests.is_relative_to(path) for path in given):
             config.args.append(str(tests))
 
 
 def only_bundle(config: pytest.Config) -> Path:
-    """Return the bundle that is configured.
-
-    Raises:
-        UsageError: There is none, or more than one.
-    """
+    """Return the bundle that is configured. A test that asks fails in one line when there is none, or more than one."""
     bundles = _configured(config)
     if len(bundles) != 1:
         told = "none is" if not bundles else f"{len(bundles)} are"
-        raise pytest.UsageError(f"one policy bundle is needed and {told} configured; define policy_bundle_path")
+        pytest.fail(f"one policy bundle is needed and {told} configured; define policy_bundle_path", pytrace=False)
     return bundles[0]
 
 
 def engine_of(config: pytest.Config, path: Path) -> PolicyEngine:
-    """Return the engine of a bundle, which is loaded once in a run.
+    """Return the engine of a bundle, which is loaded once in a run. A test fails in one line when it cannot be used.
 
     Args:
         config: The run.
         path: The directory of the bundle.
-
-    Raises:
-        BundleError: Anything is wrong with it.
     """
-    return _loads(config).engine(path.resolve())
+    try:
+        return _loads(config).engine(path.resolve())
+    except CedarboxError as error:
+        pytest.fail(str(error), pytrace=False)
 
 
 def _loads(config: pytest.Config) -> _Loads:
@@ -245,8 +243,11 @@ def _bundles(base: Path, origin: str, text: str) -> list[Path]:
     wild = any(char in text for char in "*?[")
     paths = sorted(base.glob(text)) if wild and not Path(text).is_absolute() else [_absolute(base, text)]
     found = [path for path in paths if (path / "bundle.toml").is_file()]
-    if not found or (not wild and len(found) != len(paths)):
-        raise pytest.UsageError(f"{origin}: {text!r} names no policy bundle; a bundle has a bundle.toml")
+    # One that lost its bundle.toml must not drop out of a pattern without a word.
+    lost = [path for path in paths if path not in found and any(path.glob("*.cedar"))]
+    if lost or not found:
+        name = shown(lost[0]) if lost else repr(text)
+        raise pytest.UsageError(f"{origin}: {name} names no policy bundle; a bundle has a bundle.toml")
     return found
 
 

@@ -10,7 +10,7 @@ import pytest
 from tests.unit.bundles import PERMIT_ALL
 from tests.unit.repositories import Repository, bundle_files
 
-from cedarbox.errors import CedarboxError
+from cedarbox.errors import BundleError, CedarboxError
 from cedarbox.review.revisions import pairs
 from cedarbox.review.version import Pair
 
@@ -66,13 +66,15 @@ def test_a_revision_that_is_an_option_of_git(repository: Repository, revision: s
 
 def test_a_repository_that_names_programs(repository: Repository, tmp_path: Path) -> None:
     """A .git/config with a file system monitor, hooks, filters, textconv, a pager and aliases, each a program that
-    leaves a mark. The bundle is read, by revisions and from the working tree, and no mark is there."""
+    leaves a mark. The bundle is read, by revisions and from the working tree, and no mark is there. With a filter, with
+    which a checkout is something else than the commit, the working tree is refused, and the filter does not run.
+    """
     program, mark = _program(tmp_path)
     hooks = repository.top / ".git" / "hooks"
     for name in ("post-checkout", "post-index-change", "reference-transaction", "fsmonitor-watchman"):
         (hooks / name).write_text(f"#!/bin/sh\ntouch {mark}\n")
         (hooks / name).chmod(0o755)
-    repository.commit({".gitattributes": "*.cedar filter=evil diff=evil\n"}, ".")
+    repository.commit({".gitattributes": "*.cedar diff=evil\n"}, ".")
     for key in (
         "core.fsmonitor",
         "core.pager",
@@ -90,13 +92,16 @@ def test_a_repository_that_names_programs(repository: Repository, tmp_path: Path
         "uploadpack.packObjectsHook",
     ):
         repository.git("config", key, program)
-    for command in ("rev-parse", "cat-file", "merge-base", "ls-files", "symbolic-ref"):
+    for command in ("rev-parse", "cat-file", "merge-base", "ls-files", "check-attr", "symbolic-ref"):
         repository.git("config", f"alias.{command}", f"!{program}")
     mark.unlink(missing_ok=True)
     repository.write(bundle_files(PERMIT_ALL))
     assert _head(pairs("main", None)) == PERMIT_ALL.encode()
     assert _head(pairs(None, None)) == PERMIT_ALL.encode()
     assert _head(pairs("HEAD~1", "HEAD", SITE)) == NONE.encode()
+    repository.write({".gitattributes": "*.cedar filter=evil\n"}, ".")
+    with pytest.raises(BundleError, match="a checkout is not what is in the commit"):
+        pairs("main", None)
     assert not mark.exists()
 
 

@@ -213,6 +213,10 @@ def test_settings_that_name_another_bundle_than_the_one_that_is_reviewed(
         parts = [part["subject"] for part in json.loads(result.stdout)["parts"]]
         assert parts == ["policies/narrow", "policies/wide (cedarbox.toml named policies/narrow)"][: 1 + expected]
     assert [found["policy"] for found in findings(json.loads(result.stdout))] == ["few"]
+    # What is not looked at but compared is told, when something else is looked at.
+    told = "policies/wide is what decides, and was compared only"
+    assert told in cli(*asked[:-1], "--only", "check").stdout
+    assert told not in cli(*asked[:-1], "--only", "check", "policies/wide").stdout
     both = json.loads(cli(*asked, "policies/wide").stdout)
     assert [part["subject"] for part in both["parts"]].count("policies/wide (cedarbox.toml named policies/narrow)") == 1
     repository.write({"cedarbox.toml": '[policy]\nbundle = "../wide"\n'}, ".")

@@ -74,6 +74,26 @@ def test_two_bundles_are_told_apart() -> None:
     assert report.summary == "lint a good, lint b good"
 
 
+def test_another_bundle_above_is_not_reviewed_in_place_of_the_one_that_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "policies", PERMIT_ALL)
+    write_bundle(tmp_path / "policies" / "site", PERMIT_ALL)
+    (tmp_path / "policies" / "site" / "bundle.toml").unlink()
+    for name in ("policies/site", "policies/site/policies.cedar", "policies/gone", "policies/gone/a.cedar"):
+        with pytest.raises(ConfigurationError, match="in no policy bundle"):
+            bundles_of([Path(name)])
+    assert bundles_of([Path("policies/gone.cedar"), Path("policies/tests/gone.yaml")]) == (Path("policies"),)
+
+
+def test_properties_that_cannot_be_listed_are_not_passed_over(reviews: Reviews, tmp_path: Path) -> None:
+    site = tmp_path / "site"
+    assert not policy_review._has_properties(site)
+    (site / "properties").write_text("properties: []\n")
+    assert policy_review._has_properties(site)
+
+
 def test_files_lead_to_their_bundles(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     for name in ("a", "b/c"):
@@ -145,15 +165,17 @@ def test_parts_that_cannot_be_run(given: list[str], reviews: Reviews) -> None:
     assert reviews.ran == []
 
 
-def test_nothing_is_run_on_a_bundle_that_does_not_check(reviews: Reviews) -> None:
-    place = Place("site/policies.cedar", 3)
+def test_what_can_be_told_of_a_bundle_that_does_not_check_is_told(reviews: Reviews) -> None:
+    place = Place("site/tests/a.yaml", 3)
     reviews.reports["check"] = Report(
-        "check", "x", "1 error", findings=[Finding("C1", "error", "m", place)], failed=True
+        "check", "x", "1 error", findings=[Finding("C8", "error", "m", place)], failed=True
     )
-    code, document = reviews()
-    assert (code, reviews.ran) == (1, ["check"])
+    reviews.reports["test"] = BundleError("m", path=Path("site/tests/a.yaml"), line=3)
+    code, document = reviews("--base", "main")
+    assert (code, reviews.ran) == (1, list(PARTS))
     assert document["undecided"] is True
-    assert document["summary"].startswith("check failed, fmt not decided, lint not decided")
+    assert document["summary"] == "check failed, fmt good, lint good, test not decided, diff good, prove good"
+    assert [each["rule"] for each in document["findings"]] == ["C8"]
 
 
 def test_a_bundle_that_a_part_refuses_is_a_finding_in_its_place(reviews: Reviews, tmp_path: Path) -> None:
@@ -163,6 +185,14 @@ def test_a_bundle_that_a_part_refuses_is_a_finding_in_its_place(reviews: Reviews
     (finding,) = document["findings"]
     assert (finding["rule"], finding["file"], finding["line"]) == ("test-refused", "site/tests/a.yaml", 4)
     assert reviews.ran[-1] == "prove"
+
+
+def test_what_is_about_no_place_is_told_of_a_file_where_one_is_needed(reviews: Reviews, tmp_path: Path) -> None:
+    reviews.reports["diff"] = Report("diff", "site", "no solver", undecided=True)
+    code, _ = reviews("--base", "main", "--output", f"gitlab={tmp_path / 'q.json'}")
+    (issue,) = json.loads((tmp_path / "q.json").read_text())
+    assert (code, issue["location"]["path"]) == (3, "site/bundle.toml")
+    assert issue["description"] == "diff: no solver"
 
 
 def test_a_part_that_has_nothing_to_do_is_left_out(reviews: Reviews) -> None:

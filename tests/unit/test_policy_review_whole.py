@@ -15,6 +15,7 @@ from tests.unit.report_schemas import assert_gitlab, assert_junit, assert_sarif
 from typer.testing import CliRunner
 
 from cedarbox.cli.policy import app
+from cedarbox.review.formatting import FormatError
 
 
 @pytest.fixture
@@ -69,9 +70,32 @@ def test_a_bundle_that_is_not_cedar(bundle: Path) -> None:
     code, document = review("--base", "main")
     assert code == 1
     assert outcomes(document) == {"check": 1, "fmt": 3, "lint": 3, "test": 3, "diff": 3, "prove": 3}
-    assert any(
-        finding["file"] == "policies/site/network.cedar" and finding["line"] == 1 for finding in document["findings"]
-    )
+    (finding,) = document["findings"]
+    assert (finding["rule"], finding["file"], finding["line"]) == ("C002", "policies/site/network.cedar", 1)
+    # That it failed is told by the error, and not a second time.
+    assert [each["message"] for each in document["checks"] if each["status"] == "failed"] == [finding["message"]]
+
+
+def test_a_widening_is_told_although_the_test_cases_cannot_be_used(bundle: Path) -> None:
+    sandbox, tests = bundle / "sandbox.cedar", bundle / "tests" / "network.yaml"
+    sandbox.write_text(sandbox.read_text().replace("context.vcpus <= 4", "context.vcpus <= 5", 1))
+    tests.write_text(tests.read_text().replace("airgap-no-network", "gone"))
+    code, document = review("--base", "main", "--only", "check", "--only", "test", "--only", "diff")
+    assert code == 1
+    assert outcomes(document) == {"check": 1, "test": 3, "diff": 1}
+    told = [each["rule"] for each in document["findings"] if each["severity"] == "error"]
+    assert list(dict.fromkeys(told)) == ["D100", "C008"]
+
+
+def test_a_file_that_the_formatter_refuses_ends_no_review(bundle: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(text: str) -> str:
+        raise FormatError("Cedar's formatter would change a comment", 3)
+
+    monkeypatch.setattr("cedarbox.review.formatting.format_policies", refuse)
+    code, document = review("--only", "fmt", "--only", "test")
+    assert (code, outcomes(document)) == (1, {"fmt": 1, "test": 0})
+    (finding,) = document["findings"]
+    assert (finding["rule"], finding["line"]) == ("fmt-refused", 3)
 
 
 def test_what_is_not_formatted_is_told_once(bundle: Path) -> None:

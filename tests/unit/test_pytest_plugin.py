@@ -174,6 +174,30 @@ def test_what_is_no_bundle_is_a_mistake_of_usage(site: Site) -> None:
     assert site.run()[0] == 4
 
 
+def test_a_bundle_does_not_drop_out_of_a_run_without_a_word(site: Site) -> None:
+    site.configure("cedarbox_bundles = policies/*\n")
+    write_suite(site.directory / "policies" / "other", WEB, CASES)
+    assert site.run()[0] == 0
+    bundle = site.directory / "policies" / "web"
+    (bundle / "bundle.toml").rename(bundle / "bundle.tom")
+    code, out = site.run()
+    assert (code, "ERROR: cedarbox_bundles: policies/web names no policy bundle" in out) == (4, True)
+    (bundle / "bundle.tom").rename(bundle / "bundle.toml")
+    shutil.rmtree(bundle / "tests")
+    (bundle / "tests").mkdir()
+    code, out = site.run()
+    assert (code, "ERROR: policies/web/tests: no .yaml file of test cases" in out) == (4, True)
+
+
+def test_a_fixture_tells_what_is_wrong_in_one_line(site: Site) -> None:
+    site.configure("cedarbox_bundles = policies/*\n")
+    site.write("test_own.py", "def test_it(decide):\n    pass\n")
+    (site.directory / "policies" / "web" / "policies.cedar").write_text("permit (")
+    code, out = site.run("test_own.py")
+    assert (code, "policies.cedar:1" in out) == (1, True)
+    assert "pytest_plugin.py" not in out
+
+
 def test_fixtures_ask_a_bundle_in_the_words_of_a_case(site: Site) -> None:
     shutil.copytree(SHIPPED / "internal-mirror", site.directory / "mirror")
     site.configure("cedarbox_bundles = policies/*\n")

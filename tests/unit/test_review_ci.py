@@ -11,6 +11,7 @@ import gzip
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -55,6 +56,8 @@ def test_the_hooks_are_read_by_pre_commit() -> None:
         assert re.search(hook["files"], "policies/site/network.cedar")
         assert not re.search(hook["files"], "src/cedar.py")
         assert hook["require_serial"]
+        # The name of a file, such as --baseline=x.cedar, is no option.
+        assert hook["args"] == ["--"]
     assert re.search(hooks[3]["files"], "policies/site/tests/network.yaml")
 
 
@@ -80,10 +83,76 @@ def test_no_expression_is_in_a_command_of_the_action() -> None:
     assert used == set(action["inputs"])
 
 
+def _gitlab() -> list[str]:
+    script: list[str] = _yaml("ci/gitlab/cedarbox-policy.yml")["cedarbox-policy"]["script"]
+    return script
+
+
+@pytest.mark.parametrize("shell", ["dash", "bash"])
+@pytest.mark.parametrize(
+    ("given", "base"),
+    [
+        ({}, None),
+        ({"CI_MERGE_REQUEST_IID": "7", "CI_MERGE_REQUEST_DIFF_BASE_SHA": "begun"}, "--base=begun"),
+        (
+            {
+                "CI_MERGE_REQUEST_IID": "7",
+                "CI_MERGE_REQUEST_DIFF_BASE_SHA": "begun",
+                "CI_MERGE_REQUEST_TARGET_BRANCH_SHA": "into",
+            },
+            "--base=into",
+        ),
+        ({"POLICY_BASE": "v1", "CI_MERGE_REQUEST_IID": "7", "CI_MERGE_REQUEST_DIFF_BASE_SHA": "begun"}, "--base=v1"),
+        ({"CI_MERGE_REQUEST_IID": "7", "CI_MERGE_REQUEST_DIFF_BASE_SHA": ""}, "unknown"),
+    ],
+)
+def test_the_script_of_gitlab(given: dict[str, str], base: str | None, shell: str, tmp_path: Path) -> None:
+    if shutil.which(shell) is None:
+        pytest.skip(f"no {shell}")
+    programs, checkout = tmp_path / "cedarbox-review-1" / "bin", tmp_path / "checkout"
+    programs.mkdir(parents=True)
+    checkout.mkdir()
+    # A pattern of the name of the package, were it one.
+    (checkout / "cedarboxp").touch()
+    for program in (programs / "python", programs / "cedarbox", tmp_path / "python3"):
+        program.write_text('#!/bin/sh\nprintf "%s " "${0##*/}" "$@" && echo\n')
+        program.chmod(0o755)
+    variables = {
+        "CI_BUILDS_DIR": str(tmp_path),
+        "CI_JOB_ID": "1",
+        "POLICY_BUNDLE": "policies/site",
+        "POLICY_INSTALL": "cedarbox[prove]",
+        "POLICY_OPTIONS": "--only diff",
+        "PATH": f"{tmp_path}:{os.environ['PATH']}",
+    }
+    # As the runner does it: one shell, which a command that fails ends.
+    done = subprocess.run(
+        [shell, "-e", "-c", "\n".join(_gitlab())],
+        cwd=checkout,
+        env={**variables, **given},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if base == "unknown":
+        assert (done.returncode, done.stdout) == (2, "")
+        assert "set POLICY_BASE" in done.stderr
+        return
+    assert done.returncode == 0, done.stderr
+    made, installed, reviewed = done.stdout.splitlines()
+    assert made == f"python3 -I -m venv {tmp_path}/cedarbox-review-1 "
+    assert installed.split()[-2:] == ["--quiet", "cedarbox[prove]"]
+    words = reviewed.split()
+    assert words[:3] == ["cedarbox", "policy", "review"]
+    assert [word for word in words if word.startswith("--base")] == ([] if base is None else [base])
+    assert words[words.index("--only") :][:2] == ["--only", "diff"]
+    assert words[-2:] == ["--", "policies/site"]
+
+
 def test_the_script_of_gitlab_gives_options_that_there_are() -> None:
     group: Any = get_command(app)
     known = {name for one in group.get_command(None, "review").params for name in one.opts}
-    script = " ".join(_yaml("ci/gitlab/cedarbox-policy.yml")["cedarbox-policy"]["script"])
+    script = " ".join(_gitlab())
     assert (
         set(re.findall(r"--(?!no-index|find-links|quiet)[a-z-]+(?==| )", script.partition("policy review")[2])) <= known
     )
@@ -125,6 +194,7 @@ class Actions:
             "GITHUB_OUTPUT": str(self.directory / "output"),
             "GITHUB_STEP_SUMMARY": str(self.directory / "summary"),
             "GITHUB_ACTIONS": "true",
+            "REVIEW_FILE": str(self.runner / "cedarbox-review" / {"sarif": "review.sarif"}.get(step, "comment.md")),
             **variables,
         }
         return subprocess.run(
@@ -163,18 +233,66 @@ def test_each_input_of_the_step_becomes_an_option(job: Actions) -> None:
     inputs = {"FAIL_LEVEL": "note", "BASELINE": "b.json", "ACCEPTED": "a.toml", "ACCEPTORS": "x.pub\ny z.pub\n"}
     told = job("review", REVIEW_BUNDLE="a\n\nb c", **{f"REVIEW_{name}": of for name, of in inputs.items()})
     lines = told.stdout.splitlines()
+    lines = lines[lines.index("policy") :]
     assert lines[:2] == ["policy", "review"]
     expected = ["--fail-level=note", "--baseline=b.json", "--accepted=a.toml", "--acceptor=x.pub", "--acceptor=y z.pub"]
     assert lines[-8:] == [*expected, "--", "a", "b c"]
 
 
-def test_a_review_that_cannot_run_gives_no_old_report_out(job: Actions) -> None:
-    old = job.runner / "cedarbox-review" / "comment.md"
-    old.write_text("<!-- of yesterday -->")
-    done = job("review", REVIEW_BUNDLE="no/such/bundle")
-    assert done.returncode == 2
-    assert job.outputs == {"exit-code": "2"}
-    assert not old.exists()
+def test_a_review_that_cannot_run_gives_no_report_out(job: Actions) -> None:
+    (job.runner / "cedarbox-review" / "comment.md").write_text("<!-- of yesterday -->")
+    for bundle in ("no/such/bundle", ""):
+        done = job("review", REVIEW_BUNDLE=bundle)
+        assert done.returncode == 2
+        assert job.outputs == {"exit-code": "2"}
+
+
+def test_the_reports_of_two_reviews_in_a_job_are_apart(job: Actions) -> None:
+    (job.runner / "cedarbox-review" / "venv" / "bin" / "cedarbox").write_text(
+        '#!/bin/sh\nfor one; do case $one in sarif=*) echo > "${one#*=}";; esac; done\n'
+    )
+    paths = []
+    for _ in range(2):
+        job("review", REVIEW_BUNDLE="policies/site")
+        paths.append(job.outputs["sarif"])
+    assert paths[0] != paths[1]
+    assert all(Path(path).is_file() for path in paths)
+
+
+def _bases(job: Actions, **variables: str) -> tuple[list[str], str]:
+    program = job.runner / "cedarbox-review" / "venv" / "bin" / "cedarbox"
+    program.write_text('#!/bin/sh\nprintf "%s\\n" "$@"\n')
+    done = job("review", REVIEW_BUNDLE="policies/site", **variables)
+    return [
+        line.removeprefix("--base=") for line in done.stdout.splitlines() if line.startswith("--base=")
+    ], done.stdout
+
+
+def test_what_a_change_is_compared_with(job: Actions) -> None:
+    begun = job.git("rev-parse", "HEAD")
+    job.git("checkout", "-q", "-b", "change")
+    (job.checkout / "change").touch()
+    change = job.commit("change")
+    job.git("checkout", "-q", "main")
+    (job.checkout / "other").touch()
+    taken_back = job.commit("taken back")
+    job.git("checkout", "-q", "--detach", "main")
+    job.git("merge", "-q", "--no-ff", "-m", "merge", "change")
+    merge = {"GITHUB_REF": "refs/pull/7/merge", "GITHUB_SHA": job.git("rev-parse", "HEAD")}
+    assert _bases(job, REVIEW_EVENT_BASE=begun, **merge)[0] == [taken_back]
+    assert _bases(job, REVIEW_EVENT_BASE=begun)[0] == [begun]
+    assert _bases(job, REVIEW_BASE="main...", REVIEW_EVENT_BASE=begun, **merge)[0] == ["main..."]
+    bases, told = _bases(job, REVIEW_BASE="none", REVIEW_EVENT_BASE=begun, **merge)
+    assert not bases
+    assert "::" not in told
+    bases, told = _bases(job)
+    assert not bases
+    assert "::notice title=cedarbox policy review::Nothing is compared" in told
+    # On pull_request_target the base is what is checked out.
+    job.git("checkout", "-q", change)
+    bases, told = _bases(job, REVIEW_EVENT_BASE=change)
+    assert not bases
+    assert "the base of the change and not the change" in told
 
 
 def test_a_shallow_clone_asks_for_the_base(job: Actions) -> None:
@@ -194,7 +312,7 @@ class GitHub(BaseHTTPRequestHandler):
     """The API of GitHub, as far as it is used here."""
 
     calls: list[tuple[str, str, Any]]
-    pages: list[list[dict[str, Any]]]
+    pages: list[list[dict[str, Any] | None]]
     status = 201
 
     def _answer(self) -> None:
@@ -257,7 +375,9 @@ def test_a_comment_is_written_once_and_then_anew(job: Actions, github: tuple[typ
     server.pages = [
         [
             {"databaseId": 1, "viewerDidAuthor": False, "body": f"{marker}\nof somebody else"},
+            None,
             {"databaseId": 2, "viewerDidAuthor": True, "body": f"see {marker}"},
+            {"databaseId": None, "viewerDidAuthor": True, "body": marker},
         ],
         [{"databaseId": 3, "viewerDidAuthor": True, "body": f"{marker}\nof yesterday"}],
     ]
@@ -281,6 +401,8 @@ def test_findings_are_uploaded(job: Actions, github: tuple[type[GitHub], dict[st
         (403, {}, "HTTP 403; the job needs the permission, which a fork has not"),
         (302, {}, "HTTP 302"),
         (201, {"GITHUB_TOKEN": ""}, "GITHUB_TOKEN is not set"),
+        (201, {"GITHUB_TOKEN": "secret-1\n"}, "GITHUB_TOKEN has characters that no token has"),
+        (201, {"GITHUB_TOKEN": "secret-1\u2026"}, "GITHUB_TOKEN has characters that no token has"),
         (201, {"REVIEW_PULL_REQUEST": "7/../8"}, "there is no pull request"),
         (201, {"GITHUB_REPOSITORY": "a/b/../c"}, "names no repository"),
         (201, {"GITHUB_API_URL": "file:///etc/passwd?"}, "the address of the API is none"),
@@ -297,6 +419,7 @@ def test_what_cannot_be_handed_over_is_a_warning(
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("::warning title=cedarbox policy review::The comment could not be handed over: ")
     assert said in done.stdout
+    assert "secret-1" not in done.stdout
     assert not any(path == "/elsewhere" for _, path, _ in server.calls)
 
 

@@ -96,6 +96,7 @@ def diff(
     notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
     notes += extras.notes
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
+    notes += [note for pair in pairs for note in pair.head.notes]
     weak = [finding for each in found for finding in weakened(each, baseline)]
     title = ", ".join(pair.bundle for pair in pairs) or "policies"
     emit(

@@ -17,6 +17,7 @@ from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit, reported
 from cedarbox.cli.policy_versions import Accepted, Acceptors
 from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.reading import read_bundle, utf8_text
+from cedarbox.review.beside import DIRECTORIES
 from cedarbox.review.configured import SETTINGS
 from cedarbox.review.finding import Finding, Place, Report, Rule, Severity
 from cedarbox.review.revisions import resettled
@@ -28,7 +29,7 @@ __all__ = ["PARTS", "bundles_of", "review"]
 Part = Literal["check", "fmt", "lint", "test", "diff", "prove"]
 
 PARTS: Final[tuple[Part, ...]] = ("check", "fmt", "lint", "test", "diff", "prove")
-"""The parts of a review, in their order. When the first fails the others have nothing to run on."""
+"""The parts of a review, in their order."""
 
 _METADATA: Final = "bundle.toml"
 _FORMATTING: Final = "S090"
@@ -92,8 +93,9 @@ def review(
     """Check, lint and test bundles, look whether they are formatted, and tell what a change of them widens.
 
     The parts are check, fmt, lint, test, diff (with --base) and prove (where a bundle has properties). There is one
-    report and one exit code. When a bundle does not check, its other parts are not run. Where cedarbox.toml says
-    something else than in --base, diff also compares the bundle that it names with the one before, and the settings.
+    report and one exit code. When a bundle does not check, a part that cannot do with what is wrong is not run. Where
+    cedarbox.toml says something else than in --base, diff also compares the bundle that it names with the one before,
+    and the settings.
 
     Exit code 0: good. 1: a part failed, or there is a finding of --fail-level or worse. 2: a path, a revision or an
     option cannot be used. 3: nothing failed, and something was not decided.
@@ -126,13 +128,12 @@ def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Pat
         skip_others: Leave out a path that is in no bundle.
 
     Raises:
-        ConfigurationError: A path is in no bundle: no directory above it has a ``bundle.toml``.
+        ConfigurationError: A path is in no bundle: it is no directory with a ``bundle.toml``, and no file of one.
     """
     found: dict[Path, None] = {}
     for path in paths:
         try:
-            above = [path, *path.absolute().parents] if path.is_dir() else list(path.absolute().parents)
-            bundle = next((one for one in above if (one / _METADATA).is_file()), None)
+            bundle = next((one for one in _around(path) if (one / _METADATA).is_file()), None)
         except (OSError, ValueError):
             bundle = None
         if bundle is None and skip_others:
@@ -145,6 +146,22 @@ def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Pat
     return tuple(found)
 
 
+def _around(path: Path) -> Iterator[Path]:
+    """Yield where the bundle of a path can be.
+
+    A bundle further above is another one: a change could take away the one that was named and have that one reviewed.
+    """
+    whole = path.absolute()
+    if path.is_dir():
+        yield whole
+    elif path.suffix:
+        # A file, there or not any more.
+        yield whole.parent
+        whole = whole.parent
+    if whole.name in DIRECTORIES:
+        yield whole.parent
+
+
 def _wanted(only: Sequence[str] | None, base: str | None) -> tuple[Part, ...]:
     if unknown := [name for name in only or () if name not in PARTS]:
         raise ConfigurationError(f"--only {unknown[0][:40]!r} is no part of a review", hint=f"write {', '.join(PARTS)}")
@@ -154,20 +171,23 @@ def _wanted(only: Sequence[str] | None, base: str | None) -> tuple[Part, ...]:
 
 
 def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[[str], None]) -> Iterator[Report]:
-    for number, part in enumerate(wanted):
+    faulty = False
+    for part in wanted:
         tell(f"{part} {bundle}")
         try:
             report = _RUN[part](bundle, asked)
         except BundleError as error:
-            report = _broken(part, bundle, error)
+            # What check told is not told again for each part that cannot do with it.
+            report = _not_run(part, bundle, error) if faulty else _broken(part, bundle, error)
         if report is None:
             continue
         # By its directory in each part, whatever name it gives itself.
-        yield replace(report, subject=shown(bundle))
-        if part == "check" and report.failed:
-            for later in (one for one in wanted[number + 1 :] if one != "prove" or _has_properties(bundle)):
-                yield Report(later, shown(bundle), "not run: the bundle does not check", undecided=True)
-            return
+        yield replace(report, subject=shown(bundle), place=Place(shown(bundle / _METADATA)))
+        faulty = faulty or (part == "check" and report.failed)
+
+
+def _not_run(part: Part, bundle: Path, error: BundleError) -> Report:
+    return Report(part, shown(bundle), f"not run: {error.message}", undecided=True)
 
 
 def _broken(part: Part, bundle: Path, error: BundleError) -> Report:
@@ -196,7 +216,12 @@ def _fmt(bundle: Path, asked: _Asked) -> Report:
     for name in names:
         path = bundle / name
         text = utf8_text(path, files[name])
-        if formatting.format_policies(text) != text:
+        try:
+            formatted = formatting.format_policies(text)
+        except formatting.FormatError as error:
+            # The other parts have something to say of it all the same.
+            raise BundleError(error.message, path=path, line=error.line, column=error.column, hint=error.hint) from None
+        if formatted != text:
             hint = f"run: cedarbox policy fmt {quote(shown(path))}"
             found.append(Finding(_NOT_FORMATTED.id, "error", "not formatted", Place(shown(path)), hint=hint))
     summary = f"{len(names) - len(found)} of {len(names)} files formatted"
@@ -259,19 +284,31 @@ def _settings(bundles: Sequence[Path], asked: _Asked) -> tuple[Path | None, Call
     for bundle in bundles:
         if before == after == bundle.resolve():
             return bundle, None
-    return None, partial(_apart, asked)
+    reviewed = after in {bundle.resolve() for bundle in bundles}
+    return None, partial(_apart, asked, None if reviewed or asked.parts == ("diff",) else after)
 
 
-def _apart(asked: _Asked) -> Report:
+def _apart(asked: _Asked, compared_only: Path | None) -> Report:
     try:
-        return _compared(asked, configured=True)
+        report = _compared(asked, configured=True)
+        if compared_only is None:
+            return report
+        note = f"{shown(compared_only)} is what decides, and was compared only: review it too"
+        return replace(report, notes=(*report.notes, note))
     except ConfigurationError as error:
         finding = Finding("diff-refused", "error", error.message, Place(SETTINGS), hint=error.hint)
         return Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)
 
 
 def _has_properties(bundle: Path) -> bool:
-    return any((bundle / "properties").glob("*.y*ml"))
+    """Whether there is something for prove to read, or something in its place that it must refuse."""
+    try:
+        suffixes = {path.suffix for path in (bundle / "properties").iterdir()}
+    except FileNotFoundError:
+        return False
+    except OSError:
+        return True
+    return not suffixes.isdisjoint({".yaml", ".yml"})
 
 
 def _prove(bundle: Path, asked: _Asked) -> Report | None:

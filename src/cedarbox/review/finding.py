@@ -197,6 +197,7 @@ class Report:
         data: What ``--json`` prints besides, by name.
         failed: There is something to act on: exit code 1.
         undecided: Something was not decided, and nothing failed: exit code 3.
+        place: Where a form that needs a file tells what is about no place in one; the subject when it is None.
     """
 
     command: str
@@ -210,6 +211,7 @@ class Report:
     data: Mapping[str, Any] = field(default_factory=dict)
     failed: bool = False
     undecided: bool = False
+    place: Place | None = None
 
     @property
     def counted(self) -> tuple[Finding, ...]:

@@ -147,11 +147,21 @@ class Repository:
         Raises:
             ConfigurationError: git cannot list them.
         """
-        given = ("ls-files", "-z", "--cached", "--others", "--exclude-standard")
-        found = _run(self.top, *given)
+        return self.parts("ls-files", "-z", "--cached", "--others", "--exclude-standard")
+
+    def parts(self, *arguments: str) -> tuple[str, ...]:
+        """Return what a command of git prints that ends each part with a NUL.
+
+        Args:
+            arguments: The command, of those that run nothing and change nothing.
+
+        Raises:
+            ConfigurationError: It fails.
+        """
+        found = _run(self.top, *arguments)
         if found.returncode:
-            raise ConfigurationError(f"{self.top}: the files cannot be listed ({_said(found)})", hint="name the bundle")
-        return tuple(os.fsdecode(name) for name in found.stdout.split(b"\0") if name)
+            raise ConfigurationError(f"{self.top}: git cannot read its index ({_said(found)})", hint="check the clone")
+        return tuple(os.fsdecode(part) for part in found.stdout.split(b"\0") if part)
 
     def _commit(self, revision: str) -> str | None:
         # A revision could be an option, or a search through all of the history.
@@ -331,6 +341,7 @@ def _environment() -> dict[str, str]:
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_ATTR_NOSYSTEM": "1",
+        "GIT_LITERAL_PATHSPECS": "1",
         "GIT_GRAFT_FILE": os.devnull,
         "LC_ALL": "C",
     }

@@ -11,6 +11,7 @@ from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.reading import utf8_text
 from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
+from cedarbox.review.checked_out import checked_out
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
@@ -99,19 +100,24 @@ def resettled(base: str, beside: Sequence[Path] = ()) -> tuple[Path, Path] | Non
     """Return which bundle ``cedarbox.toml`` of a revision names, and which that of the working tree names.
 
     Args:
-        base: The revision, as :func:`pairs` takes it; a directory has no settings.
+        base: The revision, as :func:`pairs` takes it, and no directory.
         beside: Bundles, to find the repository with when the working directory is in none.
 
     Returns:
         Their paths; None when the settings are the same.
 
     Raises:
-        ConfigurationError: It cannot be told.
+        ConfigurationError: It cannot be told, or the base names a directory.
         HostError: There is no git.
     """
     sources = Sources(beside)
     old, new = sources.named(base), Source("the working tree")
-    return None if old.fixed is not None else _Reader(sources).resettled(old, new)
+    if old.fixed is not None:
+        hint = "write it like origin/main; policy diff compares directories"
+        raise ConfigurationError(
+            f"{base!r} names a directory, and what is reviewed is compared with a revision", hint=hint
+        )
+    return _Reader(sources).resettled(old, new)
 
 
 class _Reader:
@@ -152,7 +158,17 @@ class _Reader:
 
     def pair(self, old: Source, new: Source, path: str) -> Pair:
         """Return both versions of the bundle at a path below the top."""
-        return self._paired(self._named(path), self._version(old, path, old=True), self._version(new, path, old=False))
+        before, after = self._version(old, path, old=True), self._version(new, path, old=False)
+        return self._paired(self._named(path), before, self._noted(old, new, after))
+
+    def _noted(self, old: Source, new: Source, after: Version) -> Version:
+        if new.commit or new.fixed is not None or not self._at_head(old.commit):
+            return after
+        note = f"{old.label} is what is checked out: only what is not committed was compared"
+        return replace(after, notes=(*after.notes, note))
+
+    def _at_head(self, commit: str) -> bool:
+        return bool(commit) and self.repository.knows("HEAD") and self.repository.commit("HEAD") == commit
 
     def _paired(self, name: str, before: Version, after: Version) -> Pair:
         if self._links is not None and before.links is None and after.links is None:
@@ -200,7 +216,7 @@ class _Reader:
             raise ConfigurationError(message, hint="name one of this repository")
         named = f" ({SETTINGS} named {self._named(before)})" if before != after else ""
         had = replace(self._version(old, before, old=True), settings=was)
-        return self._paired(f"{self._named(after)}{named}", had, replace(will, settings=now))
+        return self._paired(f"{self._named(after)}{named}", had, replace(self._noted(old, new, will), settings=now))
 
     def _configured(self, source: Source) -> Configured:
         if not source.commit:
@@ -209,6 +225,7 @@ class _Reader:
             return configured_in(objects, Path(f"{source.commit[:12]}:"))
 
     def _version(self, source: Source, path: str, *, old: bool) -> Version:
+        notes: tuple[str, ...] = ()
         if source.commit:
             root = Path(self._named(path))
             if old:
@@ -224,11 +241,15 @@ class _Reader:
             if source.fixed is None:
                 refuse_links(self.repository.top, path)
             files = of_disk(root)
+            if source.fixed is None:
+                notes = checked_out(self.repository, path, root, files or {})
             schema = None if self._schema is None else _schema_on_disk(self._schema)
             links = None if self._schema is None else self._links_on_disk(root)
             beside = beside_on_disk(root, self._baseline) if schema is None else {}
         return replace(
-            verified(Version(source.label, root, files, schema=schema, links=links), self._signers), beside=beside
+            verified(Version(source.label, root, files, schema=schema, links=links), self._signers),
+            beside=beside,
+            notes=notes,
         )
 
     def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:

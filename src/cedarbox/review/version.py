@@ -42,6 +42,7 @@ class Version:
         beside: The files that decide nothing and say how a bundle is reviewed: ``lint.toml``, baselines of the linter,
             ``tests/*.yaml`` and ``properties/*.yaml``, by name. None for one that is there and cannot be read.
         settings: What the repository is configured with, where that is part of the comparison.
+        notes: What a reader must know of how it was read.
     """
 
     label: str
@@ -53,6 +54,7 @@ class Version:
     links: tuple[Path, bytes] | None = None
     beside: Mapping[str, bytes | None] = field(default_factory=dict)
     settings: Configured | None = None
+    notes: tuple[str, ...] = ()
 
     def subject(self) -> Subject | None:
         """Parse and check it; None when there is no bundle.

@@ -51,6 +51,7 @@ def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Se
         },
         failed=failed,
         undecided=any(part.undecided for part in parts),
+        place=parts[0].place,
     )
 
 
@@ -87,8 +88,8 @@ def _checks(part: Report, *, several: bool) -> list[Check]:
     checks = [replace(check, suite=f"{name}: {check.suite}") for check in part.checks]
     if part.failed:
         said = bool(part.counted) or any(check.status == "failed" for check in part.checks)
-        return checks if said else [*checks, Check(name, part.command, "failed", part.summary)]
+        return checks if said else [*checks, Check(name, part.command, "failed", part.summary, part.place)]
     if part.undecided:
         said = bool(part.counted) or any(check.status == "undecided" for check in part.checks)
-        return checks if said else [*checks, Check(name, part.command, "undecided", part.summary)]
+        return checks if said else [*checks, Check(name, part.command, "undecided", part.summary, part.place)]
     return checks or [Check(name, part.command, "passed")]

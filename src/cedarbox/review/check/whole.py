@@ -30,6 +30,7 @@ from cedarbox.review.check.policies import (
 from cedarbox.review.check.rules import RULES, finding
 from cedarbox.review.finding import Check, Finding, Place, Report
 from cedarbox.review.plain import find_cedar, read_file, read_links, read_schema
+from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import shown
 
 __all__ = ["check"]
@@ -266,22 +267,31 @@ def _report(paths: Sequence[Path], found: _Found, *, deny_warnings: bool) -> Rep
     told = [key.finding for key in findings]
     errors = sum(each.severity == "error" for each in told)
     warnings = sum(each.severity == "warning" for each in told)
-    wrong = {each.place.file for each in told if each.place and each.severity == "error"}
+    wrong: dict[str, Finding] = {}
+    for each in told:
+        if each.place and each.severity == "error":
+            wrong.setdefault(each.place.file, each)
     files = list(dict.fromkeys(found.files))
     summary = f"{len(found.policies)} policies in {len(files)} files: "
-    summary += f"{errors} errors, {warnings} warnings" if errors or warnings else "nothing wrong"
+    counts = ((errors, "error"), (warnings, "warning"))
+    summary += ", ".join(counted(number, what) for number, what in counts if number) or "nothing wrong"
     return Report(
         command="check",
         subject=", ".join(shown(path) for path in paths),
         summary=summary,
         findings=told,
-        checks=[
-            Check(file, "check", "failed" if file in wrong else "passed", place=Place(file)) for file in sorted(files)
-        ],
+        checks=[_checked(file, wrong.get(file)) for file in sorted(files)],
         rules=[RULES[name] for name in sorted({each.rule for each in told})],
         data={"policies": len(found.policies), "files": files, "errors": errors, "warnings": warnings},
         failed=errors > 0 or (deny_warnings and warnings > 0),
     )
+
+
+def _checked(file: str, error: Finding | None) -> Check:
+    """Return that a file was checked; one with errors failed for the first of them, and is not told besides."""
+    if error is None:
+        return Check(file, "check", "passed", place=Place(file))
+    return Check(file, "check", "failed", error.message, error.place)
 
 
 class _Key:

@@ -28,7 +28,7 @@ def text(report: Report) -> str:
 
 def _issue(report: Report, finding: Finding, fingerprint: str) -> dict[str, Any]:
     policy = f" ({finding.policy})" if finding.policy else ""
-    place = finding.place
+    place = finding.place or report.place
     lines = {"begin": place.line if place else 1}
     if place and place.end_line is not None:
         lines["end"] = max(place.end_line, place.line)

@@ -54,7 +54,7 @@ def to_act_on(report: Report) -> list[Finding]:
     for check in report.checks:
         rule = CHECK_RULES.get(check.status)
         if rule is not None and (check.place, check.message) not in told:
-            name = f"{check.suite}: {check.name}"
+            name = check.name if check.suite == check.name else f"{check.suite}: {check.name}"
             message = f"{name}: {check.message}" if check.message else name
             found.append(Finding(rule.id, rule.severity, message, check.place, key=name))
     return found

@@ -94,14 +94,15 @@ def _rule(rule: Rule) -> dict[str, Any]:
         "defaultConfiguration": {"level": rule.severity},
         "properties": {"tags": ["security", "cedar"], "problem.severity": _PROBLEMS[rule.severity]},
     }
-    if rule.help:
-        described["help"] = {"text": rule.help, "markdown": rule.help}
+    # GitHub's code scanning wants help of each rule.
+    page = rule.help or f"{_message(rule.summary)}."
+    described["help"] = {"text": page, "markdown": page}
     return described
 
 
 def _result(report: Report, finding: Finding, index: int, fingerprint: str, *, suppressions: bool) -> dict[str, Any]:
     hint = f" ({finding.hint})" if finding.hint else ""
-    location: dict[str, Any] = {"physicalLocation": _physical(finding.place, report)}
+    location: dict[str, Any] = {"physicalLocation": _physical(finding.place or report.place, report)}
     if finding.policy:
         location["logicalLocations"] = [{"name": one_line(finding.policy), "kind": "policy"}]
     result: dict[str, Any] = {
