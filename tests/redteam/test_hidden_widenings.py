@@ -89,6 +89,30 @@ def test_a_change_of_agents_hidden_behind_a_change_of_policies(tmp_path: Path) -
     ]
 
 
+@pytest.mark.parametrize(
+    ("condition", "groups"),
+    [
+        ('Sandbox::AgentGroup::"x" in Sandbox::AgentGroup::"y"', {"x": ["y"]}),
+        ('Sandbox::Agent::"other" in Sandbox::AgentGroup::"x"', {"others": ["x"]}),
+        ('Sandbox::Agent::"new".trust == Sandbox::Trust::"untrusted"', {}),
+        ('{Set: Sandbox::Agent::"new"}.Set has tenant', {}),
+    ],
+)
+def test_a_condition_on_somebody_else(tmp_path: Path, condition: str, groups: dict[str, list[str]]) -> None:
+    """A policy looks into a group or an agent that it names, not into the one that asks, and that is what changes:
+    nothing about the agent itself, nor in a policy. It is widened for everybody whom the policy is about, and the base
+    of an acceptance changes with it."""
+    policies = permit("odd", "fork", condition, who='principal == Sandbox::Agent::"coder"')
+    inside = {"x": [], "y": [], **groups}
+    people = AGENTS if groups else {**AGENTS, "new": ()}
+    old, new = entities(AGENTS, above={"x": [], "y": []}), entities(people, above=inside)
+    report = diff(tmp_path, policies, policies, old_entities=old, new_entities=new)
+    assert subjects(report) == [("fork", "Snapshot", "coder", "entities.json")]
+    (found,) = findings(report)
+    assert found["details"]["subject"]["base"] != found["details"]["subject"]["head"]
+    assert diff(tmp_path / "same", policies, policies, entities=new)["exit"] == 0
+
+
 def test_a_change_that_moves_a_policy_to_another_file(tmp_path: Path) -> None:
     """A policy moves to a new file, and on its way loses a condition. The move is no change, the condition is."""
     old, new = change(tmp_path, permit("p", "exec") + FEW, permit("p", "exec"))

@@ -201,8 +201,8 @@ class Checker:
         if not self._is_bundle:
             kinds = dict.fromkeys(each.principal_type.rsplit("::", 1)[-1] for each in self._environments)
             return tuple(AgentClass((), changed=False, kind=kind) for kind in kinds)
-        agents = self._effects.agents
-        return classes(agents, agents, [policy.est for policy in self._subject.policies])
+        people = self._subject.entities
+        return classes(people, people, [policy.est for policy in self._subject.policies])
 
     def _cases(self, about: About) -> Iterator[tuple[Environment, Mapping[str, Goal]]]:
         kinds = [each for each in self._environments if each.action_id == about.action]
