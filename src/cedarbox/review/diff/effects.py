@@ -171,7 +171,8 @@ class Effects:
         """
         agents = {name: state.to_json() for name, state in self.agents.items()}
         schema = None if self.subject is None or self.subject.bundle else self.subject.schema
-        content = {"action": action, "policies": digests(self.on(action).values()), "agents": agents, "schema": schema}
+        policies = digests(self.on(action).values())
+        content: dict[str, Any] = {"action": action, "policies": policies, "agents": agents, "schema": schema}
         if self.subject is not None and self.subject.bundle is not None:
             inside = looked_into(self.subject.entities, [each.policy.est for each in self.on(action).values()])
             if inside:
