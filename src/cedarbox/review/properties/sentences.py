@@ -107,7 +107,7 @@ class _Sentence:
             return []
         if not self._take("agent", "agents"):
             raise self._wrong(f"it begins with {self._shown()}", _WHO_HINT)
-        found = []
+        found: list[str] = []
         while (token := self._peek()) is not None:
             negated = self._is("not", "in")
             if token.kind == "text" or (token.kind == "entity" and token.type == "Agent"):
