@@ -137,6 +137,24 @@ def test_mounting_above_a_directory_reaches_it(tmp_path: Path) -> None:
     assert _prove(site, "--never", "anyone mounts writable under /etc")[0] == 0
 
 
+def test_what_is_removed_or_moved_above_a_file_is_written(tmp_path: Path) -> None:
+    policies = permit("all", "writeFile", 'resource == Sandbox::GuestPath::"/w"')
+    site = write_bundle(tmp_path / "site", policies)
+    code, report = _prove(site, "--never", "anyone writes /w/kept")
+    (request,) = report["properties"][0]["requests"]
+    assert (code, request["context"]["operation"]["__entity"]["id"] in {"remove", "move"}) == (1, True)
+    assert _prove(site, "--never", "anyone writes under /w/kept")[0] == 0
+
+
+def test_a_condition_that_cannot_be_evaluated_counts_against_the_claim(tmp_path: Path) -> None:
+    site = write_bundle(tmp_path / "site", permit("many", "fork", "context.copies > 1000"))
+    # Of more than 807 copies the sum is too large a number.
+    more = "context.copies + 9223372036854775000 > 9223372036854775100"
+    for kind, verdict in (("never", "refuted"), ("reachable", "refuted")):
+        _file(site, f"properties: [{{name: a, {kind}: {{action: fork, when: {more}}}}}]")
+        assert _prove(site)[1]["properties"][0]["verdict"] == verdict
+
+
 def test_on_the_command_line(site: Path) -> None:
     never = ("--never", "anyone connects on port 444", "--never", "anyone mounts")
     code, report = _prove(site, *never, "--reachable", "anyone runs", "--always", "anyone runs")

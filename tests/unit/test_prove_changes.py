@@ -101,6 +101,9 @@ CHANGES = [
     ),
     ("connect", 'context.proto == Sandbox::Proto::"http"', "context has http", False),
     ("connect", "context has http", 'context.proto == Sandbox::Proto::"http"', True),
+    # No path has a character that nobody sees; one that only looks like another is in some.
+    ("writeFile", "1 == 2", 'resource.path like "*/.git/\\u{200d}hooks/*"', False),
+    ("writeFile", "1 == 2", 'resource.path like "*/.git/\\u{a0}hooks/*"', True),
     # An address is its own.
     (
         "connect",

@@ -10,11 +10,13 @@ import pytest
 from tests.unit.bundles import SHIPPED
 
 import cedarbox.review.prove.prepared as preparing
+from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.addresses import ip_class
+from cedarbox.policy.canonical import canonical_path
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.prove import environments
-from cedarbox.review.prove.canonical import class_of
+from cedarbox.review.prove.canonical import class_of, never_in_path
 from cedarbox.review.prove.evaluate import evaluate
 from cedarbox.review.prove.facts import say_facts
 from cedarbox.review.prove.fuzz import main
@@ -110,6 +112,15 @@ def test_each_fact_is_true_of_what_the_builders_make(name: str) -> None:
                 if not known[fact] and not any(absent(table, term, known) for term in reachable([fact])):
                     pytest.fail(f"{str(fact)[:600]} is not so of {request}")
     assert made > 3
+
+
+def test_no_path_has_a_character_that_is_said_to_be_in_none() -> None:
+    said = [char for char in map(chr, range(0x110000)) if never_in_path(char)]
+    assert len(said) > 60
+    for char in said:
+        for path in (f"/{char}", f"/a{char}b/c", f"/e\u0301{char}", f"/{char}/.."):
+            with pytest.raises(CanonicalizationError):
+                canonical_path(path)
 
 
 def test_the_class_of_an_address_is_that_of_the_policies() -> None:

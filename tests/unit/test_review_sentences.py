@@ -50,9 +50,15 @@ def _validated(meant: Meaning) -> Meaning:
         (
             "anyone writes /etc",
             {
-                "writeFile": 'resource in Sandbox::GuestPath::"/etc"',
+                "writeFile": '(resource in Sandbox::GuestPath::"/etc" || ([Sandbox::FileOperation::"remove", '
+                'Sandbox::FileOperation::"move"].contains(context.operation) && '
+                '(resource == Sandbox::GuestPath::"/")))',
                 "mountWrite": '(resource in Sandbox::HostPath::"/etc" || resource == Sandbox::HostPath::"/")',
             },
+        ),
+        (
+            "anyone mounts writable not /srv/data",
+            {"mountWrite": '!(resource in Sandbox::HostPath::"/srv/data")'},
         ),
         (
             "anyone connects to not domain Corp.Example. on port 22, 80 or 8000-8999",
@@ -128,6 +134,10 @@ def test_the_third_person_and_little_words_change_nothing() -> None:
         ("anyone connects to address a.example", "is a name"),
         ("anyone connects to network 10.0.0.1/8", "host bits set"),
         ("anyone connects to 0xA9FEA9FE", "host:"),
+        ("anyone connects on port 443-80", "write 80-443"),
+        ("anyone connects to metadata", "write ipClass metadata, or host metadata"),
+        ("anyone calls shell", "write kind shell, or tool shell"),
+        ('agent "a" and "b" connects', "nobody is two agents"),
         ("anyone mounts ../etc", "not absolute"),
         ('anyone connects to host "a', "quotation mark"),
         ("anyone writes operation create", "mountWrite has no operation"),

@@ -50,6 +50,11 @@ def declared_principals(path: Path, data: bytes) -> tuple[Mapping[str, Any], ...
         if not isinstance(uid, dict) or not isinstance(uid.get("type"), str) or not isinstance(uid.get("id"), str):
             hint = 'each needs "uid": {"type": …, "id": …}, "attrs" and "parents"'
             raise BundleError(f"entity {number} has no uid", path=path, hint=hint)
+        if uid.keys() != {"type", "id"}:
+            # Beside an `__entity` Cedar overlooks the rest, so that one agent would be declared and another be meant.
+            odd = min(uid.keys() - {"type", "id"})
+            hint = "write it with type and id and nothing else"
+            raise BundleError(f"the uid of entity {number} has the key {odd[:80]!r}", path=path, hint=hint)
         if uid["type"].removeprefix(f"{NAMESPACE}::") not in _PRINCIPAL_TYPES:
             hint = f"only {', '.join(sorted(_PRINCIPAL_TYPES))} are declared; cedarbox derives the rest"
             raise BundleError(f"entity {number} is a {uid['type']}", path=path, hint=hint)

@@ -21,7 +21,7 @@ from cedarbox.errors import BundleError
 from cedarbox.files import open_regular
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 
-__all__ = ["BundleFiles", "read_bundle", "utf8_text"]
+__all__ = ["BundleFiles", "decides", "read_bundle", "utf8_text"]
 
 _ATTEMPTS: Final = 5
 _MAX_FILE: Final = 4 * 1024 * 1024
@@ -114,9 +114,12 @@ def _survey(root: Path, directory: int, *, with_signature: bool) -> dict[str, _P
 
 
 def _counts(name: str, *, with_signature: bool) -> bool:
-    if name == SIGNATURE_FILE:
-        return with_signature
-    return Path(name).suffix == ".cedar" or name in {"entities.json", "bundle.toml"}
+    return with_signature if name == SIGNATURE_FILE else decides(name)
+
+
+def decides(name: str) -> bool:
+    """Whether a file of a bundle decides, by its name; a name that begins with a dot is a name like any other."""
+    return name.endswith(".cedar") or name in {"entities.json", "bundle.toml"}
 
 
 def utf8_text(path: Path, data: bytes) -> str:

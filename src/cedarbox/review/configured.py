@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import os
 import tomllib
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -14,11 +16,14 @@ from cedarbox.files import open_regular
 from cedarbox.policy.reading import utf8_text
 from cedarbox.review.git import Objects
 
-__all__ = ["DEFAULT_BUNDLE", "SETTINGS", "Configured", "configured_at", "configured_in", "inside"]
+__all__ = ["DEFAULT_BUNDLE", "KEYS", "SETTINGS", "Configured", "configured_at", "configured_in", "inside"]
 
 SETTINGS: Final = "cedarbox.toml"
 DEFAULT_BUNDLE: Final = "policies/airgapped"
 """What decides where the settings name no bundle, see :class:`cedarbox.settings.PolicySettings`."""
+
+KEYS: Final = ("policy.public_keys", "sandbox.image_keys")
+"""The settings that name files of public keys: what is in a file counts, not what it is called."""
 
 _MAX_SETTINGS: Final = 1024 * 1024
 _MAX_LINKS: Final = 8
@@ -33,11 +38,18 @@ class Configured:
         path: What messages call the file.
         values: What stands in it, unchecked; nothing where there is none.
         bundle: Path of the bundle relative to the top, links followed.
+        keys: The digest of each file of a public key that it names, by its path; of those in the repository.
     """
 
     path: Path
     values: Mapping[str, Any]
     bundle: str
+    keys: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """A text that is the same for the same settings with the same keys."""
+        return json.dumps([self.values, self.keys], default=str, sort_keys=True)
 
 
 def configured_in(objects: Objects, root: Path) -> Configured:
@@ -61,7 +73,11 @@ def configured_in(objects: Objects, root: Path) -> Configured:
             return None
         return os.fsdecode(objects.file(found.object, _MAX_SETTINGS))
 
-    return Configured(path, values, _resolved(path, _named(path, values), link))
+    def read(here: str) -> bytes | None:
+        found = objects.entry(here)
+        return objects.file(found.object, _MAX_SETTINGS) if found is not None and found.kind == "file" else None
+
+    return _configured(path, values, link, read)
 
 
 def configured_at(top: Path, path: Path) -> Configured:
@@ -91,12 +107,34 @@ def configured_at(top: Path, path: Path) -> Configured:
         except OSError as error:
             raise BundleError(f"names {here!r}: {error.strerror}", path=path, hint=_HINT) from None
 
-    return Configured(path, values, _resolved(path, _named(path, values), link))
+    def read(here: str) -> bytes | None:
+        try:
+            with open_regular(top / here) as opened:
+                return opened.read(_MAX_SETTINGS)
+        except OSError:
+            return None
+
+    return _configured(path, values, link, read)
 
 
 def inside(path: str) -> bool:
     """Whether a path is below the top that it is relative to."""
     return not path.startswith("/") and path.split("/", 1)[0] != ".."
+
+
+def _configured(
+    path: Path, values: Mapping[str, Any], link: Callable[[str], str | None], read: Callable[[str], bytes | None]
+) -> Configured:
+    keys = {}
+    for name in KEYS:
+        section, _, key = name.partition(".")
+        table = values.get(section)
+        named = table.get(key) if isinstance(table, dict) else None
+        for each in named if isinstance(named, list) else ():
+            at = _resolved(path, each, link) if isinstance(each, str) and "\0" not in each else ".."
+            if inside(at) and (data := read(at)) is not None:
+                keys[each] = f"sha256:{hashlib.sha256(data).hexdigest()}"
+    return Configured(path, values, _resolved(path, _named(path, values), link), keys)
 
 
 def _values(path: Path, data: bytes) -> dict[str, Any]:
@@ -134,7 +172,7 @@ def _resolved(path: Path, bundle: str, link: Callable[[str], str | None]) -> str
             continue
         links += 1
         if links > _MAX_LINKS:
-            raise BundleError("names a bundle behind too many links", path=path, hint=_HINT)
+            raise BundleError("names what is behind too many links", path=path, hint=_HINT)
         if target.startswith("/"):
             return "/".join((target, *waiting[::-1]))
         waiting += target.split("/")[::-1]

@@ -10,7 +10,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any, Final
 
 from cedarbox.errors import BundleError
-from cedarbox.policy.reading import read_bundle, utf8_text
+from cedarbox.policy.reading import decides, read_bundle, utf8_text
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 from cedarbox.review.git import Objects
 
@@ -25,7 +25,7 @@ NO_LINKS: Final = "a bundle is read from plain files and directories, not throug
 
 def counts(name: str) -> bool:
     """Whether a file of a bundle decides, or says who signed it."""
-    return name.endswith(".cedar") or name in {"entities.json", "bundle.toml", SIGNATURE_FILE}
+    return name == SIGNATURE_FILE or decides(name)
 
 
 def of_commit(objects: Objects, path: str, root: Path) -> Mapping[str, bytes] | None:

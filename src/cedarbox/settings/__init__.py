@@ -237,6 +237,11 @@ def load_settings(path: Path | None = None, **overrides: Mapping[str, Any]) -> S
         raise ConfigurationError(f"{chosen}: cannot read it ({error})", hint="check the path and its mode") from None
     except tomllib.TOMLDecodeError as error:
         raise ConfigurationError(f"{chosen}: not TOML: {error}") from None
+    # pydantic-settings takes other spellings of a section, and `_env_file` and the like as commands to read more: then
+    # something decides that whoever reviewed the file did not see.
+    if unknown := sorted(data.keys() - Settings.model_fields.keys()):
+        hint = f"known: {', '.join(Settings.model_fields)}"
+        raise ConfigurationError(f"{chosen}: unknown section {unknown[0]!r}", hint=hint)
     try:
         environment = EnvSettingsSource(Settings)()
         merged = _merge(_merge(data, environment), overrides)

@@ -9,9 +9,9 @@ from typing import Any
 import rfc8785
 
 from cedarbox.policy.entities import NAMESPACE
-from cedarbox.review.declared import AGENT, Declared, Named, uid_of
+from cedarbox.review.declared import AGENT, Declared, Named, Uid, uid_of
 
-__all__ = ["AgentChange", "AgentClass", "AgentState", "agent_changes", "agent_states", "classes"]
+__all__ = ["AgentChange", "AgentClass", "AgentState", "agent_changes", "agent_states", "classes", "looked_into"]
 
 _GROUP = f"{NAMESPACE}::AgentGroup"
 _SHOWN = 3
@@ -48,7 +48,7 @@ class AgentClass:
 
     Attributes:
         ids: Their ids, sorted; empty for plain Cedar: anybody.
-        changed: What policies can see of them differs between the versions.
+        changed: What policies can see when they decide about them differs between the versions.
         kind: Type of the principal, for plain Cedar.
     """
 
@@ -85,37 +85,89 @@ def agent_states(entities: Sequence[Mapping[str, Any]]) -> Mapping[str, AgentSta
     Args:
         entities: The declared entities in Cedar's JSON form, checked.
     """
+    return {name: state for (kind, name), state in _states(entities).items() if kind == AGENT}
+
+
+def _states(entities: Sequence[Mapping[str, Any]]) -> Mapping[Uid, AgentState]:
     declared, found = Declared(entities), {}
-    for name in declared.agents:
-        item = declared.entities[AGENT, name]
-        groups = sorted({group for _, group in declared.above((AGENT, name))})
+    for uid, item in declared.entities.items():
+        groups = sorted({group for _, group in declared.above(uid)})
         direct = sorted({uid_of(parent)[1] for parent in item.get("parents", ())})
         attributes = rfc8785.dumps(_plain(item.get("attrs", {}))).decode()
         tags = rfc8785.dumps(_plain(item.get("tags", {}))).decode()
-        found[name] = AgentState(tuple(groups), tuple(direct), attributes, tags)
+        found[uid] = AgentState(tuple(groups), tuple(direct), attributes, tags)
     return found
 
 
+def _inspected(node: Any) -> Iterator[Uid]:
+    """Yield the entities of which more may be asked than which they are."""
+    if isinstance(node, list | tuple):
+        for each in node:
+            yield from _inspected(each)
+    elif isinstance(node, Mapping):
+        value = node.get("Value")
+        if isinstance(value, Mapping) and "__entity" in value:
+            yield uid_of(value)
+            return
+        for operator, given in node.items():
+            # The names in a record are no operators, and nothing can be taken out of a set again.
+            if operator == "Record":
+                yield from (uid for each in given.values() for uid in _inspected(each))
+            elif operator == "Set":
+                yield from (uid for each in given if not _is_entity(each) for uid in _inspected(each))
+            elif operator in ("==", "!="):
+                yield from (uid for each in given.values() if not _is_entity(each) for uid in _inspected(each))
+            elif operator == "in" and isinstance(given, Mapping) and _is_entity(given.get("right")):
+                yield from _inspected(given["left"])
+            else:
+                yield from _inspected(given)
+
+
+def _is_entity(node: Any) -> bool:
+    value = node.get("Value") if isinstance(node, Mapping) else None
+    return isinstance(value, Mapping) and "__entity" in value
+
+
+def looked_into(
+    entities: Sequence[Mapping[str, Any]], policies: Iterable[Mapping[str, Any]]
+) -> Mapping[str, AgentState | None]:
+    """Return what policies see of agents and groups that they name and look into, whoever asks; None for undeclared.
+
+    ``Agent::"x".trust`` and ``AgentGroup::"x" in AgentGroup::"y"`` are so of every request, or of none.
+
+    Args:
+        entities: The declared entities in Cedar's JSON form, checked.
+        policies: Policies in Cedar's JSON form.
+    """
+    wanted = sorted({uid for policy in policies for uid in _inspected(policy.get("conditions", ()))})
+    known = _states(entities) if wanted else {}
+    return {f"{kind}::{name}": known.get((kind, name)) for kind, name in wanted if kind in (AGENT, _GROUP)}
+
+
 def classes(
-    old: Mapping[str, AgentState], new: Mapping[str, AgentState], policies: Iterable[Mapping[str, Any]]
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], policies: Sequence[Mapping[str, Any]]
 ) -> tuple[AgentClass, ...]:
     """Put the agents of two versions into classes.
 
     Policies see a group only where they name it: no attribute of the schema, and no request, holds one.
 
     Args:
-        old: The agents of the old version.
-        new: The agents of the new one.
-        policies: Those of both, in Cedar's JSON form.
+        old: The declared entities of the old version.
+        new: Those of the new one.
+        policies: The policies of both, in Cedar's JSON form.
     """
     named = Named.by(policies).entities
     groups = frozenset(name for kind, name in named if kind == _GROUP)
+    states = agent_states(old), agent_states(new)
     alike: dict[tuple[object, object, str], list[str]] = {}
-    for name in sorted(old.keys() | new.keys()):
-        before, after = (side[name].seen(groups) if name in side else None for side in (old, new))
+    for name in sorted(states[0].keys() | states[1].keys()):
+        before, after = (side[name].seen(groups) if name in side else None for side in states)
         # An agent that a policy names is like no other.
         alike.setdefault((before, after, name if (AGENT, name) in named else ""), []).append(name)
-    return tuple(AgentClass(tuple(ids), changed=before != after) for (before, after, _), ids in alike.items())
+    inside = (looked_into(side, policies) for side in (old, new))
+    one, two = ({uid: state and state.seen(groups) for uid, state in side.items()} for side in inside)
+    # What is so of an entity that a policy looks into is so for everybody.
+    return tuple(AgentClass(tuple(ids), before != after or one != two) for (before, after, _), ids in alike.items())
 
 
 def agent_changes(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]]) -> tuple[AgentChange, ...]:

@@ -98,11 +98,12 @@ class Compared:
             return ()
         subjects = [effects.subject for effects in (self.old, self.new) if effects.subject is not None]
         policies = [policy.est for subject in subjects for policy in subject.policies]
-        return classes(self.old.agents, self.new.agents, policies)
+        old, new = (effects.subject.entities if effects.subject else () for effects in (self.old, self.new))
+        return classes(old, new, policies)
 
     @cached_property
     def changed_agents(self) -> tuple[AgentClass, ...]:
-        """Those of which policies see something else than before."""
+        """Those for whom policies see something else than before."""
         return tuple(each for each in self.agents if each.changed)
 
     def before(self, environment: Environment) -> Effects:

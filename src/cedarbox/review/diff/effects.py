@@ -17,7 +17,7 @@ import orjson
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.approval import DEFAULT_EXPIRY_S
-from cedarbox.review.diff.agents import AgentState, agent_states
+from cedarbox.review.diff.agents import AgentState, agent_states, looked_into
 from cedarbox.review.prove import Side, uid_text
 from cedarbox.review.subject import ReviewedPolicy, Subject
 from cedarbox.times import duration_s
@@ -171,7 +171,12 @@ class Effects:
         """
         agents = {name: state.to_json() for name, state in self.agents.items()}
         schema = None if self.subject is None or self.subject.bundle else self.subject.schema
-        content = {"action": action, "policies": digests(self.on(action).values()), "agents": agents, "schema": schema}
+        policies = digests(self.on(action).values())
+        content: dict[str, Any] = {"action": action, "policies": policies, "agents": agents, "schema": schema}
+        if self.subject is not None and self.subject.bundle is not None:
+            inside = looked_into(self.subject.entities, [each.policy.est for each in self.on(action).values()])
+            if inside:
+                content["inside"] = {uid: state.to_json() if state else None for uid, state in inside.items()}
         return digest_of(content)
 
 

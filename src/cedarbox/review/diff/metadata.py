@@ -22,6 +22,7 @@ class MetadataChange:
         widens: Something goes through that did not, whatever the policies say.
         matters: A reviewer should look at it.
         file: Where it stands.
+        exact: What it is, where ``new`` is only what is shown of it.
     """
 
     key: str
@@ -31,6 +32,7 @@ class MetadataChange:
     widens: bool = False
     matters: bool = True
     file: str = "bundle.toml"
+    exact: str = ""
 
 
 def metadata_changes(old: PolicyBundle | None, new: PolicyBundle | None) -> tuple[MetadataChange, ...]:

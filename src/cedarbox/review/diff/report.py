@@ -17,6 +17,7 @@ from cedarbox.review.finding import Check, Finding, Place, Report, Section, Supp
 from cedarbox.review.prove import Witness
 from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import ReviewedPolicy, shown
+from cedarbox.review.version import Version
 from cedarbox.times import in_utc
 
 __all__ = ["identity", "metadata_subject", "report", "widened"]
@@ -59,8 +60,9 @@ def identity(subject: Subject) -> str:
 
 def metadata_subject(compared: Compared, change: MetadataChange) -> Subject:
     """Return what an acceptance of a change beside the policies names."""
-    digest = digest_of({"key": change.key, "value": change.new})
-    old, new = (digest_of([None if e.subject is None else _digest(e)]) for e in (compared.old, compared.new))
+    digest = digest_of({"key": change.key, "value": change.exact or change.new})
+    old = _state(compared.old, compared.pair.base, change)
+    new = _state(compared.new, compared.pair.head, change)
     return Subject(compared.name, change.file, change.key, ("*",), change.file, digest, old, new)
 
 
@@ -380,6 +382,14 @@ def _narrowing_data(each: Narrowing) -> Mapping[str, Any]:
 def _digest(effects: Effects) -> str:
     bundle = effects.subject.bundle if effects.subject else None
     return bundle.digest if bundle else ""
+
+
+def _state(effects: Effects, version: Version, change: MetadataChange) -> str:
+    state = [None if effects.subject is None else _digest(effects)]
+    if change.file == SETTINGS and version.settings is not None:
+        # So that it is used up once the change is in the base.
+        state.append(version.settings.state)
+    return digest_of(state)
 
 
 def _short(name: str) -> str:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Literal
+from typing import Any, Final, Literal
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.diff.agents import AgentClass, classes
@@ -147,7 +147,7 @@ class Checker:
             return self._policies(claimed)
         if claimed.other:
             return self._relation(claimed)
-        cases = [case for about in claimed.about for case in self._cases(about)]
+        cases = [case for about in claimed.about for case in self._cases(about, claimed)]
         queries = [self._query(self._goal(claimed, about, environment), environment) for environment, about in cases]
         answers = self._search(queries)
         if claimed.kind == "reachable":
@@ -167,7 +167,7 @@ class Checker:
         Raises:
             ConfigurationError: It names something that there is not.
         """
-        cases = [case for about in claimed.about for case in self._cases(about)]
+        cases = [case for about in claimed.about for case in self._cases(about, claimed)]
         everybody = self._agents()
         queries, of = [], []
         for agents in everybody:
@@ -193,10 +193,10 @@ class Checker:
         if not self._is_bundle:
             kinds = dict.fromkeys(each.principal_type.rsplit("::", 1)[-1] for each in self._environments)
             return tuple(AgentClass((), changed=False, kind=kind) for kind in kinds)
-        agents = self._effects.agents
-        return classes(agents, agents, [policy.est for policy in self._subject.policies])
+        people = self._subject.entities
+        return classes(people, people, [policy.est for policy in self._subject.policies])
 
-    def _cases(self, about: About) -> Iterator[tuple[Environment, Mapping[str, Goal]]]:
+    def _cases(self, about: About, claimed: Property) -> Iterator[tuple[Environment, Mapping[str, Goal]]]:
         kinds = [each for each in self._environments if each.action_id == about.action]
         if not kinds:
             raise ConfigurationError(f"unknown action {about.action!r}", hint=f"known: {', '.join(self.actions)}")
@@ -204,9 +204,9 @@ class Checker:
         for each in kinds:
             goals: dict[str, Goal] = {}
             if about.when:
-                goals["when"] = Holds(expression(about.when, each, schema))
+                goals["when"] = _is_so(expression(about.when, each, schema), claimed)
             if about.unless:
-                goals["unless"] = Not(Holds(expression(about.unless, each, schema)))
+                goals["unless"] = _is_so({"!": {"arg": expression(about.unless, each, schema)}}, claimed)
             yield each, goals
 
     def _goal(self, claimed: Property, about: Mapping[str, Goal], environment: Environment) -> Goal:
@@ -271,6 +271,14 @@ class Checker:
 def _same_entities(one: Subject, other: Subject) -> bool:
     # By digest: for Python the attributes 1 and true are equal.
     return digest_of(one.entities) == digest_of(other.entities)
+
+
+def _is_so(expression: Mapping[str, Any], claimed: Property) -> Goal:
+    """Return the goal that an expression is true of a request, where what cannot be evaluated counts against the claim.
+
+    The validator does not refuse what can be too large a number.
+    """
+    return Holds(expression) if claimed.kind == "reachable" else Not(Holds({"!": {"arg": expression}}))
 
 
 def _meant(about: Mapping[str, Goal]) -> Goal:

@@ -107,10 +107,12 @@ class _Sentence:
             return []
         if not self._take("agent", "agents"):
             raise self._wrong(f"it begins with {self._shown()}", _WHO_HINT)
-        found = []
+        found: list[str] = []
         while (token := self._peek()) is not None:
             negated = self._is("not", "in")
             if token.kind == "text" or (token.kind == "entity" and token.type == "Agent"):
+                if any(each.startswith("principal == ") for each in found):
+                    raise self._wrong("nobody is two agents", "write a property for each")
                 self._at += 1
                 found.append(f"principal == Sandbox::Agent::{quoted(token.text)}")
             elif negated or self._is("in"):
@@ -177,6 +179,7 @@ class _Sentence:
             self._at += 1
         elif bare and token.kind in {"word", "text"} and all(action in BARE for action in actions):
             name = ""
+            self._refuse_two_meanings(token, actions)
         else:
             told = sorted({key for action in actions for key in (*KEYS[action], *FLAGS.get(action, ()))})
             raise self._wrong(f"{self._shown()} cannot be said of {', '.join(actions)}", f"known: {', '.join(told)}")
@@ -184,7 +187,9 @@ class _Sentence:
         values = self._values(name or "value")
 
         def told_of(action: str) -> str:
-            key = KEYS[action][name or BARE[action]]
+            chosen = name or BARE[action]
+            # Outside of a directory is whatever is not in it: what is above it, too.
+            key = KEYS[action]["under" if negated and chosen == "reaching" and not name else chosen]
             made = []
             for value in values:
                 try:
@@ -195,6 +200,14 @@ class _Sentence:
             return made[0] if len(made) == 1 else f"({' || '.join(made)})"
 
         self._add(conditions, actions, told_of, negated=negated)
+
+    def _refuse_two_meanings(self, token: _Token, actions: Sequence[str]) -> None:
+        """Refuse `connects to metadata`, which would be about a host of that name, and so about nothing."""
+        for action in actions if token.kind == "word" else ():
+            for name, key in KEYS[action].items():
+                if token.text in key.members and name != BARE[action]:
+                    hint = f"write {name} {token.text}, or {BARE[action]} {token.text}"
+                    raise self._wrong(f"{token.text!r} could be the {BARE[action]} or the {name}", hint)
 
     def _add(self, conditions: dict[str, list[str]], actions: Sequence[str], make: object, *, negated: bool) -> None:
         assert callable(make)  # noqa: S101 - for the type checker

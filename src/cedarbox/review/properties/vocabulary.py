@@ -29,10 +29,12 @@ class Key:
     Attributes:
         make: Makes the Cedar expression of a value.
         expects: What the value is, in words.
+        members: The only values that there are; empty for any.
     """
 
     make: Maker
     expects: str
+    members: frozenset[str] = frozenset()
 
 
 def quoted(text: str) -> str:
@@ -50,7 +52,7 @@ def _entity(kind: str, form: str) -> Key:
         return form.format(f"Sandbox::{kind}::{quoted(value)}")
 
     expects = f"one of {', '.join(sorted(members))}" if members else "a name"
-    return Key(make, expects)
+    return Key(make, expects, members)
 
 
 def _host(form: str) -> Key:
@@ -95,6 +97,8 @@ def _number(term: str, guard: str = "") -> Key:
         if match is None:
             raise CanonicalizationError(f"{value!r} is no whole number", hint="write 443, or 1-1023 for a range")
         low, high = int(match[1]), int(match[2] or match[1])
+        if low > high:
+            raise CanonicalizationError(f"{value!r} is no number at all", hint=f"write {high}-{low}")
         told = f"{term} == {low}" if low == high else f"{term} >= {low} && {term} <= {high}"
         return f"({guard}{told})"
 
@@ -109,9 +113,14 @@ def _path(kind: str, how: str) -> Key:
             return f"resource == {one}"
         if how == "under":
             return f"resource in {one}"
-        # What is mounted above a directory reaches into it.
-        above = [f"resource == Sandbox::{kind}::{quoted(each)}" for each in ancestors(path)]
-        return f"({' || '.join([f'resource in {one}', *above])})"
+        # What is mounted, removed or moved above a directory reaches into it.
+        above = " || ".join(f"resource == Sandbox::{kind}::{quoted(each)}" for each in ancestors(path))
+        if not above:
+            return f"resource in {one}"
+        if kind == "GuestPath":
+            gone = 'Sandbox::FileOperation::"remove", Sandbox::FileOperation::"move"'
+            above = f"([{gone}].contains(context.operation) && ({above}))"
+        return f"(resource in {one} || {above})"
 
     return Key(make, "an absolute path")
 
@@ -152,7 +161,7 @@ def _touching() -> dict[str, Key]:
     return {
         "path": _path("GuestPath", "exactly"),
         "under": _path("GuestPath", "under"),
-        "reaching": _path("GuestPath", "under"),
+        "reaching": _path("GuestPath", "reaching"),
         "operation": _entity("FileOperation", "context.operation == {}"),
         "user": _text("(context has user && context.user == {})"),
     }

@@ -6,6 +6,7 @@ Each set holds every text that the builders make, and a few more: what is proved
 from __future__ import annotations
 
 import ipaddress
+import unicodedata
 from typing import Final
 
 from cedarbox.errors import CanonicalizationError
@@ -31,6 +32,7 @@ __all__ = [
     "class_of",
     "is_host",
     "is_path",
+    "never_in_path",
 ]
 
 
@@ -152,6 +154,15 @@ def is_path(text: str) -> bool:
         return canonical_path(text) == text
     except CanonicalizationError:
         return False
+
+
+def never_in_path(char: str) -> bool:
+    """Whether no canonical path has a character, because it cannot be seen.
+
+    Solvers do not know these as the language of paths: there are so many that it would take them seconds.
+    """
+    # By what was so in Unicode 3.2 as well: a host may have a Python with other tables than this one.
+    return unicodedata.ucd_3_2_0.category(char) in {"Cc", "Cf", "Zl", "Zp"} and not is_path(f"/x{char}")
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

@@ -246,6 +246,9 @@ class Expressions:
             return self._never()
         parts = tuple(part if part is None else checked(part) for part in wildcards(given["pattern"]))
         text: Term = value.payload
+        absent = self._values.absent.get(text.value) if text.op == "var" else None
+        if absent is not None and any(absent(char) for part in parts for char in part or ""):
+            return Value(BOOL, terms.false, value.fails)
         match parts:
             case ():
                 held = terms.eq(text, terms.string(""))
