@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from tests.unit.commands import in_process
 from tests.unit.suites import load_suite, write_suite
 
-from cedarbox.cli import main
 from cedarbox.errors import BundleError
 from cedarbox.policy import PolicyBundle
 from cedarbox.review.cases import Suite
@@ -28,15 +27,6 @@ WIRE = (
     'resource == Sandbox::Tool::"wire");'
 )
 METADATA = 'name = "test"\nschema = 1\n[approvers]\ndesk = "xWg+FfYw5REpZroy7QQUu+b/EziNHKc1B4UVlaeCG+c="\n'
-
-
-def command(patch: pytest.MonkeyPatch, capture: pytest.CaptureFixture[str], *arguments: object) -> tuple[int, str, str]:
-    patch.setattr(sys, "argv", ["cedarbox", "policy", "test", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    out, err = capture.readouterr()
-    assert "Traceback" not in out + err
-    return int(ended.value.code or 0), out, err
 
 
 @pytest.mark.parametrize(
@@ -57,7 +47,7 @@ def test_cases_that_name_code_to_run(
     """
     monkeypatch.chdir(tmp_path)
     bundle = write_suite(tmp_path / "bundle", WEB, text)
-    code, out, err = command(monkeypatch, capsys, bundle)
+    code, out, err = in_process(monkeypatch, capsys, "policy", "test")(bundle)
     assert (code, out, len(err.splitlines())) == (2, "", 1)
     assert "0.yaml:1:" in err
     assert not (tmp_path / "hacked").exists()
@@ -93,7 +83,7 @@ def test_a_title_that_commands_the_pipeline(
     text = f'{CONNECT}  deny:\n    - {{case: "{title}", target: a.corp.example}}\n'
     bundle = write_suite(tmp_path, WEB, text)
     for form in FORMATS:
-        code, out, err = command(monkeypatch, capsys, bundle, "--format", form)
+        code, out, err = in_process(monkeypatch, capsys, "policy", "test")(bundle, "--format", form)
         assert (code, err) == (1, "")
         assert "\x1b" not in out
         lines = [line.strip() for line in out.splitlines()]

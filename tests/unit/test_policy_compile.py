@@ -5,17 +5,15 @@ from __future__ import annotations
 import ipaddress
 import json
 import random
-import sys
-from collections.abc import Callable
 from datetime import UTC, datetime
 from pathlib import Path
 
 import cedarpy
 import pytest
 from tests.unit.bundles import SHIPPED, write_bundle
+from tests.unit.commands import Run, in_process
 
 from cedarbox.boxlite.network import check_egress
-from cedarbox.cli import main
 from cedarbox.errors import CanonicalizationError, ConfigurationError
 from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.actions import connect
@@ -49,8 +47,6 @@ CONDITIONAL = (
     f'@id("tool") permit ({CONNECT}, resource == Sandbox::Host::"a.example") when {{ context.base has tool }};'
 )
 
-Run = Callable[..., tuple[int, str, str]]
-
 
 @pytest.fixture
 def solver() -> None:
@@ -66,15 +62,7 @@ def _regions_alone(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def compiled(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cedarbox", "policy", "compile", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return compiled
+    return in_process(monkeypatch, capsys, "policy", "compile")
 
 
 def subject(tmp_path: Path, policies: str = RULES) -> Subject:

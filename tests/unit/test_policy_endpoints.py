@@ -229,16 +229,18 @@ def test_the_algebra_of_regions() -> None:
     ]
     for _ in range(200):
         left, right = tuple(rng.sample(pool, 2)), tuple(rng.sample(pool, 2))
+        either, both = union(left, right), intersection(left, right)
+        only, outside = difference(left, right), complement(left)
         for _ in range(20):
             _, asked = request(rng)
 
             def holds(region: tuple[Box, ...], asked: dict[str, Any] = asked) -> bool:
                 return any(box.holds(**asked) for box in region)
 
-            assert holds(union(left, right)) == (holds(left) or holds(right))
-            assert holds(intersection(left, right)) == (holds(left) and holds(right))
-            assert holds(difference(left, right)) == (holds(left) and not holds(right))
-            assert holds(complement(left)) != holds(left)
+            assert holds(either) == (holds(left) or holds(right))
+            assert holds(both) == (holds(left) and holds(right))
+            assert holds(only) == (holds(left) and not holds(right))
+            assert holds(outside) != holds(left)
 
 
 def listed(directory: Path, policies: str) -> Endpoints:

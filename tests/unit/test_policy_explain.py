@@ -5,16 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.unit.bundles import SHIPPED, agents, write_bundle
+from tests.unit.commands import Run, in_process
 
-from cedarbox.cli import main
-
-Run = Callable[..., tuple[int, str, str]]
 CONNECT = 'principal, action == Sandbox::Action::"connect"'
 RULES = f"""
 @id("mirror") @reason("packages, \\"all\\" of them")
@@ -31,15 +27,7 @@ CONDITIONAL = (
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def explain(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cedarbox", "policy", "explain", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return explain
+    return in_process(monkeypatch, capsys, "policy", "explain")
 
 
 def test_the_list_as_json(run: Run, tmp_path: Path) -> None:

@@ -5,34 +5,23 @@ from __future__ import annotations
 import csv
 import io
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.unit.bundles import SHIPPED, agents, write_bundle
+from tests.unit.commands import Run, in_process
 from tests.unit.guarded import Guarded
 
-from cedarbox.cli import main
 from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 
-Run = Callable[..., tuple[int, str, str]]
 MIRROR = SHIPPED / "internal-mirror"
 ASKED = ("connect", "principal=agent", "target=mirror.corp.example", "port=8443", "proto=tls", "ip=10.0.0.5")
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def policy(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cedarbox", "policy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return policy
+    return in_process(monkeypatch, capsys, "policy")
 
 
 def test_arguments(run: Run) -> None:

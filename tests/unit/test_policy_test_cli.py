@@ -6,15 +6,12 @@ import json
 import signal
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from tests.unit.commands import Run, in_process
 from tests.unit.suites import large_bundle, write_suite
-
-from cedarbox.cli import main
-
-Run = Callable[..., tuple[int, str, str]]
 
 WEB = (
     '@id("web") permit (principal in Sandbox::AgentGroup::"agents", action == Sandbox::Action::"connect", '
@@ -31,17 +28,7 @@ WRONG = CASES.replace("target: b.example", "target: b.corp.example")
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: exit code, output, errors."""
-
-    def in_process(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cedarbox", "policy", "test", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(ended.value.code or 0), out, err
-
-    return in_process
+    return in_process(monkeypatch, capsys, "policy", "test")
 
 
 def test_cases_are_chosen_by_a_part_or_a_pattern_of_their_names(tmp_path: Path, run: Run) -> None:

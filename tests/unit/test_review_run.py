@@ -3,21 +3,17 @@
 from __future__ import annotations
 
 import json
-import sys
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from tests.unit.bundles import PERMIT_ALL, agents, write_bundle
+from tests.unit.commands import Run, in_process
 
-from cedarbox.cli import main
 from cedarbox.policy import PolicyBundle
 from cedarbox.review.cases import Suite
 from cedarbox.review.coverage import measure, percent
 from cedarbox.review.mutants import mutants_of
 from cedarbox.review.run import run_suite, survivors
-
-Run = Callable[..., tuple[int, str, str]]
 
 PORTS = (
     '@id("web") permit (principal in Sandbox::AgentGroup::"agents", action == Sandbox::Action::"connect", '
@@ -191,15 +187,7 @@ def test_every_kind_of_change_is_made(tmp_path: Path) -> None:
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    """Runs the command in this process: exit code, output, errors."""
-
-    def in_process(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cedarbox", "policy", "test", *map(str, arguments)])
-        with pytest.raises(SystemExit) as ended:
-            main()
-        return (int(ended.value.code or 0), *capsys.readouterr())
-
-    return in_process
+    return in_process(monkeypatch, capsys, "policy", "test")
 
 
 def test_the_command_tells_what_is_good_and_ends_with_0(tmp_path: Path, run: Run) -> None:

@@ -233,11 +233,11 @@ def _properties(change: _Change) -> Iterator[Finding]:
     names = [name for name in change.old.beside if ours(name)]
     kept = set()
     for name in filter(ours, change.new.beside):
-        found = _written(change.new, change.after, lambda _, root, name=name: read_properties(root / name))  # type: ignore[misc]
+        found = _properties_of(change.new, change.after, name)
         kept |= set() if isinstance(found, str) else set(map(_claim, found))
     gone: list[tuple[str, str]] = []
     for name in names:
-        found = _written(change.old, change.before, lambda _, root, name=name: read_properties(root / name))  # type: ignore[misc]
+        found = _properties_of(change.old, change.before, name)
         if isinstance(found, str):
             why = f"{name} of before cannot be read ({found}), so it is not known which properties are gone"
             yield _finding(why, change.place(name), f"{name} unknown")
@@ -246,18 +246,20 @@ def _properties(change: _Change) -> Iterator[Finding]:
     yield from _gone(change, "property", gone)
 
 
+def _properties_of(version: Version, subject: Subject | None, name: str) -> Sequence[Property] | str:
+    return _written(version, subject, lambda _, root: read_properties(root / name))
+
+
 def _gone(change: _Change, word: str, gone: Iterable[tuple[str, str]]) -> Iterator[Finding]:
     """Yield one finding for each file with what it no longer has."""
     by_file: dict[str, list[str]] = {}
     for name, told in gone:
         by_file.setdefault(name, []).append(told)
     for name, listed in by_file.items():
-        many = f"{len(listed)} {word.removesuffix('y') + 'ies' if word.endswith('y') else word + 's'} of {name} are"
-        counted = f"a {word} of {name} is" if len(listed) == 1 else many
-        told = f"{counted} gone or says something else: {_some(listed)}"
-        if len(listed) > 1:
-            told = told.replace("says something else", "say something else")
-        yield _finding(told, change.place(name), f"{name} {' '.join(listed)}", listed)
+        things = "properties" if word == "property" else f"{word}s"
+        several = f"{len(listed)} {things} of {name} are gone or say something else"
+        told = several if len(listed) > 1 else f"a {word} of {name} is gone or says something else"
+        yield _finding(f"{told}: {_some(listed)}", change.place(name), f"{name} {' '.join(listed)}", listed)
 
 
 def _written(

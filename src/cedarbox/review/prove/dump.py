@@ -5,26 +5,14 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
-from cedarbox.review.prove.goals import (
-    Allows,
-    And,
-    Environment,
-    Fails,
-    Goal,
-    Holds,
-    Matches,
-    Not,
-    Or,
-    PrincipalIs,
-    Side,
-)
+from cedarbox.review.prove.goals import Environment, Goal, Side, goal_text
 from cedarbox.review.prove.prepared import Prepared
 from cedarbox.text import printable
 
-__all__ = ["Dump", "dumped", "goal_text"]
+__all__ = ["Dump", "dumped"]
 
 Dump = Callable[[str, str], None]
 """Given the name of a file and its text. The same question has the same name and text."""
@@ -78,30 +66,3 @@ def _side(name: str, side: Side) -> str:
     digest = hashlib.sha256(json.dumps(dict(side.slot_policies), sort_keys=True).encode()).hexdigest()
     kind = "an error denies" if side.deny_on_error else "plain Cedar"
     return f"{name}: {len(side.slot_policies)} policies, sha256 of their JSON form {digest}; {kind}"
-
-
-def goal_text(goal: Goal) -> str:  # noqa: PLR0911  # one return for each kind
-    """Return a goal in words, on one line."""
-    match goal:
-        case Allows(side):
-            return f"{side} allows it"
-        case Matches(side, policy):
-            return f"policy {json.dumps(policy)} of {side} is satisfied"
-        case Fails(side, policy):
-            return f"policy {json.dumps(policy)} of {side} fails"
-        case Holds(expression, side):
-            return f"{json.dumps(expression)} holds" + (f" in {side}" if side else "")
-        case PrincipalIs(name):
-            return f"the principal is {json.dumps(name)}"
-        case Not(inner):
-            return f"not ({goal_text(inner)})"
-        case And():
-            return " and ".join(_inner(goal.goals)) or "true"
-        case Or():
-            return " or ".join(_inner(goal.goals)) or "false"
-
-
-def _inner(goals: Sequence[Goal]) -> Iterator[str]:
-    for each in goals:
-        text = goal_text(each)
-        yield f"({text})" if isinstance(each, And | Or) else text

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,6 +24,7 @@ __all__ = [
     "Query",
     "Side",
     "environments",
+    "goal_text",
     "parts",
     "uid_text",
 ]
@@ -199,6 +201,33 @@ def parts(goal: Goal) -> Iterator[Goal]:
     inner = goal.goals if isinstance(goal, And | Or) else (goal.goal,) if isinstance(goal, Not) else ()
     for each in inner:
         yield from parts(each)
+
+
+def goal_text(goal: Goal) -> str:  # noqa: PLR0911  # one return for each kind
+    """Return a goal in words, on one line."""
+    match goal:
+        case Allows(side):
+            return f"{side} allows it"
+        case Matches(side, policy):
+            return f"policy {json.dumps(policy)} of {side} is satisfied"
+        case Fails(side, policy):
+            return f"policy {json.dumps(policy)} of {side} fails"
+        case Holds(expression, side):
+            return f"{json.dumps(expression)} holds" + (f" in {side}" if side else "")
+        case PrincipalIs(name):
+            return f"the principal is {json.dumps(name)}"
+        case Not(inner):
+            return f"not ({goal_text(inner)})"
+        case And():
+            return " and ".join(_inner(goal.goals)) or "true"
+        case Or():
+            return " or ".join(_inner(goal.goals)) or "false"
+
+
+def _inner(goals: Sequence[Goal]) -> Iterator[str]:
+    for each in goals:
+        text = goal_text(each)
+        yield f"({text})" if isinstance(each, And | Or) else text
 
 
 @dataclass(frozen=True)
