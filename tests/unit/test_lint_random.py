@@ -100,6 +100,18 @@ def test_cedar_with_a_schema_of_its_own_is_linted_by_the_rules_that_know_nothing
     subject = Subject.of_cedar("plain", tmp_path, {"a.cedar": PLAIN.encode()}, schema=SCHEMA)
     linted = lint(subject, LintConfig(), now=NOW)
     assert {finding.rule for finding in linted.findings} == {"S001", "S002", "S003", "S050", "S061", "S064", "S090"}
+    said = {(finding.rule, finding.severity) for finding in linted.findings if "declared" not in finding.message}
+    # Whoever keeps a policy in a file of its name, and supplies what is asked about, has done nothing wrong.
+    assert {("S050", "note"), ("S064", "note"), ("S003", "warning")} <= said
+
+
+def test_of_dates_only_what_can_become_too_large_can_fail(tmp_path: Path) -> None:
+    schema = "entity User; action read appliesTo { principal: User, resource: User, context: { at: datetime } };"
+    policy = 'forbid (principal is User, action, resource) when {{ context.at.{} > duration("22h") }};\n'
+    policies = policy.format("toTime()") + policy.format('offset(duration("1h")).toTime()')
+    subject = Subject.of_cedar("plain", tmp_path, {"a.cedar": policies.encode()}, schema=schema)
+    told = [each.message for each in lint(subject, LintConfig(), now=NOW).findings if each.rule == "S063"]
+    assert told == ["can fail to evaluate: offset on values that are too large, and Cedar skips the forbid then"]
 
 
 def test_a_policy_as_deep_as_bundles_can_be_is_linted(tmp_path: Path) -> None:

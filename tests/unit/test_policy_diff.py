@@ -20,8 +20,8 @@ from cedarbox.policy import PolicyBundle, PolicyEngine
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.arguments import build
-from cedarbox.review.diff.compared import action_groups
 from cedarbox.review.diff.effects import Effects
+from cedarbox.review.kinds import action_groups
 from cedarbox.review.prove import Unavailable
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import schema_json

@@ -121,6 +121,10 @@ def test_plain_cedar_is_tested_with_cedars_own_tests(tmp_path: Path, run: Run) -
         == f"{tmp_path}: 2 of 2 cases pass, 1 of 1 policies covered both ways, 2 of 2 changes noticed"
     )
     assert json.loads((tmp_path / "out.json").read_text()) == tests
+    (tmp_path / "t.json").write_text(json.dumps(tests[:1]))
+    code, out, _ = run(tmp_path / "a.cedar", *options)
+    assert code == 1
+    assert f"{tmp_path}/a.cedar:1: error T003: no case notices when it is changed: any principal" in out
     tests[1]["decision"] = "allow"
     (tmp_path / "t.json").write_text(json.dumps(tests))
     code, out, _ = run(tmp_path, *options)

@@ -1,22 +1,34 @@
 """``--dump-smt`` and ``--cedar``: questions that others can answer, and Cedar's own compiler beside the prover.
 
-The ``cedar`` program with its symbolic compiler is not here. What stands for it prints what the source of its command
-line says that it prints; whether it takes the arguments is not shown by this.
+What stands for the ``cedar`` program prints what that of version 4.12 does. Name the real one, built with its feature
+``analyze``, in CEDARBOX_CEDAR (and a cvc5 program for it in CVC5), and it is asked too.
 """
 
 from __future__ import annotations
 
 import json
+import os
+import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from tests.unit.bundles import write_bundle
 from tests.unit.differing import AGENTS, cli, entities, permit, shared_prover
+from tests.unit.proving import PLAIN, WIDENS, kinds, plain_side
 
 from cedarbox.errors import ConfigurationError
+from cedarbox.policy.schema import schema_text
+from cedarbox.review.prove import Prover, Query
+from cedarbox.review.prove.crosscheck import CrossChecked
 from cedarbox.review.prove.solvers import Solvers
+from cedarbox.review.prove.symcc import implies
+
+REAL = os.environ.get("CEDARBOX_CEDAR", "")
+SHIPPED = sorted((Path(__file__).parents[2] / "policies").iterdir())
+real = pytest.mark.skipif(not REAL, reason="CEDARBOX_CEDAR names no program")
 
 PORT = "context.port == 443"
 VERIFIED = "\u2713 Policy set 1 implies policy set 2: VERIFIED"
@@ -145,3 +157,51 @@ def test_a_program_that_is_not_there(tmp_path: Path, versions: tuple[Path, Path]
         result = cli("diff", *map(str, versions), "--cedar", tmp_path / name)
         assert isinstance(result.exception, ConfigurationError)
         assert "no such program" in str(result.exception)
+
+
+OLDER, NEWER = (plain_side(f"permit (principal, action, resource) when {{ principal.age {op} 3 }};") for op in "<>")
+
+
+def test_a_program_that_takes_too_long_is_ended_with_its_solver_and_nothing_is_decided(tmp_path: Path) -> None:
+    program, solver = tmp_path / "cedar", tmp_path / "solver"
+    program.write_text(f"#!/bin/sh\nsleep 30 &\necho $! > {solver}\nwait\n")
+    program.chmod(0o755)
+    (kind,) = kinds(PLAIN, "view")
+    with Prover(PLAIN) as prover:
+        beside = CrossChecked(prover, PLAIN, program, limit_s=0.5)
+        (answer,) = beside.search_all([Query(WIDENS, kind, {"old": OLDER, "new": NEWER}, "a question")])
+    assert (answer.verdict, answer.witness) == ("undecided", None)
+    assert answer.why == "cedar symcc said nothing: it was ended after 0.5 s"
+    left = Path("/proc") / solver.read_text().strip()
+    for _ in range(50):
+        if not left.exists() or " Z " in (left / "stat").read_text():
+            return
+        time.sleep(0.1)
+    pytest.fail("its solver goes on")
+
+
+@real
+def test_the_real_compiler_says_of_changes_what_the_prover_says() -> None:
+    (kind,) = kinds(PLAIN, "view")
+    at_least = plain_side("permit (principal, action, resource) when { principal.age >= 3 };")
+    assert implies(Path(REAL), PLAIN, kind, (NEWER, at_least)).verdict == "verified"
+    assert implies(Path(REAL), PLAIN, kind, (at_least, NEWER)).verdict == "refuted"
+
+
+@real
+@pytest.mark.parametrize("bundle", SHIPPED, ids=lambda path: path.name)
+def test_the_real_programs_agree_about_the_bundles_that_ship(tmp_path: Path, bundle: Path) -> None:
+    result = cli("prove", bundle, "--cedar", REAL, "--json")
+    assert result.exit_code == 0, result.output
+    notes = [note for note in json.loads(result.stdout)["notes"] if note.startswith("plain Cedar")]
+    assert notes
+    assert all("verified, cedarbox none" in note or "refuted, cedarbox found" in note for note in notes)
+    # What is exported is what `cedar run-tests` takes, and it comes to the same.
+    policies, tests, schema = (tmp_path / name for name in ("all.cedar", "tests.json", "site.cedarschema"))
+    policies.write_text("\n".join(path.read_text() for path in sorted(bundle.glob("*.cedar"))))
+    schema.write_text(schema_text())
+    assert cli("test", bundle, "--no-mutate", "--export", tests).exit_code == 0
+    files = ("--policies", str(policies), "--tests", str(tests), "--schema", str(schema))
+    done = subprocess.run([REAL, "run-tests", *files], check=False, capture_output=True, text=True, timeout=120)
+    assert done.returncode == 0, done.stdout[-2000:]
+    assert " 0 failed" in done.stdout

@@ -17,7 +17,10 @@ from cedarbox.review.cases import Suite
 from cedarbox.review.cedar_export import cedar_tests, cedar_text
 from cedarbox.review.cedar_tests import CedarSuite
 from cedarbox.review.coverage import measure, percent
+from cedarbox.review.kinds import RequestKinds
+from cedarbox.review.mutants import mutants_of
 from cedarbox.review.subject import Subject
+from cedarbox.review.syntax import schema_json
 
 SCHEMA = (
     "entity User in [Group] { level: Long }; entity Group; entity Photo { owner: User };\n"
@@ -156,6 +159,26 @@ def test_changes_that_no_test_notices_are_found(tmp_path: Path) -> None:
     assert not {("own", "deleted"), ("policy1", "deleted"), ("odd", "its condition dropped")} & told
     covered = {each.policy.id: each.both_ways for each in measure(suite.policies, suite.run())}
     assert covered == {"own": True, "policy1": True, "mfa": False, "odd": False}
+
+
+def test_a_type_is_not_left_out_where_the_schema_knows_no_other(tmp_path: Path) -> None:
+    schema = (
+        "entity User; entity Robot; entity Photo { owner: User }; entity Album; action look; action all in [look];\n"
+        "action view in [all] appliesTo { principal: User, resource: Photo };\n"
+        "action list in [look] appliesTo { principal: [User, Robot], resource: [Photo, Album] };\n"
+    )
+    scopes = {
+        'principal is User, action == Action::"view", resource is Photo': set(),
+        'principal is User, action in [Action::"all"], resource is Photo': set(),
+        'principal is User, action in Action::"look", resource is Photo': {"any principal", "any resource"},
+        "principal is Robot, action, resource is Photo": {"any principal", "any resource"},
+        'principal == User::"ann", action == Action::"view", resource is Photo': {"any principal"},
+        'principal is User, action == Action::"list", resource': {"any principal"},
+    }
+    for scope, wanted in scopes.items():
+        about = Subject.of_cedar("plain", tmp_path, {"a.cedar": f"permit ({scope});".encode()}, schema=schema)
+        made = mutants_of(CedarSuite(about, []).policies, RequestKinds.of(schema_json(schema)))
+        assert {mutant.change for mutant in made} - {"deleted"} == wanted, scope
 
 
 GOOD = a_test("ann", "view", "allow", ["own"])

@@ -24,9 +24,10 @@ from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.engine import PolicyEngine
 from cedarbox.policy.schema import schema_text
-from cedarbox.review.diff.compared import Compared, action_groups
+from cedarbox.review.diff.compared import Compared
 from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.plan import Plan, plan
+from cedarbox.review.kinds import action_groups
 from cedarbox.review.prove import Prover, environments
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import schema_json

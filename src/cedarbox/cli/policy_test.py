@@ -192,7 +192,7 @@ def _run_cedar(wanted: _Wanted, tests: Path) -> Ran:
     about = {"name": bundle.name if bundle else subject.label, "path": str(wanted.root)}
     ran = Ran(
         label=bundle.name if bundle else subject.label,
-        root=wanted.root,
+        root=subject.root,
         policies=suite.policies,
         outcomes=outcomes,
         coverage=None,

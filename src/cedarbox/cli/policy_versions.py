@@ -119,7 +119,7 @@ Cedar = Annotated[
     typer.Option(
         metavar="PROGRAM",
         help="Have Cedar's own symbolic compiler check the encoding, in plain Cedar: the cedar program, built with its "
-        "feature analyze. When it contradicts, nothing is decided. (Its source was read; it was never run here.)",
+        "feature analyze, which is told its solver by the variable CVC5. When it contradicts, nothing is decided.",
         show_default=False,
     ),
 ]

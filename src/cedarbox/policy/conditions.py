@@ -38,7 +38,7 @@ from cedarbox.policy.regions import (
 )
 from cedarbox.policy.values import Asked, Known, Network, Uid, Values, uid_of
 
-__all__ = ["Reader"]
+__all__ = ["FALLIBLE", "Reader"]
 
 
 _ALL: Final[Region] = (ANYWHERE,)
@@ -50,8 +50,8 @@ _CONTEXT_HAS: Final[Mapping[str, Region]] = {
     "hello": (Box(kinds=HELLO),),
     "http": (Box(kinds=REQUEST),),
 }
-# What a checked policy may fail to evaluate: whole numbers and dates that become too large.
-_FALLIBLE: Final = frozenset({"+", "-", "*", "neg", "offset", "durationSince", "toDate", "toTime"})
+FALLIBLE: Final = frozenset({"+", "-", "*", "neg", "offset", "durationSince", "toDate"})
+"""Operators that can fail on values of the right types: whole numbers and dates that become too large."""
 _KINDS: Final = {
     "isLoopback": ("127.0.0.0/8", "::1/128"),
     "isMulticast": ("224.0.0.0/4", "ff00::/8"),
@@ -283,7 +283,7 @@ class Reader:
 
     def _told(self, node: Mapping[str, Any], *, want: bool) -> Region:
         text = json.dumps(node)
-        self.fallible = self.fallible or any(f'"{name}"' in text for name in _FALLIBLE)
+        self.fallible = self.fallible or any(f'"{name}"' in text for name in FALLIBLE)
         told = _as_cedar(node)
         made = Box(conditions=frozenset({told if want else f"!({told})"}))
         return (replace(made, kinds=REQUEST),) if self._values.needs(node, "http") else (made,)

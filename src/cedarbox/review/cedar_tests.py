@@ -24,10 +24,12 @@ import cedarpy
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.bundle import Policy
+from cedarbox.review.kinds import RequestKinds
 from cedarbox.review.limited import limited_text
 from cedarbox.review.mutants import Mutant, mutants_of
 from cedarbox.review.satisfied import Candidates, Query
 from cedarbox.review.subject import ReviewedPolicy, Subject
+from cedarbox.review.syntax import schema_json
 from cedarbox.review.syntax.tokens import line_and_column
 from cedarbox.review.unnoticed import Asked, unnoticed
 from cedarbox.text import printable
@@ -152,7 +154,8 @@ class CedarSuite:
 
     def survivors(self) -> tuple[tuple[Mutant, ...], int]:
         """Return the changes of the policies that every test passes with, and how many were made. All tests pass."""
-        mutants = list(mutants_of(self.policies, approvals=False))
+        kinds = RequestKinds.of(schema_json(self.subject.schema))
+        mutants = list(mutants_of(self.policies, kinds, approvals=False))
         asked = [Asked(_GROUP, partial(self._query, case), _checker(case)) for case in self.cases]
         return tuple(unnoticed(self.policies, mutants, asked)), len(mutants)
 

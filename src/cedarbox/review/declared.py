@@ -15,7 +15,7 @@ from typing import Any, Final
 
 from cedarbox.policy.entities import NAMESPACE
 
-__all__ = ["AGENT", "Declared", "Named", "Uid", "uid_of"]
+__all__ = ["AGENT", "Declared", "Named", "Uid", "uid_of", "uid_text"]
 
 AGENT: Final = f"{NAMESPACE}::Agent"
 """The type of the principals of a bundle."""
@@ -28,6 +28,17 @@ def uid_of(given: Mapping[str, Any]) -> Uid:
     """Return an entity uid in Cedar's JSON form, with or without ``__entity``, as type and id."""
     inner = given.get("__entity", given)
     return str(inner["type"]), str(inner["id"])
+
+
+def uid_text(kind: str, name: str) -> str:
+    """Return an entity in the one spelling by which actions are told apart here, such as ``A::Action::"view"``.
+
+    Args:
+        kind: Its qualified type.
+        name: Its id.
+    """
+    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
+    return f'{kind}::"{escaped}"'
 
 
 @dataclass

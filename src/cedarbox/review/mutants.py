@@ -4,6 +4,8 @@ A test that passes with and without a policy says nothing about it. So each poli
 in Cedar's JSON form, and some test must fail for each step: a policy is deleted, its scope is widened, a condition or a
 part of one is dropped or turned around, a member of a list is left out, a limit is moved by one. The approval that a
 permit asks for is dropped, one of its approvers is left out, and so is how long a signature holds.
+
+No test can notice that a type is not asked for where the schema knows no other, so that is not tried.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ from typing import Any, Final
 
 from cedarbox.policy.approval import EXPIRES, REQUIRES, approval_of
 from cedarbox.policy.bundle import Policy, PolicyBundle
+from cedarbox.review.kinds import RequestKinds
 
 __all__ = ["Mutant", "mutants_of"]
 
@@ -49,16 +52,19 @@ class Mutant:
         return replace(bundle, policies=tuple(policies))
 
 
-def mutants_of(policies: Iterable[Policy], *, approvals: bool = True) -> Iterator[Mutant]:
+def mutants_of(
+    policies: Iterable[Policy], kinds: RequestKinds | None = None, *, approvals: bool = True
+) -> Iterator[Mutant]:
     """Yield every mutant of some policies, policy by policy.
 
     Args:
         policies: The policies.
+        kinds: The kinds of request that there are; None when they are not known.
         approvals: The annotations about approvals mean something, as they do in a bundle.
     """
     for policy in policies:
         yield Mutant(policy, "deleted", None)
-        for change, changed in _changes(policy):
+        for change, changed in _changes(policy, kinds):
             yield Mutant(policy, change, changed)
         for change, changed in _approvals(policy) if approvals else ():
             yield Mutant(policy, change, changed)
@@ -78,10 +84,10 @@ def _approvals(policy: Policy) -> Iterator[tuple[str, Policy]]:
         yield f"without its @{EXPIRES}", plain
 
 
-def _changes(policy: Policy) -> Iterator[tuple[str, Policy]]:
+def _changes(policy: Policy, kinds: RequestKinds | None) -> Iterator[tuple[str, Policy]]:
     est = policy.est
     for part in ("principal", "resource"):
-        if est[part]["op"] != "All":
+        if est[part]["op"] != "All" and not (kinds and kinds.imply(est, part)):
             yield f"any {part}", replace(policy, est={**est, part: _ANY})
     named: Sequence[Mapping[str, str]] = est["action"].get("entities", ())
     for uid in named if len(named) > 1 else ():

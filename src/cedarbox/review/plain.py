@@ -160,7 +160,8 @@ def _entities(path: Path, data: bytes, schema: str) -> tuple[Mapping[str, Any], 
     try:
         cedarpy.Entities.from_json_str(json.dumps(items), cedarpy.Schema.from_str(schema))
     except ValueError as error:
-        raise BundleError(f"does not fit the schema: {error}", path=path) from None
+        hint = "cedarbox policy check names each entity that does not, and why"
+        raise BundleError(f"does not fit the schema: {error}", path=path, hint=hint) from None
     return tuple(items)
 
 

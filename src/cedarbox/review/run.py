@@ -18,8 +18,10 @@ from cedarbox.policy.bundle import Policy
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.cases import Case, Suite
 from cedarbox.review.declared import Declared, uid_of
+from cedarbox.review.kinds import RequestKinds
 from cedarbox.review.mutants import Mutant, mutants_of
 from cedarbox.review.satisfied import Query
+from cedarbox.review.syntax import schema_json
 from cedarbox.review.unnoticed import Asked, unnoticed
 
 __all__ = ["Outcome", "chosen", "outcome_of", "run_suite", "survivors"]
@@ -126,7 +128,7 @@ def survivors(suite: Suite) -> tuple[tuple[Mutant, ...], int]:
     Returns:
         The changes that no case notices, and how many were made.
     """
-    mutants = list(mutants_of(suite.bundle.policies))
+    mutants = list(mutants_of(suite.bundle.policies, RequestKinds.of(schema_json(schema_text()))))
     asked = [Asked(case.action, query, partial(_passes, case)) for case, query in _queries(suite)]
     return tuple(unnoticed(suite.bundle.policies, mutants, asked)), len(mutants)
 

@@ -14,13 +14,14 @@ from typing import Any, Final
 from cedarbox.policy.source import TOKEN
 from cedarbox.review.syntax import Span, Syntax
 
-__all__ = ["Errors", "parts_of", "places_of", "scope_of", "without"]
+__all__ = ["MAX_PLACES", "Errors", "parts_of", "places_of", "scope_of", "without"]
 
 Errors = Callable[[str], Collection[str]]
 """Gives the errors that the validator has about the text of one policy."""
 
 _QUOTED: Final = re.compile(r'`([^`]+)`|for (\S+::"(?:[^"\\]|\\.)*")')
-_MAX_PLACES: Final = 8
+MAX_PLACES: Final = 8
+"""How many places of one error in one policy are looked for: each takes some questions to the validator."""
 # True or false: the validator cannot know. With a plain `true` it would not look at what is on the right of it.
 _NEUTRAL: Final = "(context == context)"
 _OPERANDS: Final = {
@@ -45,7 +46,7 @@ def places_of(message: str, syntax: Syntax, errors: Errors) -> list[Span]:
     if message not in errors(without(syntax.text, parts)):
         at = -1
         gone: list[Span] = []
-        while len(found) < _MAX_PLACES:
+        while len(found) < MAX_PLACES:
             at = _first(syntax.text, parts, gone, at + 1, lambda text: message in errors(text))
             if at == len(parts):
                 break

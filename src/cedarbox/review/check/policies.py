@@ -12,7 +12,7 @@ from typing import Any, Final
 import cedarpy
 
 from cedarbox.policy.source import Statement
-from cedarbox.review.check.placing import parts_of, places_of, scope_of, without
+from cedarbox.review.check.placing import MAX_PLACES, parts_of, places_of, scope_of, without
 from cedarbox.review.check.rules import finding
 from cedarbox.review.check.scripts import BIDI, has_bidi, mixes_scripts, odd_character
 from cedarbox.review.finding import Finding, Place
@@ -118,7 +118,8 @@ def against_schema(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> It
                 spans = places_of(message, policy.syntax, lambda text: _messages(text, schema))
             for place, span in enumerate(spans):
                 key = f"{message}#{place}" if place else message
-                yield finding("C003", message, policy.place(span), policy=policy.id, key=key)
+                hint = "and maybe behind it: correct these and check again" if place == MAX_PLACES - 1 else ""
+                yield finding("C003", message, policy.place(span), policy=policy.id, hint=hint, key=key)
 
 
 def _errors_of(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> dict[int, list[str]]:

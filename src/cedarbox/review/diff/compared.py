@@ -13,12 +13,13 @@ from cedarbox.review.diff.effects import Effects, digest_of, digests
 from cedarbox.review.diff.metadata import MetadataChange, metadata_changes
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.diff.texts import TextChange, text_changes
-from cedarbox.review.prove import Environment, environments, uid_text
+from cedarbox.review.kinds import action_groups
+from cedarbox.review.prove import Environment, environments
 from cedarbox.review.subject import Subject
 from cedarbox.review.syntax import schema_json
 from cedarbox.review.version import Pair
 
-__all__ = ["Compared", "Incomparable", "action_groups", "compared"]
+__all__ = ["Compared", "Incomparable", "compared"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,30 +185,3 @@ def _shared_changes(old: Mapping[str, Any], new: Mapping[str, Any]) -> Iterator[
         for kind in ("entityTypes", "actions"):
             before, after = old[namespace].get(kind, {}), new[namespace].get(kind, {})
             yield from (name for name in before.keys() & after.keys() if before[name] != after[name])
-
-
-def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
-    """Return the groups that each action is in, through others too, by qualified name.
-
-    Args:
-        schema: Cedar's JSON schema, resolved.
-    """
-    direct: dict[str, set[str]] = {}
-    for namespace, content in schema.items():
-        prefix = f"{namespace}::" if namespace else ""
-        for name, action in content.get("actions", {}).items():
-            members = action.get("memberOf") or ()
-            direct[uid_text(f"{prefix}Action", name)] = {
-                uid_text(str(each.get("type") or f"{prefix}Action"), str(each["id"])) for each in members
-            }
-    found: dict[str, frozenset[str]] = {}
-    for name, groups in direct.items():
-        seen: set[str] = set()
-        waiting = list(groups)
-        while waiting:
-            each = waiting.pop()
-            if each not in seen:
-                seen.add(each)
-                waiting += direct.get(each, ())
-        found[name] = frozenset(seen)
-    return found

@@ -17,8 +17,9 @@ import orjson
 
 from cedarbox.errors import BundleError
 from cedarbox.policy.approval import DEFAULT_EXPIRY_S
+from cedarbox.review.declared import uid_text
 from cedarbox.review.diff.agents import AgentState, agent_states, looked_into
-from cedarbox.review.prove import Side, uid_text
+from cedarbox.review.prove import Side
 from cedarbox.review.subject import ReviewedPolicy, Subject
 from cedarbox.times import duration_s
 

@@ -9,8 +9,8 @@ from typing import Any, Final, Literal
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.diff.agents import AgentClass, classes
 from cedarbox.review.diff.approvals import free, gained
-from cedarbox.review.diff.compared import action_groups
 from cedarbox.review.diff.effects import Effects, digest_of
+from cedarbox.review.kinds import action_groups
 from cedarbox.review.properties.expressions import expression
 from cedarbox.review.properties.files import About, Property
 from cedarbox.review.prove import (

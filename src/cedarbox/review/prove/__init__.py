@@ -20,7 +20,6 @@ from cedarbox.review.prove.goals import (
     Query,
     Side,
     environments,
-    uid_text,
 )
 from cedarbox.review.prove.prover import Prover
 from cedarbox.review.prove.searching import Progress, Searcher, Unavailable
@@ -49,5 +48,4 @@ __all__ = [
     "Witness",
     "available",
     "environments",
-    "uid_text",
 ]

@@ -68,7 +68,7 @@ class CrossChecked:
             )
             theirs = implies(self._cedar, self._schema, environment, (plain[0], plain[1]), limit_s=self._limit_s)
             if theirs.verdict == "unknown":
-                hint = "name a cedar program that was built with symcc, and have it find a cvc5 program"
+                hint = "name a cedar program that was built with analyze, and a cvc5 program in the variable CVC5"
                 raise ConfigurationError(f"--cedar {self._cedar}: {theirs.text}", hint=hint)
             # The sides are kept, so that no other gets their identity.
             self._known[key] = sides, *_compared(ours, theirs)
@@ -78,6 +78,9 @@ class CrossChecked:
 
 
 def _compared(ours: Answer, theirs: CrossCheck) -> tuple[str, str]:
+    if theirs.verdict == "late":
+        told = f"cedar symcc said nothing: {theirs.text}"
+        return told, told
     told = f"cedar symcc {theirs.verdict}, cedarbox {ours.verdict}"
     if ours.verdict in ("undecided", _AGREEING[theirs.verdict]):
         return told, ""

@@ -9,6 +9,7 @@ from functools import cached_property
 from typing import Any
 
 from cedarbox.policy.bundle import PolicyBundle
+from cedarbox.review.declared import uid_text
 
 __all__ = [
     "Allows",
@@ -26,7 +27,6 @@ __all__ = [
     "environments",
     "goal_text",
     "parts",
-    "uid_text",
 ]
 
 
@@ -57,17 +57,6 @@ class Environment:
 
     def __str__(self) -> str:
         return f"{self.principal_type} {self.action} {self.resource_type}"
-
-
-def uid_text(kind: str, name: str) -> str:
-    """Return an entity in the one spelling by which actions are told apart here, such as ``A::Action::"view"``.
-
-    Args:
-        kind: Its qualified type.
-        name: Its id.
-    """
-    escaped = name.replace("\\", "\\\\").replace('"', '\\"')
-    return f'{kind}::"{escaped}"'
 
 
 def environments(schema: Mapping[str, Any]) -> tuple[Environment, ...]:

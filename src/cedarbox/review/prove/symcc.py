@@ -1,8 +1,7 @@
 """Cedar's own symbolic compiler as a cross-check, where a ``cedar`` program with it is installed.
 
 It is ``cedar symcc implies`` of ``cedar-policy-cli``, built with its feature ``analyze``; it needs a ``cvc5`` program.
-The arguments and the text of the answer were taken from its source (``command/symcc.rs``, ``tests/symcc.rs``); the
-program itself was not run here. It exits with status 0 whatever it finds, so its text decides.
+Arguments and answers are those of version 4.12. It exits with status 0 whatever it finds, so its text decides.
 
 It speaks of plain Cedar: a policy that fails is skipped, entities are free. What it says of a bundle is about that, not
 about what cedarbox enforces. It leaves templates out; here links are filled in before.
@@ -10,10 +9,13 @@ about what cedarbox enforces. It leaves templates out; here links are filled in 
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
 import subprocess
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -30,11 +32,11 @@ class CrossCheck:
     """What it said.
 
     Attributes:
-        verdict: ``verified``, ``refuted``, or ``unknown`` when it said neither.
+        verdict: ``verified``, ``refuted``, ``unknown`` when it said neither, or ``late`` when it was ended before.
         text: What it printed, or why it could not be asked; one line.
     """
 
-    verdict: Literal["verified", "refuted", "unknown"]
+    verdict: Literal["verified", "refuted", "unknown", "late"]
     text: str
 
 
@@ -62,12 +64,27 @@ def implies(
             file.write_text(json.dumps(_document(side.slot_policies)), "utf-8")
             command += [f"--policies{number}", str(file), f"--policies{number}-format", "json"]
         try:
-            done = subprocess.run(command, capture_output=True, timeout=limit_s, check=False, stdin=subprocess.DEVNULL)
+            status, out, err = _run(command, limit_s)
         except subprocess.TimeoutExpired:
-            return CrossCheck("unknown", f"it was ended after {limit_s:g} s")
+            return CrossCheck("late", f"it was ended after {limit_s:g} s")
         except OSError as error:
             return CrossCheck("unknown", f"it cannot be run ({error.strerror})")
-    return _read(done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
+    return _read(status, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
+
+
+def _run(command: Sequence[str], limit_s: float) -> tuple[int, bytes, bytes]:
+    # In a group of its own: it starts a solver, which would go on when it alone is ended.
+    process = subprocess.Popen(
+        command, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True
+    )
+    try:
+        out, err = process.communicate(timeout=limit_s)
+    except BaseException:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
+    return process.returncode, out, err
 
 
 def _document(policies: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:

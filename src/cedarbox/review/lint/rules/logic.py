@@ -8,18 +8,17 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cedarbox.policy.conditions import FALLIBLE
 from cedarbox.policy.regions import TooLargeError, difference, intersection
-from cedarbox.review.finding import Edit
+from cedarbox.review.finding import Edit, Severity
 from cedarbox.review.lint.agents import Agent
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.walk import always, attribute_chain
 from cedarbox.review.subject import ReviewedPolicy
 
-__all__ = ["FALLIBLE", "RULES", "binding", "can_fail", "decides"]
+__all__ = ["RULES", "binding", "can_fail", "decides"]
 
-FALLIBLE: Final = frozenset({"+", "-", "*", "neg", "offset", "durationSince", "toDate", "toTime"})
-"""Operators that can fail on values of the right types: whole numbers and dates that become too large."""
 _APPROVAL: Final = "approv"  # Also in the name of an annotation that is misspelt, or of a later version.
 _MOST: Final = 60  # Each is held against all others.
 
@@ -277,7 +276,10 @@ def _not_supplied(context: Context) -> Iterator[Hit]:
             if node.operator not in {".", "has", "getTag", "hasTag"}:
                 continue
             if what := _reads(context, node.operator, node.given):
-                yield Hit(f"reads {what}, which may not be there when it is asked", policy, node.path, key=what)
+                # What a program of somebody else supplies is not known here; almost always the two of the request.
+                severity: Severity | None = None if context.subject.bundle or "::" in what else "note"
+                message = f"reads {what}, which may not be there when it is asked"
+                yield Hit(message, policy, node.path, severity=severity, key=what)
                 break
 
 

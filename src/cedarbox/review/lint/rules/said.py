@@ -33,6 +33,8 @@ def _annotations(context: Context) -> Iterator[Hit]:
                 "has no @id, so records and tests name it by its number",
                 policy,
                 hint='write @id("…") before it, or lint with --fix',
+                # Other programs have other names for policies, such as that of the file.
+                severity=None if context.subject.bundle else "note",
                 key="id",
                 fix=fix,
             )

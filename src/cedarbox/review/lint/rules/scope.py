@@ -48,7 +48,11 @@ def _everybody(context: Context) -> Iterator[Hit]:
         if policy.effect != "permit" or scope["op"] not in {"All", "is"} or "in" in scope:
             continue
         if not any(node.operator == "Var" and node.given == "principal" for node in context.nodes(policy)):
-            yield Hit("permits to every agent that is declared, and to those that are declared later", policy)
+            if context.subject.bundle:
+                yield Hit("permits to every agent that is declared, and to those that are declared later", policy)
+            else:
+                whom = scope.get("entity_type") or "principal"
+                yield Hit(f"permits to every {whom}", policy, hint="name one or a group, or ask for what they have")
 
 
 def _partial_forbids(context: Context) -> Iterator[Hit]:
