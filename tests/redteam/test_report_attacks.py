@@ -23,6 +23,7 @@ from rich.console import Console
 from tests.unit.report_schemas import assert_gitlab, assert_junit, assert_sarif, assert_tap
 from tests.unit.some_reports import reports
 
+from cedarbox.cli import main
 from cedarbox.review.finding import Check, Finding, Place, Report, Section
 from cedarbox.review.reports import FORMATS, render
 from cedarbox.review.reports.markdown import MAX_COMMENT, marker
@@ -322,6 +323,19 @@ def _steps(tmp_path: Path, step: str, **variables: str) -> subprocess.CompletedP
     return subprocess.run(
         ["bash", str(script), step], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def test_a_command_to_the_runner_in_what_cannot_be_reviewed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name in the change holds a command to the runner, and the review ends with an error that quotes it."""
+    monkeypatch.setattr("sys.argv", ["cedarbox", "policy", "review", "##[add-mask]cedarbox\n::add-mask::cedarbox"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    told = capfd.readouterr().err
+    assert "it is in no policy bundle" in told
+    assert "##[" not in told
+    assert not any(line.lstrip().startswith("::") for line in told.splitlines())
 
 
 @pytest.mark.parametrize(

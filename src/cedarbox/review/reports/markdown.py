@@ -18,8 +18,9 @@ from cedarbox.review.reports.parts import counted, one_line, to_act_on, worst_fi
 
 __all__ = ["MAX_COMMENT", "marker", "text"]
 
-MAX_COMMENT: Final = 65_536
-"""Largest body of a comment of GitHub, in characters. Bytes are counted here, of which there are no fewer."""
+MAX_COMMENT: Final = 65_536 - 256
+"""Largest body of a comment of GitHub, in characters, less what who posts it adds. Bytes are counted here, of which
+there are no fewer."""
 
 _MAX_CELL: Final = 400
 _MAX_LINES: Final = 50
