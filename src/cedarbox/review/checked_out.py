@@ -6,13 +6,13 @@ by itself would hide a change, now or in the comparison after it.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
 from cedarbox.errors import BundleError
 from cedarbox.review.git import Repository
-from cedarbox.review.stored import counts
 from cedarbox.review.subject import shown
 
 __all__ = ["checked_out"]
@@ -36,22 +36,23 @@ def checked_out(repository: Repository, directory: str, root: Path, files: Mappi
         What a reader must know.
 
     Raises:
-        BundleError: A file that decides is not checked out, or not as it is in a commit.
+        BundleError: A file of it is not checked out, or one that decides not as it is in a commit.
         ConfigurationError: git cannot tell.
     """
     below = "" if directory in {"", "."} else f"{directory}/"
     index = repository.parts("ls-files", "-z", "-t", "--cached", "--", directory or ".")
-    # S: a sparse checkout leaves it out.
-    for name in _names(below, [line[2:] for line in index if line.startswith("S ")]):
-        if counts(name) and name not in files:
+    # S: a sparse checkout leaves it out. Of tests and properties too: a part of the review would not be run.
+    for path in (line[2:] for line in index if line.startswith("S ")):
+        if not os.path.lexists(repository.top / path):
             hint = "check out all of the bundle"
-            raise BundleError("in the repository, and left out by a sparse checkout", path=root / name, hint=hint)
+            message = "in the repository, and left out by a sparse checkout"
+            raise BundleError(message, path=root / path.removeprefix(below), hint=hint)
     if files:
         _refuse_converted(repository, below, root, sorted(files))
     ignored = repository.parts("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", directory or ".")
     return tuple(
         f"{shown(root / name)} is ignored by git: it counts here, and no commit has it"
-        for name in _names(below, ignored)
+        for name in (path.removeprefix(below) for path in ignored)
         if name in files
     )
 
@@ -63,8 +64,3 @@ def _refuse_converted(repository: Repository, below: str, root: Path, names: Seq
             message = f"a checkout is not what is in the commit ({attribute}={value} in .gitattributes)"
             hint = "write in .gitattributes, below the others: *.cedar !eol !filter !ident !working-tree-encoding"
             raise BundleError(message, path=root / path.removeprefix(below), hint=hint)
-
-
-def _names(below: str, paths: Sequence[str]) -> tuple[str, ...]:
-    """Return the names of files in a directory; one that is further below has a slash in it."""
-    return tuple(path.removeprefix(below) for path in paths)
