@@ -141,6 +141,13 @@ def test_text_that_changes_the_outcome_in_tap(tmp_path: Path) -> None:
     assert (points, failed) == (6 * len(HOSTILE), 3 * len(HOSTILE))
 
 
+def test_a_text_that_ends_the_reader_of_tap(tmp_path: Path) -> None:
+    """A message is longer than what Perl's reader takes, which stops there and reads none of the points behind."""
+    told = [report("\U0001f600" * 100_000), report("x")]
+    checks = [check for one in told for check in one.checks]
+    assert assert_tap(render(replace(told[0], findings=(), checks=checks), "tap"), tmp_path) == (len(checks), 4)
+
+
 @_EACH
 def test_text_that_is_a_link_in_sarif(text: str) -> None:
     """A text holds a link, a half of a surrogate pair or a control character. The file is valid and has no link."""
