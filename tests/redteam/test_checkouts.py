@@ -44,6 +44,22 @@ def test_a_file_that_a_sparse_checkout_leaves_out(name: str, site: Repository) -
     assert "left out by a sparse checkout" in document["findings"][0]["message"]
 
 
+@pytest.mark.parametrize("attribute", ["", "cedarbox.toml working-tree-encoding=UTF-7\n"])
+def test_settings_that_are_not_checked_out_as_they_are(attribute: str, site: Repository) -> None:
+    """The change has nothing enforced any more by settings that a sparse checkout leaves out, or that an attribute
+    turns into others. The comparison refuses to say what decides.
+    """
+    settings = {"cedarbox.toml": f'[policy]\nbundle = "{SITE}"\nmode = "shadow"\n'}
+    site.commit(settings | ({".gitattributes": attribute} if attribute else {}), ".")
+    if not attribute:
+        site.git("sparse-checkout", "set", "--no-cone", "/policies")
+        assert not (site.top / "cedarbox.toml").exists()
+    code, document = _compared("HEAD~1")
+    (refused,) = document["findings"]
+    assert (code, refused["rule"], refused["file"]) == (1, "diff-refused", "cedarbox.toml")
+    assert ("in .gitattributes" if attribute else "left out by a sparse checkout") in refused["message"]
+
+
 @pytest.mark.parametrize(
     "attribute", ["working-tree-encoding=UTF-7", "eol=crlf", "ident", "filter=lfs", "text working-tree-encoding=UTF-7"]
 )
