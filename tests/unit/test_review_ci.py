@@ -244,6 +244,7 @@ def test_a_review_that_cannot_run_gives_no_report_out(job: Actions) -> None:
     for bundle in ("no/such/bundle", ""):
         done = job("review", REVIEW_BUNDLE=bundle)
         assert done.returncode == 2
+        assert "::error title=cedarbox policy review::" in done.stdout
         assert job.outputs == {"exit-code": "2"}
 
 
