@@ -74,6 +74,10 @@ def comment(content: bytes) -> None:
     marker = body.partition("\n")[0]
     if not _MARKER.fullmatch(marker):
         raise Refused("the file does not begin with the marker of a review")
+    commit = os.environ.get("REVIEW_COMMIT", "")
+    if re.fullmatch("[0-9a-f]{40,64}", commit):
+        # A later push may not have been reviewed.
+        body += f"<p>Commit <code>{commit}</code></p>\n"
     number = _variable("REVIEW_PULL_REQUEST")
     if not re.fullmatch(r"[0-9]{1,10}", number):
         raise Refused("there is no pull request")

@@ -61,6 +61,8 @@ review() {
   local code=0
   "$venv/bin/cedarbox" policy review "${options[@]}" -- "${bundles[@]}" || code=$?
   tell "exit-code=$code"
+  ((code != 2)) ||
+    printf '::error title=cedarbox policy review::There was no review: an input cannot be used, see the log of the step\n'
   for form in sarif=review.sarif comment=comment.md junit=junit.xml json=review.json; do
     [[ ! -f $reports/${form#*=} ]] || tell "${form%%=*}=$reports/${form#*=}"
   done

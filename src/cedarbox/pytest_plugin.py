@@ -194,7 +194,7 @@ def register(config: pytest.Config) -> None:
     given = [_absolute(config.invocation_params.dir, text.split("::")[0]) for text in config.args]
     for bundle in bundles:
         tests = bundle / "tests"
-        if (whole or bundle in named) and not any(tests.glob("*.y*ml")):
+        if (whole or bundle in named) and not any(tests.glob("*.yaml")):
             raise pytest.UsageError(f"{shown(tests)}: no .yaml file of test cases; write one for the policy bundle")
         if (whole or bundle in named) and not any(tests.is_relative_to(path) for path in given):
             config.args.append(str(tests))

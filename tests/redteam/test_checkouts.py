@@ -30,16 +30,34 @@ def _compared(base: str) -> tuple[int, Any]:
     return done.exit_code, json.loads(done.stdout)
 
 
-def test_a_permit_that_a_sparse_checkout_leaves_out(site: Repository) -> None:
+@pytest.mark.parametrize("name", ["more.cedar", "properties/more.yaml"])
+def test_a_file_that_a_sparse_checkout_leaves_out(name: str, site: Repository) -> None:
     """The change adds a file with a permit, and the pipeline checks out some files only: those that are there permit
-    no more than before. The comparison refuses a bundle of which the index knows a file that is not there.
+    no more than before. Or it leaves out the properties, so that nothing is proved. The comparison refuses a bundle of
+    which the index knows a file that is not there.
     """
-    site.commit({"more.cedar": permit("more", "exec")}, SITE)
-    site.git("sparse-checkout", "set", "--no-cone", "/*", f"!{SITE}/more.cedar")
-    assert not (site.top / SITE / "more.cedar").exists()
+    site.commit({name: permit("more", "exec")}, SITE)
+    site.git("sparse-checkout", "set", "--no-cone", "/*", f"!{SITE}/{name}")
+    assert not (site.top / SITE / name).exists()
     code, document = _compared("HEAD~1")
     assert code == 1
     assert "left out by a sparse checkout" in document["findings"][0]["message"]
+
+
+@pytest.mark.parametrize("attribute", ["", "cedarbox.toml working-tree-encoding=UTF-7\n"])
+def test_settings_that_are_not_checked_out_as_they_are(attribute: str, site: Repository) -> None:
+    """The change has nothing enforced any more by settings that a sparse checkout leaves out, or that an attribute
+    turns into others. The comparison refuses to say what decides.
+    """
+    settings = {"cedarbox.toml": f'[policy]\nbundle = "{SITE}"\nmode = "shadow"\n'}
+    site.commit(settings | ({".gitattributes": attribute} if attribute else {}), ".")
+    if not attribute:
+        site.git("sparse-checkout", "set", "--no-cone", "/policies")
+        assert not (site.top / "cedarbox.toml").exists()
+    code, document = _compared("HEAD~1")
+    (refused,) = document["findings"]
+    assert (code, refused["rule"], refused["file"]) == (1, "diff-refused", "cedarbox.toml")
+    assert ("in .gitattributes" if attribute else "left out by a sparse checkout") in refused["message"]
 
 
 @pytest.mark.parametrize(

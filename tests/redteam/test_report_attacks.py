@@ -23,6 +23,7 @@ from rich.console import Console
 from tests.unit.report_schemas import assert_gitlab, assert_junit, assert_sarif, assert_tap
 from tests.unit.some_reports import reports
 
+from cedarbox.cli import main
 from cedarbox.review.finding import Check, Finding, Place, Report, Section
 from cedarbox.review.reports import FORMATS, render
 from cedarbox.review.reports.markdown import MAX_COMMENT, marker
@@ -138,6 +139,13 @@ def test_text_that_changes_the_outcome_in_tap(tmp_path: Path) -> None:
         render(replace(told[0], findings=findings, checks=checks, notes=HOSTILE), "tap"), tmp_path
     )
     assert (points, failed) == (6 * len(HOSTILE), 3 * len(HOSTILE))
+
+
+def test_a_text_that_ends_the_reader_of_tap(tmp_path: Path) -> None:
+    """A message is longer than what Perl's reader takes, which stops there and reads none of the points behind."""
+    told = [report("\U0001f600" * 100_000), report("x")]
+    checks = [check for one in told for check in one.checks]
+    assert assert_tap(render(replace(told[0], findings=(), checks=checks), "tap"), tmp_path) == (len(checks), 4)
 
 
 @_EACH
@@ -323,6 +331,19 @@ def _steps(tmp_path: Path, step: str, **variables: str) -> subprocess.CompletedP
     return subprocess.run(
         ["bash", str(script), step], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
     )
+
+
+def test_a_command_to_the_runner_in_what_cannot_be_reviewed(
+    capfd: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A name in the change holds a command to the runner, and the review ends with an error that quotes it."""
+    monkeypatch.setattr("sys.argv", ["cedarbox", "policy", "review", "##[add-mask]cedarbox\n::add-mask::cedarbox"])
+    with pytest.raises(SystemExit, match="2"):
+        main()
+    told = capfd.readouterr().err
+    assert "it is in no policy bundle" in told
+    assert "##[" not in told
+    assert not any(line.lstrip().startswith("::") for line in told.splitlines())
 
 
 @pytest.mark.parametrize(

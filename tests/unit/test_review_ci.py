@@ -244,6 +244,7 @@ def test_a_review_that_cannot_run_gives_no_report_out(job: Actions) -> None:
     for bundle in ("no/such/bundle", ""):
         done = job("review", REVIEW_BUNDLE=bundle)
         assert done.returncode == 2
+        assert "::error title=cedarbox policy review::" in done.stdout
         assert job.outputs == {"exit-code": "2"}
 
 
@@ -368,7 +369,8 @@ def _comment(job: Actions) -> str:
 
 def test_a_comment_is_written_once_and_then_anew(job: Actions, github: tuple[type[GitHub], dict[str, str]]) -> None:
     server, variables = github
-    body = _comment(job)
+    variables["REVIEW_COMMIT"] = "b" * 40
+    body = f"{_comment(job)}<p>Commit <code>{'b' * 40}</code></p>\n"
     marker = body.splitlines()[0]
     assert job("comment", **variables).stdout == ""
     assert server.calls[-1] == ("POST", "/repos/corp/policies/issues/7/comments", {"body": body})

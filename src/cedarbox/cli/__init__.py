@@ -98,5 +98,7 @@ def _unwritten(error: OSError) -> int:
 
 
 def _failed(message: str) -> int:
+    # GitHub's runner obeys it in any line of the output, and a message may quote a file of others.
+    message = message.replace("##[", "#\\x23[")
     Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"cedarbox: {message}")
     return 2

@@ -11,7 +11,7 @@ from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.reading import utf8_text
 from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
-from cedarbox.review.checked_out import checked_out
+from cedarbox.review.checked_out import as_in_a_commit, checked_out
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
@@ -220,7 +220,9 @@ class _Reader:
 
     def _configured(self, source: Source) -> Configured:
         if not source.commit:
-            return configured_at(self.repository.top, Path(self._named(SETTINGS)))
+            path = Path(self._named(SETTINGS))
+            as_in_a_commit(self.repository, SETTINGS, path)
+            return configured_at(self.repository.top, path)
         with self.repository.objects(source.commit) as objects:
             return configured_in(objects, Path(f"{source.commit[:12]}:"))
 

@@ -14,7 +14,7 @@ from cedarbox.policy.reading import decides, read_bundle, utf8_text
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 from cedarbox.review.git import Objects
 
-__all__ = ["MAX_FILE", "NO_LINKS", "counts", "entities", "of_commit", "of_disk", "refuse_links"]
+__all__ = ["MAX_FILE", "NO_LINKS", "entities", "of_commit", "of_disk", "refuse_links"]
 
 # As for a bundle on disk, see policy/reading.py.
 MAX_FILE: Final = 4 * 1024 * 1024
@@ -23,8 +23,7 @@ _MAX_TOTAL: Final = 64 * 1024 * 1024
 NO_LINKS: Final = "a bundle is read from plain files and directories, not through links"
 
 
-def counts(name: str) -> bool:
-    """Whether a file of a bundle decides, or says who signed it."""
+def _counts(name: str) -> bool:
     return name == SIGNATURE_FILE or decides(name)
 
 
@@ -44,7 +43,7 @@ def of_commit(objects: Objects, path: str, root: Path) -> Mapping[str, bytes] | 
         return None
     if entry.kind != "directory":
         raise BundleError(f"a {entry.kind}, no directory", path=root, hint=NO_LINKS)
-    chosen = {name: found for name, found in sorted(objects.directory(entry.object).items()) if counts(name)}
+    chosen = {name: found for name, found in sorted(objects.directory(entry.object).items()) if _counts(name)}
     if len(chosen) > _MAX_FILES:
         raise BundleError(f"more than {_MAX_FILES} files", path=root, hint="put several policies into one file")
     files: dict[str, bytes] = {}

@@ -14,12 +14,13 @@ from html import escape
 from typing import Final
 
 from cedarbox.review.finding import Finding, Report, Section
-from cedarbox.review.reports.parts import counted, one_line, to_act_on, worst_first
+from cedarbox.review.reports.parts import counted, cut, to_act_on, worst_first
 
 __all__ = ["MAX_COMMENT", "marker", "text"]
 
-MAX_COMMENT: Final = 65_536
-"""Largest body of a comment of GitHub, in characters. Bytes are counted here, of which there are no fewer."""
+MAX_COMMENT: Final = 65_536 - 256
+"""Largest body of a comment of GitHub, in characters, less what who posts it adds. Bytes are counted here, of which
+there are no fewer."""
 
 _MAX_CELL: Final = 400
 _MAX_LINES: Final = 50
@@ -159,14 +160,9 @@ def _code(text: str) -> str:
 
 def _words(text: str) -> str:
     # The references first: escaping makes ampersands and number signs of its own.
-    parts = _REFERENCE.split(_cut(text))
+    parts = _REFERENCE.split(cut(text, _MAX_CELL))
     return "".join(escape(part) + _JOINER if number % 2 else escape(part) for number, part in enumerate(parts))
 
 
 def _escaped(text: str) -> str:
-    return escape(_cut(text))
-
-
-def _cut(text: str) -> str:
-    shown = one_line(text)
-    return shown if len(shown) <= _MAX_CELL else f"{shown[:_MAX_CELL]}… ({len(shown) - _MAX_CELL} more characters)"
+    return escape(cut(text, _MAX_CELL))

@@ -10,7 +10,18 @@ from typing import Any, Final
 from cedarbox.review.finding import SEVERITIES, Check, Finding, Report, Rule
 from cedarbox.text import printable
 
-__all__ = ["CHECK_RULES", "cases", "clean", "closing", "counted", "numbered", "one_line", "to_act_on", "worst_first"]
+__all__ = [
+    "CHECK_RULES",
+    "cases",
+    "clean",
+    "closing",
+    "counted",
+    "cut",
+    "numbered",
+    "one_line",
+    "to_act_on",
+    "worst_first",
+]
 
 CHECK_RULES: Final = {
     "failed": Rule("check-failed", "check-failed", "error", "A check failed"),
@@ -22,6 +33,12 @@ CHECK_RULES: Final = {
 def one_line(text: str) -> str:
     """Return text of others on one line, without characters that drive a terminal or have no form in UTF-8."""
     return printable(" ".join(text.split()))
+
+
+def cut(text: str, most: int) -> str:
+    """Return text as :func:`one_line` does, with at most so many characters, and how many more there were."""
+    shown = one_line(text)
+    return shown if len(shown) <= most else f"{shown[:most]}… ({len(shown) - most} more characters)"
 
 
 def clean(value: Any) -> Any:

@@ -14,11 +14,14 @@ from collections.abc import Iterator
 from typing import Final
 
 from cedarbox.review.finding import Check, Report
-from cedarbox.review.reports.parts import cases, closing, one_line
+from cedarbox.review.reports.parts import cases, closing, cut, one_line
 
 __all__ = ["text"]
 
 _RESULT: Final = {"passed": "ok", "skipped": "ok", "failed": "not ok", "undecided": "not ok"}
+
+_MAX_SCALAR: Final = 4000
+"""Characters of one. TAP::Parser ends at one of more than 65,534, and each may be written as twelve."""
 
 
 def text(report: Report) -> str:
@@ -55,4 +58,4 @@ def _escaped(text: str) -> str:
 
 
 def _scalar(text: str) -> str:
-    return json.dumps(one_line(text))
+    return json.dumps(cut(text, _MAX_SCALAR))
