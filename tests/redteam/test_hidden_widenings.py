@@ -213,3 +213,31 @@ def test_an_agent_that_two_readers_read_differently(tmp_path: Path) -> None:
     result = cli("diff", *change(tmp_path, FEW, FEW, entities=entities(AGENTS), new_entities=json.dumps(people)))
     assert isinstance(result.exception, BundleError)
     assert "has the key '__entity'" in str(result.exception)
+
+
+@pytest.mark.parametrize(
+    ("attributes", "place"),
+    [
+        ("*.cedar working-tree-encoding=SHIFT_JIS", "."),
+        ("/policies/**/site/*.cedar text ident", "."),
+        ("[attr]plain export-subst\np*.cedar plain", "."),
+        ("policies.cedar filter=x", "policies/site"),
+        ('"policies.cedar" filter=x', "policies"),
+    ],
+)
+def test_a_policy_that_is_another_one_on_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, attributes: str, place: str
+) -> None:
+    """`.gitattributes` has git write the policies otherwise than they stand in the commit: with this encoding a yen
+    sign becomes a backslash, the reason ends later, and a permit for everything stands where the review saw a comment.
+    Of a commit nothing is said; the working tree is compared as it is. What is about other files changes nothing."""
+    repository = Repository(tmp_path / "site")
+    repository.commit(bundle_files(FEW))
+    monkeypatch.chdir(repository.top)
+    repository.commit({".gitattributes": "*.png filter=lfs\n* text=auto\n*.cedar -ident\n"}, ".")
+    assert cli("diff", "HEAD~1", "HEAD", "--bundle", "policies/site").exit_code == 0
+    repository.commit({".gitattributes": f"{attributes}\n"}, place)
+    result = cli("diff", "HEAD~1", "HEAD", "--bundle", "policies/site")
+    assert isinstance(result.exception, BundleError)
+    assert "otherwise than it stands in the commit" in str(result.exception)
+    assert cli("diff", "HEAD~1", "--bundle", "policies/site").exit_code == 0

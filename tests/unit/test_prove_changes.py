@@ -101,6 +101,9 @@ CHANGES = [
     ),
     ("connect", 'context.proto == Sandbox::Proto::"http"', "context has http", False),
     ("connect", "context has http", 'context.proto == Sandbox::Proto::"http"', True),
+    # The shell of a command is that of the guest, or one that the caller chose.
+    ("exec", "1 == 2", 'resource == Sandbox::Executable::"bash" && context.shell', True),
+    ("exec", "1 == 2", 'resource == Sandbox::Executable::"bash" && context.commandLine like "sh*"', False),
     # No path has a character that nobody sees; one that only looks like another is in some.
     ("writeFile", "1 == 2", 'resource.path like "*/.git/\\u{200d}hooks/*"', False),
     ("writeFile", "1 == 2", 'resource.path like "*/.git/\\u{a0}hooks/*"', True),
@@ -192,6 +195,7 @@ PLAIN_CHANGES = [
     ('resource.size.lessThan(decimal("1.0"))', 'resource.size.lessThanOrEqual(decimal("0.9999"))', False),
     ("principal has ip && principal.ip.isIpv4()", "principal.ip.isIpv4()", False),
     ("principal.boss.boss.age < 3", "principal.boss.age < 3", True),
+    ("1 == 2", '(if context.n > 0 then {s: []} else {s: context.words}).s.contains("x")', True),
 ]
 
 

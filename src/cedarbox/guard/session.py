@@ -8,7 +8,6 @@ may not stop would be worse than one that may.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -32,7 +31,7 @@ from cedarbox.guard.manifest import account_questions, entry_questions, question
 from cedarbox.guard.question import Question
 from cedarbox.policy import actions
 from cedarbox.policy.actions import Action
-from cedarbox.policy.entities import Base, Entity
+from cedarbox.policy.entities import Base
 from cedarbox.telemetry import attributes
 from cedarbox.telemetry.redaction import redact
 
@@ -251,10 +250,15 @@ class GuardedSession(KeepingSession):
         def name(base: Base) -> Action:
             if any(_EXECUTOR in word for word in words):
                 raise CanonicalizationError(f"{_EXECUTOR} is reserved for the sandbox")
-            action = actions.execute(
-                base, command=words, shell=bool(shell), user=name_of(user), summary=summary, terminal=tty
+            return actions.execute(
+                base,
+                command=words,
+                shell=bool(shell),
+                user=name_of(user),
+                summary=summary,
+                terminal=tty,
+                chosen=bool(chosen),
             )
-            return replace(action, resource=Entity("Executable", chosen[0])) if chosen else action
 
         return Question(verb, name, summary)
 

@@ -256,7 +256,14 @@ def touch_file(base: Base, *, path: str, operation: str, user: str | None = None
 
 
 def execute(
-    base: Base, *, command: Sequence[str], shell: bool, user: str | None, summary: str, terminal: bool = False
+    base: Base,
+    *,
+    command: Sequence[str],
+    shell: bool,
+    user: str | None,
+    summary: str,
+    terminal: bool = False,
+    chosen: bool = False,
 ) -> Action:
     """Run a command in the guest, on a terminal when ``terminal``.
 
@@ -267,13 +274,14 @@ def execute(
         user: The guest user, by name; None for the backend's default.
         summary: The command line with its secrets taken out, for the ledger.
         terminal: A terminal is opened for it.
+        chosen: The shell is the first word, and not that of the guest.
 
     Raises:
         CanonicalizationError: A word holds a NUL or an unpaired surrogate, or the user is not a name.
     """
     if any(char == "\0" or 0xD800 <= ord(char) <= 0xDFFF for word in command for char in word):
         raise CanonicalizationError("a command with a NUL, or that is not Unicode, has no single form")
-    executable = "sh" if shell else next(iter(command), "")
+    executable = "sh" if shell and not chosen else next(iter(command), "")
     context = context_of(base, commandLine=" ".join(command), shell=shell) | _as_user(user)
     return Action("openTerminal" if terminal else "exec", Entity("Executable", executable), context, summary)
 

@@ -23,7 +23,8 @@ directories above
 ``guestPath``, ``destination``: canonical    ``actions.mount``, ``actions.export``
 ``operation`` fits the action                ``actions.touch_file``
 ``user``, ``Account``: names of accounts     ``canonical.canonical_user``
-``Executable`` begins the command line       ``actions.execute``
+``Executable`` begins the command line, or   ``actions.execute``
+is the shell of the guest
 ``EnvironmentVariable``: its name            ``actions.set_environment``
 ``Image``: the id is the digest, else the    ``actions.create``
 reference; it is in one repository

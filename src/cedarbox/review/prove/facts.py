@@ -237,12 +237,9 @@ class _Facts:
         executable, line = self._text("resource"), self._text("context.commandLine")
         begins = terms.prefix(terms.concat(executable, terms.string(" ")), line)
         by_shell = terms.eq(executable, terms.string("sh"))
-        shell = self._truth("context.shell")
-        self._say(("resource", "context.shell"), lambda: terms.implies(shell, by_shell))
-        self._say(
-            ("resource", "context.commandLine"),
-            lambda: terms.ite(shell, by_shell, terms.or_(terms.eq(line, executable), begins)),
-        )
+        guests = terms.and_(self._truth("context.shell"), by_shell)
+        # A shell of the caller's choosing is the first word, as any other program is.
+        self._say(("resource", "context.commandLine"), lambda: terms.or_(guests, terms.eq(line, executable), begins))
 
     def _invoke_tool(self) -> None:
         terms = self._terms

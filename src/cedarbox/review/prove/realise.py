@@ -155,7 +155,8 @@ class _Realiser:
         """Make the request of a command."""
         line, shell = self.get("commandLine"), bool(self.get("shell", False))
         executable = self.resource("sh" if shell else line.split(" ", 1)[0] if line else "true")
-        if shell:
+        chosen = shell and executable != "sh"
+        if shell and not chosen:
             command = [line if line is not None else "true"]
         elif line is None or line == executable:
             command = [executable]
@@ -168,6 +169,7 @@ class _Realiser:
             user=self.optional("user", "root"),
             summary="",
             terminal=self._environment.action_id == "openTerminal",
+            chosen=chosen,
         )
 
     def tool(self) -> Action:

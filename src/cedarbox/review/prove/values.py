@@ -297,13 +297,14 @@ class Values:
         if isinstance(kind, RecordOf):
             if then.keys() != other.keys():
                 raise UnsupportedError("if … then … else with records of different members")
+            # Of the type of both: a set that is empty on one side is of no type there.
             return {
                 name: Member(
-                    then[name].type,
-                    self.choose(condition, then[name].type, then[name].payload, other[name].payload),
+                    given.type,
+                    self.choose(condition, given.type, then[name].payload, other[name].payload),
                     terms.ite(condition, then[name].present, other[name].present),
                 )
-                for name in then
+                for name, given in kind.attributes.items()
             }
         if kind == IP:
             return IpParts(*(terms.ite(condition, x, y) for x, y in zip(then, other, strict=True)))

@@ -206,7 +206,13 @@ class RandomActions:
         chance = self._chance
         command = [self._text() for _ in range(chance.randrange(3))]
         return actions.execute(
-            base, command=command, shell=chance.random() < 0.5, user=self._user(), summary="", terminal=terminal
+            base,
+            command=command,
+            shell=chance.random() < 0.5,
+            user=self._user(),
+            summary="",
+            terminal=terminal,
+            chosen=chance.random() < 0.3,
         )
 
 
