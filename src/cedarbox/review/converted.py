@@ -53,7 +53,9 @@ def refuse_converted(objects: Objects, path: str, names: Iterable[str], root: Pa
             for name in files:
                 if _fits(pattern, f"{below}/{name}" if below else name):
                     told = f"git writes it to disk otherwise than it stands in the commit ({found} in {_FILE})"
-                    raise BundleError(told, path=root / name, hint="compare the working tree, or take that away")
+                    raise BundleError(
+                        told, path=root / name, hint="take that away: policies are to be the same everywhere"
+                    )
 
 
 def _lines(data: bytes) -> Iterator[tuple[str, list[str]]]:
