@@ -13,7 +13,8 @@ from tests.unit.bundles import SHIPPED
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.review.mutants import mutants_of
-from cedarbox.review.phrases import Words, cedar_text, condition_words
+from cedarbox.review.phrases import cedar_text, condition_words
+from cedarbox.review.pieces import Words
 from cedarbox.review.vocabulary import ACTIONS, ENUM_WORDS
 from cedarbox.review.words import sentence_of
 

@@ -6,23 +6,20 @@ For what has no words, the phrase is the Cedar text.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Final, Literal
+from collections.abc import Mapping
+from typing import Any, Final
 
 import cedarpy
 
 from cedarbox.policy.entities import NAMESPACE
+from cedarbox.review.pieces import Piece, Words, listed
 from cedarbox.review.vocabulary import ENUM_WORDS, KINDS, SUBJECTS, TRUTHS
 
 __all__ = [
     "Node",
-    "Piece",
-    "Words",
     "attribute_had",
     "cedar_text",
     "condition_words",
-    "listed",
     "subject_of",
     "uid_words",
     "uids_of",
@@ -30,48 +27,6 @@ __all__ = [
 ]
 
 Node = Mapping[str, Any]
-
-
-@dataclass(frozen=True, slots=True)
-class Piece:
-    """A piece of a sentence.
-
-    Attributes:
-        text: What it says.
-        kind: Words of ours, a ``value`` that the policy or the request has, or ``cedar``: the text of the policy.
-    """
-
-    text: str
-    kind: Literal["words", "value", "cedar"] = "words"
-
-
-@dataclass(frozen=True, slots=True)
-class Words:
-    """A sentence or a part of one.
-
-    Attributes:
-        pieces: In their order.
-    """
-
-    pieces: tuple[Piece, ...]
-
-    @classmethod
-    def of(cls, *parts: str | Words) -> Words:
-        """Join words of ours and others."""
-        return cls(tuple(p for part in parts for p in ((Piece(part),) if isinstance(part, str) else part.pieces)))
-
-    @classmethod
-    def value(cls, text: str) -> Words:
-        """Return a value."""
-        return cls((Piece(text, "value"),))
-
-    @property
-    def quoted(self) -> bool:
-        """Some of it is Cedar."""
-        return any(piece.kind == "cedar" for piece in self.pieces)
-
-    def __str__(self) -> str:
-        return "".join(f"`{piece.text}`" if piece.kind == "cedar" else piece.text for piece in self.pieces)
 
 
 def condition_words(node: Node, *, want: bool = True) -> Words:
@@ -397,17 +352,6 @@ def _like(given: Node, *, want: bool) -> Words | None:  # noqa: PLR0911  # one r
         case [str() as text]:
             return Words.of(f"{about} is {'' if want else 'not '}", _text_words(text))
     return None
-
-
-def listed(parts: Sequence[Words], last: str, *, between: str = ", ") -> Words:
-    """Join parts as people do: a, b and c."""
-    if len(parts) < 2:
-        return Words.of(*parts)
-    said: list[str | Words] = []
-    for number, part in enumerate(parts):
-        ending = last if last.startswith(";") else f" {last}"
-        said += [part] if number == 0 else [f"{ending} " if number == len(parts) - 1 else between, part]
-    return Words.of(*said)
 
 
 def _closes_at_end(text: str) -> bool:

@@ -15,16 +15,14 @@ from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.phrases import (
     Node,
-    Piece,
-    Words,
     attribute_had,
     condition_words,
-    listed,
     subject_of,
     uid_words,
     uids_of,
     value_words,
 )
+from cedarbox.review.pieces import Piece, Words, listed
 from cedarbox.review.vocabulary import ACTIONS, GROUPS, SUBJECTS
 
 __all__ = ["Sentence", "sentence_of"]

@@ -20,7 +20,8 @@ from cedarbox.policy.entities import NAMESPACE, Entity
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.declared import Declared, uid_of
 from cedarbox.review.finding import Place
-from cedarbox.review.phrases import Node, Words, cedar_text, condition_words, subject_of
+from cedarbox.review.phrases import Node, cedar_text, condition_words, subject_of
+from cedarbox.review.pieces import Words
 from cedarbox.review.subject import ReviewedPolicy
 
 __all__ = ["Part", "PolicyParts", "parts_of"]

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from html import escape
 from typing import Final
 
-from cedarbox.review.phrases import Words
+from cedarbox.review.pieces import Words
 from cedarbox.review.rendering.page import Group, Page, Shown
 from cedarbox.text import printable
 
