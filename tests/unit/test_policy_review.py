@@ -184,6 +184,10 @@ def test_a_bundle_that_a_part_refuses_is_a_finding_in_its_place(reviews: Reviews
     assert code == 1
     (finding,) = document["findings"]
     assert (finding["rule"], finding["file"], finding["line"]) == ("test-refused", "site/tests/a.yaml", 4)
+    assert finding["message"] == "not a mapping"
+    reviews.reports["test"] = BundleError("not a mapping", path=Path("site/tests/a.yaml"), line=5, hint="correct it")
+    (moved,) = reviews()[1]["findings"]
+    assert (moved["line"], moved["fingerprint"]) == (5, finding["fingerprint"])
     assert reviews.ran[-1] == "prove"
 
 

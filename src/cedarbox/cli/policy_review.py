@@ -199,11 +199,22 @@ def _not_run(part: Part, bundle: Path, error: BundleError) -> Report:
 
 
 def _broken(part: Part, bundle: Path, error: BundleError) -> Report:
-    place = Place(shown(error.path), error.line or 1, error.column)
-    if error.path.is_dir():
-        place = Place(shown(bundle / _METADATA))
-    finding = Finding(f"{part}-refused", "error", error.message, place, hint=error.hint)
+    place = Place(shown(bundle / _METADATA)) if error.path.is_dir() else _place(error)
+    finding = _refused(part, error, place)
     return Report(part, shown(bundle), "the bundle cannot be used", findings=(finding,), failed=True)
+
+
+def _refused(part: Part, error: ConfigurationError, place: Place) -> Finding:
+    message = error.message
+    if isinstance(error, BundleError):
+        # The place is told beside it, and would make it another finding when lines move.
+        at = ":".join(str(each) for each in (error.path, error.line, error.column) if each is not None)
+        message = message.removeprefix(f"{at}: ")
+    return Finding(f"{part}-refused", "error", message, place, hint=error.hint)
+
+
+def _place(error: BundleError) -> Place:
+    return Place(shown(error.path), error.line or 1, error.column)
 
 
 def _command(part: Part) -> Any:
@@ -283,7 +294,7 @@ def _settings(bundles: Sequence[Path], asked: _Asked) -> tuple[Path | None, Call
     try:
         found = resettled(asked.base, bundles)
     except BundleError as error:
-        finding = Finding("diff-refused", "error", error.message, Place(shown(error.path)), hint=error.hint)
+        finding = _refused("diff", error, _place(error))
         told = Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)
         return None, lambda: told
     if found is None:
@@ -304,7 +315,7 @@ def _apart(asked: _Asked, compared_only: Path | None) -> Report:
         note = f"{shown(compared_only)} is what decides, and was compared only: review it too"
         return replace(report, notes=(*report.notes, note))
     except ConfigurationError as error:
-        finding = Finding("diff-refused", "error", error.message, Place(SETTINGS), hint=error.hint)
+        finding = _refused("diff", error, Place(SETTINGS))
         return Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)
 
 
