@@ -87,6 +87,18 @@ def test_another_bundle_above_is_not_reviewed_in_place_of_the_one_that_is_named(
     assert bundles_of([Path("policies/gone.cedar"), Path("policies/tests/gone.yaml")]) == (Path("policies"),)
 
 
+def test_a_bundle_whose_metadata_is_a_link_to_nothing_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "site", PERMIT_ALL)
+    (tmp_path / "site" / "bundle.toml").unlink()
+    (tmp_path / "site" / "bundle.toml").symlink_to("gone")
+    done = CliRunner().invoke(app, ["review", "--skip-others", "--only", "check", "site/policies.cedar"])
+    assert done.exit_code == 1
+    assert "site/bundle.toml" in done.stdout
+
+
 def test_properties_that_cannot_be_listed_are_not_passed_over(reviews: Reviews, tmp_path: Path) -> None:
     site = tmp_path / "site"
     assert not policy_review._has_properties(site)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -141,7 +142,8 @@ def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Pat
     found: dict[Path, None] = {}
     for path in paths:
         try:
-            bundle = next((one for one in _around(path) if (one / _METADATA).is_file()), None)
+            # Whatever it is: a link that leads nowhere is for check to refuse.
+            bundle = next((one for one in _around(path) if os.path.lexists(one / _METADATA)), None)
         except (OSError, ValueError):
             bundle = None
         if bundle is None and skip_others:
