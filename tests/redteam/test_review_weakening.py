@@ -140,7 +140,7 @@ def test_a_finding_is_put_into_the_baseline(told: Told) -> None:
     [
         (CASES.replace("    - {case: metadata, target: 169.254.169.254}\n", ""), "connect[deny metadata]"),
         (CASES.replace("target: 169.254.169.254", "target: 203.0.113.9"), "connect[deny metadata]"),
-        (CASES.replace("by: mirror", "by: [mirror, other]"), "cannot be read any more"),
+        (CASES.replace("by: mirror", "by: [mirror, other]"), "cannot be read any more: tests/network.yaml:"),
         (None, "3 test cases of tests/network.yaml are gone"),
     ],
 )

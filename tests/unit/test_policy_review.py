@@ -87,6 +87,18 @@ def test_another_bundle_above_is_not_reviewed_in_place_of_the_one_that_is_named(
     assert bundles_of([Path("policies/gone.cedar"), Path("policies/tests/gone.yaml")]) == (Path("policies"),)
 
 
+def test_a_bundle_whose_metadata_is_a_link_to_nothing_is_not_left_out(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "site", PERMIT_ALL)
+    (tmp_path / "site" / "bundle.toml").unlink()
+    (tmp_path / "site" / "bundle.toml").symlink_to("gone")
+    done = CliRunner().invoke(app, ["review", "--skip-others", "--only", "check", "site/policies.cedar"])
+    assert done.exit_code == 1
+    assert "site/bundle.toml" in done.stdout
+
+
 def test_properties_that_cannot_be_listed_are_not_passed_over(reviews: Reviews, tmp_path: Path) -> None:
     site = tmp_path / "site"
     assert not policy_review._has_properties(site)
@@ -184,6 +196,10 @@ def test_a_bundle_that_a_part_refuses_is_a_finding_in_its_place(reviews: Reviews
     assert code == 1
     (finding,) = document["findings"]
     assert (finding["rule"], finding["file"], finding["line"]) == ("test-refused", "site/tests/a.yaml", 4)
+    assert finding["message"] == "not a mapping"
+    reviews.reports["test"] = BundleError("not a mapping", path=Path("site/tests/a.yaml"), line=5, hint="correct it")
+    (moved,) = reviews()[1]["findings"]
+    assert (moved["line"], moved["fingerprint"]) == (5, finding["fingerprint"])
     assert reviews.ran[-1] == "prove"
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -133,7 +134,8 @@ def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Pat
     found: dict[Path, None] = {}
     for path in paths:
         try:
-            bundle = next((one for one in _around(path) if (one / _METADATA).is_file()), None)
+            # Whatever it is: a link that leads nowhere is for check to refuse.
+            bundle = next((one for one in _around(path) if os.path.lexists(one / _METADATA)), None)
         except (OSError, ValueError):
             bundle = None
         if bundle is None and skip_others:
@@ -191,11 +193,22 @@ def _not_run(part: Part, bundle: Path, error: BundleError) -> Report:
 
 
 def _broken(part: Part, bundle: Path, error: BundleError) -> Report:
-    place = Place(shown(error.path), error.line or 1, error.column)
-    if error.path.is_dir():
-        place = Place(shown(bundle / _METADATA))
-    finding = Finding(f"{part}-refused", "error", error.message, place, hint=error.hint)
+    place = Place(shown(bundle / _METADATA)) if error.path.is_dir() else _place(error)
+    finding = _refused(part, error, place)
     return Report(part, shown(bundle), "the bundle cannot be used", findings=(finding,), failed=True)
+
+
+def _refused(part: Part, error: ConfigurationError, place: Place) -> Finding:
+    message = error.message
+    if isinstance(error, BundleError):
+        # The place is told beside it, and would make it another finding when lines move.
+        at = ":".join(str(each) for each in (error.path, error.line, error.column) if each is not None)
+        message = message.removeprefix(f"{at}: ")
+    return Finding(f"{part}-refused", "error", message, place, hint=error.hint)
+
+
+def _place(error: BundleError) -> Place:
+    return Place(shown(error.path), error.line or 1, error.column)
 
 
 def _command(part: Part) -> Any:
@@ -275,7 +288,7 @@ def _settings(bundles: Sequence[Path], asked: _Asked) -> tuple[Path | None, Call
     try:
         found = resettled(asked.base, bundles)
     except BundleError as error:
-        finding = Finding("diff-refused", "error", error.message, Place(shown(error.path)), hint=error.hint)
+        finding = _refused("diff", error, _place(error))
         told = Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)
         return None, lambda: told
     if found is None:
@@ -296,7 +309,7 @@ def _apart(asked: _Asked, compared_only: Path | None) -> Report:
         note = f"{shown(compared_only)} is what decides, and was compared only: review it too"
         return replace(report, notes=(*report.notes, note))
     except ConfigurationError as error:
-        finding = Finding("diff-refused", "error", error.message, Place(SETTINGS), hint=error.hint)
+        finding = _refused("diff", error, Place(SETTINGS))
         return Report("diff", SETTINGS, "which bundle decides cannot be told", findings=(finding,), failed=True)
 
 

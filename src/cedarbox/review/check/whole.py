@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ def check(
     """
     found = _Found()
     for path in paths:
-        if schema is None and (path / "bundle.toml").is_file():
+        if schema is None and os.path.lexists(path / "bundle.toml"):
             _check_bundle(path, found)
         else:
             _check_cedar(path, found, schema=schema, entities=entities, links=links)

@@ -281,7 +281,9 @@ def _written(
         try:
             return read(subject, root)
         except (BundleError, OSError, ValueError) as error:
-            return error.message if isinstance(error, BundleError) else "a name that this system does not take"
+            # By its name in the bundle, and not by that of a directory that is gone when it is told.
+            told = error.message.replace(f"{root}/", "") if isinstance(error, BundleError) else ""
+            return told or "a name that this system does not take"
 
 
 def _suite(subject: Subject, root: Path) -> tuple[Case, ...]:
