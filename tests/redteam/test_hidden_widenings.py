@@ -221,8 +221,8 @@ def test_an_agent_that_two_readers_read_differently(tmp_path: Path) -> None:
         ("*.cedar working-tree-encoding=SHIFT_JIS", "."),
         ("/policies/**/site/*.cedar text ident", "."),
         ("[attr]plain export-subst\np*.cedar plain", "."),
-        ("policies.cedar filter=x", "policies/site"),
-        ('"policies.cedar" filter=x', "policies"),
+        ("policies.cedar ident", "policies/site"),
+        ('"policies.cedar" ident', "policies"),
     ],
 )
 def test_a_policy_that_is_another_one_on_disk(

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import random
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any, Final
 
 import pytest
@@ -13,10 +15,11 @@ import cedarbox.review.prove.prepared as preparing
 from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.addresses import ip_class
-from cedarbox.policy.canonical import canonical_path
+from cedarbox.policy.canonical import canonical_host, canonical_path
 from cedarbox.policy.schema import schema_text
+from cedarbox.policy.wire import http_request
 from cedarbox.review.prove import environments
-from cedarbox.review.prove.canonical import class_of, never_in_path
+from cedarbox.review.prove.canonical import ABSENT, HOST, HTTP_PATH, PATH, class_of
 from cedarbox.review.prove.evaluate import evaluate
 from cedarbox.review.prove.facts import say_facts
 from cedarbox.review.prove.fuzz import main
@@ -26,6 +29,7 @@ from cedarbox.review.prove.fuzzing.random_actions import RandomActions, noted
 from cedarbox.review.prove.fuzzing.runs import absent, run_bundle, run_free
 from cedarbox.review.prove.fuzzing.schemas import NASTY
 from cedarbox.review.prove.fuzzing.tables import Table
+from cedarbox.review.prove.patterns import Pattern
 from cedarbox.review.prove.payloads import IpParts
 from cedarbox.review.prove.terms import Terms, reachable
 from cedarbox.review.prove.types import SchemaTypes
@@ -114,13 +118,33 @@ def test_each_fact_is_true_of_what_the_builders_make(name: str) -> None:
     assert made > 3
 
 
-def test_no_path_has_a_character_that_is_said_to_be_in_none() -> None:
-    said = [char for char in map(chr, range(0x110000)) if never_in_path(char)]
-    assert len(said) > 60
-    for char in said:
-        for path in (f"/{char}", f"/a{char}b/c", f"/e\u0301{char}", f"/{char}/.."):
-            with pytest.raises(CanonicalizationError):
-                canonical_path(path)
+def _hosts(text: str) -> list[str]:
+    return [str(canonical_host(f"a{text}b.example"))]
+
+
+def _paths(text: str) -> list[str]:
+    return [canonical_path(path) for path in (f"/{text}", f"/a{text}b/c", f"/{text}/..")]
+
+
+def _requested(text: str) -> list[str]:
+    return [str((http_request("http", "GET", f"/a{text}b", None) or {})["path"])]
+
+
+@pytest.mark.parametrize(
+    ("language", "made", "least"), [(HOST, _hosts, 1_000), (PATH, _paths, 80), (HTTP_PATH, _requested, 70)]
+)
+def test_no_text_of_a_language_has_in_it_what_is_said_to_be_in_none(
+    language: Pattern, made: Callable[[str], list[str]], least: int
+) -> None:
+    tried = [*map(chr, (*range(0x300), *range(0x2000, 0x2070), *range(0x300, 0x110000, 331)))]
+    said = [
+        text for text in (*tried, "//", "/./", "x/../", "/../x", "/a//b", ".", "/.a/", "..") if ABSENT[language](text)
+    ]
+    assert len(said) > least
+    assert not {".", ".."} & {*said}
+    for text in said:
+        with suppress(CanonicalizationError):
+            assert not any(text in each for each in made(text))
 
 
 def test_the_class_of_an_address_is_that_of_the_policies() -> None:

@@ -1,7 +1,8 @@
 """Files that git writes to disk otherwise than they stand in a commit: what is read of the commit would not be them.
 
 ``.gitattributes`` is part of a change. With ``working-tree-encoding=SHIFT_JIS`` a yen sign becomes a backslash, so that
-a policy ends elsewhere on the host than in the commit; ``ident``, ``filter`` and ``export-subst`` put text in.
+a policy ends elsewhere on the host than in the commit; ``ident`` and ``export-subst`` put text in. A ``filter`` is what
+the configuration of a host makes of it, which no change reaches.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ __all__ = ["refuse_converted"]
 
 _FILE: Final = ".gitattributes"
 _MAX_FILE: Final = 1024 * 1024
-_CONVERTS: Final = frozenset({"working-tree-encoding", "ident", "filter", "export-subst"})
+_CONVERTS: Final = frozenset({"working-tree-encoding", "ident", "export-subst"})
 _MACRO: Final = "[attr]"
 
 

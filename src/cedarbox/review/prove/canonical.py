@@ -6,7 +6,9 @@ Each set holds every text that the builders make, and a few more: what is proved
 from __future__ import annotations
 
 import ipaddress
+import re
 import unicodedata
+from collections.abc import Callable, Mapping
 from typing import Final
 
 from cedarbox.errors import CanonicalizationError
@@ -17,6 +19,7 @@ from cedarbox.review.prove.payloads import IpParts
 from cedarbox.review.prove.terms import Term, Terms
 
 __all__ = [
+    "ABSENT",
     "ACCOUNT",
     "ADDRESS_4",
     "ADDRESS_6",
@@ -32,7 +35,6 @@ __all__ = [
     "class_of",
     "is_host",
     "is_path",
-    "never_in_path",
 ]
 
 
@@ -156,13 +158,35 @@ def is_path(text: str) -> bool:
         return False
 
 
-def never_in_path(char: str) -> bool:
-    """Whether no canonical path has a character, because it cannot be seen.
+def _in_no_host(text: str) -> bool:
+    return not all(char.isascii() and (char.islower() or char.isdigit() or char in "-_.") for char in text)
 
-    Solvers do not know these as the language of paths: there are so many that it would take them seconds.
-    """
-    # By what was so in Unicode 3.2 as well: a host may have a Python with other tables than this one.
+
+def _in_no_path(text: str) -> bool:
+    return _NO_SEGMENT.search(text) is not None or any(char == "\\" or _unseen(char) for char in text)
+
+
+def _in_no_http_path(text: str) -> bool:
+    return _NO_SEGMENT.search(text) is not None or any(char in "\\?#" or _is_control(char) for char in text)
+
+
+def _is_control(char: str) -> bool:
+    return unicodedata.category(char) == "Cc"
+
+
+def _unseen(char: str) -> bool:
+    # By what was so in Unicode 3.2 as well: a host may have a Python with other tables than this one. Solvers do not
+    # know these as the language of paths: there are so many that it would take them seconds.
     return unicodedata.ucd_3_2_0.category(char) in {"Cc", "Cf", "Zl", "Zp"} and not is_path(f"/x{char}")
+
+
+_NO_SEGMENT: Final = re.compile(r"//|/\.{1,2}/")
+ABSENT: Final[Mapping[Pattern, Callable[[str], bool]]] = {
+    HOST: _in_no_host,
+    PATH: _in_no_path,
+    HTTP_PATH: _in_no_http_path,
+}
+"""Whether something is in no text of a language: a solver can take long to find that out of a pattern."""
 
 
 def address_of(text: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:

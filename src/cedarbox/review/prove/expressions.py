@@ -247,7 +247,7 @@ class Expressions:
         parts = tuple(part if part is None else checked(part) for part in wildcards(given["pattern"]))
         text: Term = value.payload
         absent = self._values.absent.get(text.value) if text.op == "var" else None
-        if absent is not None and any(absent(char) for part in parts for char in part or ""):
+        if absent is not None and any(absent(part) for part in parts if part):
             return Value(BOOL, terms.false, value.fails)
         match parts:
             case ():

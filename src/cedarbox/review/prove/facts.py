@@ -91,8 +91,8 @@ class _Facts:
 
     def _say_language(self, name: str, pattern: Pattern) -> None:
         self._values.guard((name,), pattern.python, lambda _: self._terms.matches(self._text(name), pattern))
-        if pattern is canonical.PATH:
-            self._values.absent[name] = canonical.never_in_path
+        if (absent := canonical.ABSENT.get(pattern)) is not None:
+            self._values.absent[name] = absent
 
     def _say_range(self, name: str, low: int, high: int) -> None:
         self._say_range_of(name, low, high)

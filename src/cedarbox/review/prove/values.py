@@ -47,7 +47,7 @@ class Values:
         relations: What holds between variables, once all of them are used: their names, and what makes the term.
         elements: What is in the sets that a function gives, by its name.
         identities: When two entities are one, for the types of which the ids say it in another way.
-        absent: Whether a character is in no value of a variable, for those of which it is known.
+        absent: Whether a text is part of no value of a variable, for those of which it is known.
     """
 
     def __init__(self, terms: Terms, types: SchemaTypes) -> None:
