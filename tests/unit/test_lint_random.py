@@ -93,6 +93,8 @@ PLAIN = """
 @id("b") forbid (principal, action == Action::"read", resource) when { resource.owner == User::"x" };
 @id("b") forbid (principal, action == Action::"read", resource) when { resource.owner == User::"x" };
 permit (principal == ?principal, action, resource);
+// A usual way to write it, where users are no agents in bundles of their own.
+@id("owner") forbid (principal, action == Action::"read", resource) unless { principal == resource.owner };
 """
 
 

@@ -294,10 +294,13 @@ def test_plain_cedar_with_a_schema_of_its_own(tmp_path: Path, monkeypatch: pytes
     for name, policies in (("old", text), ("new", text.replace("> 3", ">= 3"))):
         Path(name).mkdir()
         Path(name, "view.cedar").write_text(policies)
+        Path(name, "entities.json").write_text("[]")
     result = cli("diff", "old", "new", "--schema", "plain.cedarschema", "--json")
     assert result.exit_code == 1
     assert subjects(json.loads(result.stdout)) == [("view", "Doc", "[User]", "view")]
-    assert cli("diff", "new", "old", "--schema", "plain.cedarschema").exit_code == 0
+    narrowed = cli("diff", "new", "old", "--schema", "plain.cedarschema", "--json")
+    assert narrowed.exit_code == 0
+    assert [finding["file"] for finding in json.loads(narrowed.stdout)["findings"]] == ["old/view.cedar"]
 
 
 def test_a_schema_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

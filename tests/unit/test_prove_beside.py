@@ -159,7 +159,9 @@ def test_a_program_that_is_not_there(tmp_path: Path, versions: tuple[Path, Path]
         assert "no such program" in str(result.exception)
 
 
-OLDER, NEWER = (plain_side(f"permit (principal, action, resource) when {{ principal.age {op} 3 }};") for op in "<>")
+NEWER, NEWER_STILL = (
+    plain_side(f"permit (principal, action, resource) when {{ principal.age > {age} }};") for age in (3, 4)
+)
 
 
 def test_a_program_that_takes_too_long_is_ended_with_its_solver_and_nothing_is_decided(tmp_path: Path) -> None:
@@ -169,7 +171,7 @@ def test_a_program_that_takes_too_long_is_ended_with_its_solver_and_nothing_is_d
     (kind,) = kinds(PLAIN, "view")
     with Prover(PLAIN) as prover:
         beside = CrossChecked(prover, PLAIN, program, limit_s=0.5)
-        (answer,) = beside.search_all([Query(WIDENS, kind, {"old": OLDER, "new": NEWER}, "a question")])
+        (answer,) = beside.search_all([Query(WIDENS, kind, {"old": NEWER, "new": NEWER_STILL}, "a question")])
     assert (answer.verdict, answer.witness) == ("undecided", None)
     assert answer.why == "cedar symcc said nothing: it was ended after 0.5 s"
     left = Path("/proc") / solver.read_text().strip()
@@ -178,6 +180,17 @@ def test_a_program_that_takes_too_long_is_ended_with_its_solver_and_nothing_is_d
             return
         time.sleep(0.1)
     pytest.fail("its solver goes on")
+
+
+def test_a_question_that_is_too_hard_for_it_is_not_decided(tmp_path: Path, versions: tuple[Path, Path]) -> None:
+    err = "\u00d7 Analysis failed\n\u251c\u2500\u25b6 Verification failed\n\u2570\u2500\u25b6 solver returned `unknown`"
+    program = _cedar(tmp_path / "cedar", "''", status=1, err=err)
+    result = cli("diff", *reversed(list(map(str, versions))), "--cedar", program, "--json")
+    assert result.exit_code == 3, result.output
+    assert "cedar symcc said nothing: its solver found no answer" in result.stdout
+    # The other way round there is a request that Cedar decided otherwise: that stands.
+    result = cli("diff", *map(str, versions), "--cedar", program, "--json")
+    assert result.exit_code == 1, result.output
 
 
 @real

@@ -181,6 +181,23 @@ def test_a_type_is_not_left_out_where_the_schema_knows_no_other(tmp_path: Path) 
         assert {mutant.change for mutant in made} - {"deleted"} == wanted, scope
 
 
+def test_a_pattern_loses_what_keeps_its_star_within_a_name(tmp_path: Path) -> None:
+    schema = "entity User; action view appliesTo { principal: User, resource: User, context: { s: String } };"
+    changed = {
+        "*.a.example": {"*a.example"},
+        "/srv/*": {"/srv*"},
+        "*/keys/*.pem": {"*keys/*.pem", "*/keys*.pem", "*/keys/*pem"},
+        "*.*": set(),
+        "a.example": set(),
+        r"\*.x": set(),
+    }
+    for pattern, wanted in changed.items():
+        text = f'permit (principal, action, resource) when {{ context.s like "{pattern}" }};'
+        about = Subject.of_cedar("plain", tmp_path, {"a.cedar": text.encode()}, schema=schema)
+        told = {mutant.change for mutant in mutants_of(CedarSuite(about, []).policies) if "like" in mutant.change}
+        assert told == {f'its condition with like "{each}"' for each in wanted}, pattern
+
+
 GOOD = a_test("ann", "view", "allow", ["own"])
 
 

@@ -68,7 +68,8 @@ def test(
         Path | None,
         typer.Option(
             readable=False,
-            help="Tests in the JSON of cedar run-tests, in the place of tests/*.yaml, judged as that command does.",
+            help="Tests in the JSON of cedar run-tests, in the place of tests/*.yaml, judged as that command does; but "
+            "what its validator only warns of fails none (see check --deny-warnings).",
             show_default=False,
         ),
     ] = None,

@@ -45,7 +45,8 @@ RULES: Final = (
         "error",
         "A policy can be changed without any case failing",
         "Each policy is deleted and changed in small steps: its scope is widened, a condition is dropped, turned "
-        "around or loses a part, a limit is moved by one, the approval it asks for is dropped. No case fails for "
+        "around or loses a part, a limit is moved by one, a pattern loses the dot beside its star, the approval it "
+        "asks for is dropped. No case fails for "
         "this one, so the tests would not notice if somebody made it by mistake.\n\nAdd the case that tells the two "
         "apart: for a scope that is widened, a request from outside it; for a limit, the value on it and the one "
         "beside it; for an approval, `approval:` with who approves. A part of a condition that no request can tell "

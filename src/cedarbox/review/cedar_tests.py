@@ -4,7 +4,8 @@ The format is a JSON array of ``{"name"?, "request", "entities", "decision", "re
 4.6 and later). A request has ``principal``, ``action`` and ``resource`` in Cedar's syntax and a ``context``; each test
 brings all its entities. A test passes when the decision is that of Cedar, every id of ``reason`` is among the policies
 that determine it, and exactly ``num_errors`` policies could not be evaluated. Such a policy is skipped, as Cedar does,
-also for the policies of a bundle, where cedarbox would deny.
+also for the policies of a bundle, where cedarbox would deny. One thing is left to ``policy check --deny-warnings``:
+with a schema, that command fails every test when the validator warns of any policy.
 
 A policy is known by its ``@id``, or as ``policyN`` when it has none, where N counts all statements from 0 over the
 files in the order of their names: the ids that ``cedar`` gives to the files put together.

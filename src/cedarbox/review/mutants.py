@@ -2,8 +2,9 @@
 
 A test that passes with and without a policy says nothing about it. So each policy is changed, one small step at a time,
 in Cedar's JSON form, and some test must fail for each step: a policy is deleted, its scope is widened, a condition or a
-part of one is dropped or turned around, a member of a list is left out, a limit is moved by one. The approval that a
-permit asks for is dropped, one of its approvers is left out, and so is how long a signature holds.
+part of one is dropped or turned around, a member of a list is left out, a limit is moved by one, a pattern loses the
+dot or the slash beside its star. The approval that a permit asks for is dropped, one of its approvers is left out, and
+so is how long a signature holds.
 
 No test can notice that a type is not asked for where the schema knows no other, so that is not tried.
 """
@@ -24,6 +25,8 @@ _Json = Mapping[str, Any]
 _JOINING: Final = frozenset({"&&", "||"})
 # `a < b` and `a <= b` differ in one value, which is where limits are got wrong.
 _MOVED: Final = {"<": "<=", "<=": "<", ">": ">=", ">=": ">"}
+_STAR: Final = "Wildcard"
+_SEPARATORS: Final = ({"Literal": "."}, {"Literal": "/"})
 _ANY: Final = {"op": "All"}
 
 
@@ -137,6 +140,18 @@ def _here(operator: str, operands: Any) -> Iterator[tuple[str, Any]]:
             yield f"without {_shown(member)}", {"Set": [*operands[:index], *operands[index + 1 :]]}
     if operator in _MOVED:
         yield f"with {_MOVED[operator]} for {operator}", {_MOVED[operator]: operands}
+    if operator == "like":
+        for pattern in _unseparated(operands["pattern"]):
+            yield f'with like "{_pattern(pattern)}"', {"like": {**operands, "pattern": pattern}}
+
+
+def _unseparated(parts: Sequence[Any]) -> Iterator[list[Any]]:
+    """Yield a pattern without a separator beside a star: without its dot ``*.a.example`` also meets ``ba.example``."""
+    for index, part in enumerate(parts):
+        beside = [*parts[max(index - 1, 0) : index], *parts[index + 1 : index + 2]]
+        # Cedar has a literal for each character. Between two stars it is no border.
+        if part in _SEPARATORS and beside.count(_STAR) == 1:
+            yield [*parts[:index], *parts[index + 1 :]]
 
 
 def _shown(body: Any) -> str:

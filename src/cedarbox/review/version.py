@@ -92,8 +92,11 @@ class Pair:
 
     @property
     def place(self) -> Place:
-        """Where to tell what is about no line: the first file of the new version, ``bundle.toml`` for a bundle."""
-        name = next(iter(sorted(self.head.files or (), key=lambda name: (name != "bundle.toml", name))), "")
+        """Where to tell what is about no line: the first policies of the new version, ``bundle.toml`` for a bundle."""
+        order = sorted(
+            self.head.files or (), key=lambda name: (name != "bundle.toml", not name.endswith(".cedar"), name)
+        )
+        name = next(iter(order), "")
         return Place(shown(self.head.root / name))
 
 

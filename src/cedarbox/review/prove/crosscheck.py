@@ -23,6 +23,7 @@ __all__ = ["CrossChecked"]
 
 _GOAL: Final = And(Allows("narrower"), Not(Allows("wider")))
 _NOTHING: Final = Side({})
+_SILENT: Final = "cedar symcc said nothing"
 _AGREEING: Final[Mapping[str, Verdict]] = {"verified": "none", "refuted": "found"}
 
 
@@ -54,9 +55,12 @@ class CrossChecked:
         """
         answers = list(self._searcher.search_all(queries, progress))
         for place, query in enumerate(queries):
-            wrong = [why for sides in _pairs(query) if (why := self._asked(query.environment, sides))]
-            if wrong:
-                answers[place] = replace(answers[place], verdict="undecided", witness=None, why=wrong[0])
+            beside = [self._asked(query.environment, sides) for sides in _pairs(query)]
+            # What was found was replayed through Cedar; for that nobody's silence matters.
+            silent = [why for why in beside if why.startswith(_SILENT) and answers[place].verdict == "none"]
+            wrong = [why for why in beside if why and not why.startswith(_SILENT)]
+            for why in (wrong + silent)[:1]:
+                answers[place] = replace(answers[place], verdict="undecided", witness=None, why=why)
         return answers
 
     def _asked(self, environment: Environment, sides: tuple[Side, Side]) -> str:
@@ -78,8 +82,8 @@ class CrossChecked:
 
 
 def _compared(ours: Answer, theirs: CrossCheck) -> tuple[str, str]:
-    if theirs.verdict == "late":
-        told = f"cedar symcc said nothing: {theirs.text}"
+    if theirs.verdict == "undecided":
+        told = f"{_SILENT}: {theirs.text}"
         return told, told
     told = f"cedar symcc {theirs.verdict}, cedarbox {ours.verdict}"
     if ours.verdict in ("undecided", _AGREEING[theirs.verdict]):

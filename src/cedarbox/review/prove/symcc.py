@@ -25,6 +25,7 @@ from cedarbox.review.prove.goals import Environment, Side
 __all__ = ["CrossCheck", "implies"]
 
 _PROPERTY: Final = "Policy set 1 implies policy set 2"
+_OPEN: Final = "solver returned `unknown`"
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +33,12 @@ class CrossCheck:
     """What it said.
 
     Attributes:
-        verdict: ``verified``, ``refuted``, ``unknown`` when it said neither, or ``late`` when it was ended before.
+        verdict: ``verified``, ``refuted``, ``undecided`` when it found neither, or ``unknown`` when it could not
+            be asked.
         text: What it printed, or why it could not be asked; one line.
     """
 
-    verdict: Literal["verified", "refuted", "unknown", "late"]
+    verdict: Literal["verified", "refuted", "undecided", "unknown"]
     text: str
 
 
@@ -66,7 +68,7 @@ def implies(
         try:
             status, out, err = _run(command, limit_s)
         except subprocess.TimeoutExpired:
-            return CrossCheck("late", f"it was ended after {limit_s:g} s")
+            return CrossCheck("undecided", f"it was ended after {limit_s:g} s")
         except OSError as error:
             return CrossCheck("unknown", f"it cannot be run ({error.strerror})")
     return _read(status, out.decode("utf-8", "replace"), err.decode("utf-8", "replace"))
@@ -96,6 +98,8 @@ def _read(status: int, out: str, err: str) -> CrossCheck:
     lines = [line.strip() for line in out.splitlines()]
     verified = any(line.endswith(f"{_PROPERTY}: VERIFIED") for line in lines)
     refuted = any(line.endswith(f"{_PROPERTY}: DOES NOT HOLD") for line in lines)
+    if status != 0 and _OPEN in err:
+        return CrossCheck("undecided", "its solver found no answer")
     if status != 0 or verified == refuted:
         return CrossCheck("unknown", (" ".join(err.split()) or text or f"exit status {status}")[:500])
     return CrossCheck("verified" if verified else "refuted", text)

@@ -116,7 +116,6 @@ RULES: Final = (
         "forbid it to everybody, and give the exception an agent of its own in another bundle",
         "text",
         _partial_forbids,
-        sandbox=False,
     ),
     LintRule(
         "S005",
