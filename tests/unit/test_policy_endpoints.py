@@ -21,7 +21,7 @@ from cedarbox.policy.endpoints import Endpoints, endpoints, endpoints_of
 from cedarbox.policy.entities import NAMESPACE, Base
 from cedarbox.policy.protocols import KINDS, Kind, kinds_of_hello, kinds_of_proto, words
 from cedarbox.policy.regions import Box, Ranges, Targets, complement, difference, intersection, union
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import packaged_schema
 
 BASE = Base(datetime(2026, 1, 2, tzinfo=UTC), "boxlite")
 NAMES = (
@@ -149,7 +149,7 @@ def policy(rng: random.Random, *, opaque: bool) -> str:
 def accepted(rng: random.Random, directory: Path, *, opaque: bool) -> PolicyEngine | None:
     """An engine over random policies; None when the schema does not take them."""
     text = "\n".join(policy(rng, opaque=opaque) for _ in range(rng.randint(1, 5)))
-    if not cedarpy.validate_policies(text, schema_text()).validation_passed:
+    if not cedarpy.validate_policies(text, packaged_schema()).validation_passed:
         return None
     return engine(directory, text)
 
@@ -229,16 +229,22 @@ def test_the_algebra_of_regions() -> None:
     ]
     for _ in range(200):
         left, right = tuple(rng.sample(pool, 2)), tuple(rng.sample(pool, 2))
+        either, both, rest, none = (
+            union(left, right),
+            intersection(left, right),
+            difference(left, right),
+            complement(left),
+        )
         for _ in range(20):
             _, asked = request(rng)
 
             def holds(region: tuple[Box, ...], asked: dict[str, Any] = asked) -> bool:
                 return any(box.holds(**asked) for box in region)
 
-            assert holds(union(left, right)) == (holds(left) or holds(right))
-            assert holds(intersection(left, right)) == (holds(left) and holds(right))
-            assert holds(difference(left, right)) == (holds(left) and not holds(right))
-            assert holds(complement(left)) != holds(left)
+            assert holds(either) == (holds(left) or holds(right))
+            assert holds(both) == (holds(left) and holds(right))
+            assert holds(rest) == (holds(left) and not holds(right))
+            assert holds(none) != holds(left)
 
 
 def listed(directory: Path, policies: str) -> Endpoints:

@@ -17,7 +17,7 @@ import cedarpy
 from cedarbox.policy.actions import Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.entities import NAMESPACE, Entity
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import packaged_schema
 from cedarbox.review.finding import Place
 from cedarbox.review.phrases import Node, Words, cedar_text, condition_words, subject_of
 from cedarbox.review.subject import ReviewedPolicy
@@ -192,7 +192,7 @@ class _World:
     """A request with all that Cedar needs to decide about it."""
 
     def __init__(self, bundle: PolicyBundle, principal: str, made: Action) -> None:
-        self._schema = cedarpy.Schema.from_str(schema_text())
+        self._schema = packaged_schema()
         brought = [entity.to_json() for entity in (made.resource, *made.others)]
         self._entities = cedarpy.Entities.from_json_str(json.dumps([*bundle.entities, *brought]), self._schema)
         self._known = {_key(item["uid"]): item for item in [*bundle.entities, *brought]}
