@@ -12,6 +12,7 @@ from agents import (
     RunState,
 )
 from tests.unit.approving import DESK, OFFICER, Scene, outputs, pem
+from tests.unit.forked import command
 from tests.unit.test_cli import assert_one_line
 from typer.testing import CliRunner
 
@@ -36,8 +37,7 @@ def configured(scene: Scene) -> Path:
 
 
 def cedarbox(scene: Scene, *arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cedarbox", "approve", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=configured(scene), timeout=120)
+    return command("approve", *arguments, directory=configured(scene))
 
 
 async def test_an_approver_at_another_terminal(scene: Scene) -> None:

@@ -6,8 +6,6 @@ import asyncio
 import json
 import os
 import struct
-import subprocess
-import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -15,6 +13,7 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from tests.unit.forked import command
 from typer.testing import CliRunner
 
 from cedarbox.audit import read_records
@@ -289,12 +288,7 @@ def test_the_command_line_lists_and_checks(home: Path) -> None:
     ],
 )
 def test_bad_usage_of_the_command_line_is_one_line(home: Path, arguments: tuple[str, ...], said: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "cedarbox", "snapshot", *arguments, "--home", str(home)],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = command("snapshot", *arguments, "--home", home)
     assert done.returncode == 2
     assert said in done.stderr
     assert done.stderr.count("\n") == 1

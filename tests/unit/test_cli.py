@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import typer
 from tests.unit.bundles import PERMIT_ALL, SHIPPED, write_bundle
+from tests.unit.forked import command
 from tests.unit.imaging import Image, unpacked
 from typer.testing import CliRunner
 
@@ -21,8 +22,7 @@ from cedarbox.cli import app
 
 
 def cedarbox(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "cedarbox", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False, cwd=cwd, timeout=120)
+    return command(*arguments, directory=cwd)
 
 
 def assert_one_line(done: subprocess.CompletedProcess[str], *said: str) -> None:
@@ -42,12 +42,12 @@ def _commands(command: Any, *path: str) -> Iterator[tuple[str, ...]]:
         yield from _commands(command.get_command(context, name), *path, name)
 
 
-@pytest.mark.parametrize("command", sorted(_commands(typer.main.get_command(app))), ids=" ".join)
-def test_every_command_has_help_with_an_example(command: tuple[str, ...]) -> None:
-    done = CliRunner().invoke(app, [*command, "--help"])
+@pytest.mark.parametrize("named", sorted(_commands(typer.main.get_command(app))), ids=" ".join)
+def test_every_command_has_help_with_an_example(named: tuple[str, ...]) -> None:
+    done = CliRunner().invoke(app, [*named, "--help"])
     assert done.exit_code == 0
     text = " ".join(done.output.split())
-    assert f"Example: cedarbox {' '.join(command)}" in text
+    assert f"Example: cedarbox {' '.join(named)}" in text
     assert "Exit code 0" in text
 
 
@@ -110,8 +110,8 @@ def test_a_host_without_kvm_gets_one_line_and_nothing_is_left(tmp_path: Path) ->
         f"exec {sys.executable} -m cedarbox demo --rootfs {layout} --directory {tmp_path}/out"
     )
     own = [] if os.geteuid() == 0 else ["--user", "--map-root-user"]
-    command = ["unshare", *own, "--mount", "sh", "-c", hidden]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    apart = ["unshare", *own, "--mount", "sh", "-c", hidden]
+    done = subprocess.run(apart, capture_output=True, text=True, check=False, timeout=120)
     if done.returncode == 77 or done.stderr.startswith("unshare:"):
         pytest.skip(f"no mount namespace can be made here: {done.stderr.strip()}")
     assert_one_line(done, "/dev/kvm is missing")

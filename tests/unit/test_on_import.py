@@ -7,6 +7,7 @@ import sys
 from importlib import import_module
 
 import pytest
+from tests.unit.forked import fresh
 from typer.testing import CliRunner
 
 from cedarbox.cli import COMMANDS, app, policy
@@ -15,8 +16,8 @@ _SEALED = "from agents.tracing import setup; print(type(setup.GLOBAL_TRACE_PROVI
 
 
 def said(program: str) -> str:
-    """What a fresh interpreter prints."""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    """What a process prints that has imported neither the SDK nor cedarbox."""
+    done = fresh(program)
     assert (done.returncode, done.stderr) == (0, ""), done.stderr
     return done.stdout.strip()
 
@@ -34,6 +35,12 @@ def said(program: str) -> str:
 )
 def test_whoever_imports_the_sdk_gets_it_sealed(order: str) -> None:
     assert said(f"{order}; {_SEALED}") == "SealedTraceProvider"
+
+
+def test_a_new_interpreter_is_no_exception() -> None:
+    program = f"import cedarbox; import agents; {_SEALED}"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("SealedTraceProvider\n", "")
 
 
 def test_without_cedarbox_it_is_not() -> None:

@@ -21,7 +21,7 @@ from cedarbox.policy.endpoints import Endpoints, endpoints, endpoints_of
 from cedarbox.policy.entities import NAMESPACE, Base
 from cedarbox.policy.protocols import KINDS, Kind, kinds_of_hello, kinds_of_proto, words
 from cedarbox.policy.regions import Box, Ranges, Targets, complement, difference, intersection, union
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import packaged_schema
 
 BASE = Base(datetime(2026, 1, 2, tzinfo=UTC), "boxlite")
 NAMES = (
@@ -149,7 +149,7 @@ def policy(rng: random.Random, *, opaque: bool) -> str:
 def accepted(rng: random.Random, directory: Path, *, opaque: bool) -> PolicyEngine | None:
     """An engine over random policies; None when the schema does not take them."""
     text = "\n".join(policy(rng, opaque=opaque) for _ in range(rng.randint(1, 5)))
-    if not cedarpy.validate_policies(text, schema_text()).validation_passed:
+    if not cedarpy.validate_policies(text, packaged_schema()).validation_passed:
         return None
     return engine(directory, text)
 

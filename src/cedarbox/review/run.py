@@ -15,7 +15,7 @@ import orjson
 from cedarbox.policy import Decision, PolicyEngine
 from cedarbox.policy.approval import Approval, approval_of, combined
 from cedarbox.policy.bundle import Policy
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import packaged_schema, schema_text
 from cedarbox.review.cases import Case, Suite
 from cedarbox.review.declared import Declared, uid_of
 from cedarbox.review.kinds import RequestKinds
@@ -138,7 +138,7 @@ def _queries(suite: Suite) -> Iterator[tuple[Case, Callable[[], Query]]]:
 
     An agent that is not declared is denied whatever the policies say, and so is a request without a canonical form.
     """
-    schema = cedarpy.Schema.from_str(schema_text())
+    schema = packaged_schema()
     entities = cedarpy.Entities.from_json_str(orjson.dumps(list(suite.bundle.entities)).decode(), schema)
     principals = suite.bundle.principals
     for case in suite.cases:

@@ -17,7 +17,7 @@ import cedarpy
 from cedarbox.policy.actions import Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.entities import NAMESPACE, Entity
-from cedarbox.policy.schema import schema_text
+from cedarbox.policy.schema import packaged_schema
 from cedarbox.review.declared import Declared, uid_of
 from cedarbox.review.finding import Place
 from cedarbox.review.phrases import Node, cedar_text, condition_words, subject_of
@@ -194,7 +194,7 @@ class _World:
     """A request with all that Cedar needs to decide about it."""
 
     def __init__(self, bundle: PolicyBundle, principal: str, made: Action) -> None:
-        self._schema = cedarpy.Schema.from_str(schema_text())
+        self._schema = packaged_schema()
         brought = made.brought
         self._entities = cedarpy.Entities.from_json_str(json.dumps([*bundle.entities, *brought]), self._schema)
         self._declared = Declared([*bundle.entities, *brought])
