@@ -176,3 +176,13 @@ def test_no_bundle_among_the_files_of_a_commit(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["review", "--skip-others", "--only", "lint", "entities.json"])
     assert (done.exit_code, done.stdout) == (0, "no bundle: none of the paths is in one\n")
+
+
+def test_a_file_that_an_option_names_is_bad_input_and_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "b", PERMIT_ALL)
+    failed = CliRunner().invoke(app, ["review", "b", "--only", "lint", "--no-prover", "--baseline", "nowhere.json"])
+    assert isinstance(failed.exception, BundleError)
+    assert "nowhere.json: no such baseline" in str(failed.exception)

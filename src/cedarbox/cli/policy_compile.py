@@ -9,7 +9,7 @@ import typer
 
 from cedarbox.cli.policy_endpoints import declared_agent
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
-from cedarbox.errors import ConfigurationError
+from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import write_file
 
 __all__ = ["compile_policies"]
@@ -83,7 +83,13 @@ def compile_policies(
     if check is not None:
         if narrow or into is not None:
             raise ConfigurationError("--check compiles nothing", hint="leave --narrow and --into out")
-        told = check_list(subject, agent, chosen, _text(check), time_limit_s=time_limit)
+        text = _text(check)
+        try:
+            told = check_list(subject, agent, chosen, text, time_limit_s=time_limit)
+        except BundleError:
+            raise
+        except ConfigurationError as error:
+            raise BundleError(error.message, path=check, hint=error.hint) from None
     else:
         told = compile_list(subject, agent, chosen, narrow=narrow, time_limit_s=time_limit)
     if str(into) == "-" and told.good:

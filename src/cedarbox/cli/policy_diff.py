@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -85,7 +86,7 @@ def diff(
         raise ConfigurationError("--accepted and --acceptor go together", hint="give the file and whose keys count")
     # What is given for the acceptances is looked at first: a search takes longer.
     keys = [_acceptor(str(each)) for each in acceptor or ()]
-    entries = () if accepted is None or not accepted.exists() else read_accepted(accepted)
+    entries = () if accepted is None or not os.path.lexists(accepted) else read_accepted(accepted)
     extras = versions.Extras(dump_smt, cedar)
     found = versions.outcomes(
         base,

@@ -256,6 +256,10 @@ def _loaded(asked: _Asked) -> Subject:
     from cedarbox.review.plain import find_cedar, load_cedar
 
     if given is None and not find_cedar(asked.path).schemas:
+        if asked.path.is_file():
+            inside = (asked.path.parent / "bundle.toml").is_file()
+            hint = f"lint the bundle that it is in: {shown(asked.path.parent)}" if inside else "name it with --schema"
+            raise ConfigurationError(f"{shown(asked.path)}: one file, and no schema beside it", hint=hint)
         # Without a schema it is meant to be a bundle, and what a bundle lacks is the better advice.
         return Subject.load(asked.path)
     return load_cedar(asked.path, schema=asked.schema, entities=asked.entities, links=asked.links)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
@@ -146,8 +147,9 @@ def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Pat
         if bundle is None and skip_others:
             continue
         if bundle is None:
+            missing = "" if os.path.lexists(path) else "no such file, and "
             raise ConfigurationError(
-                f"{path}: it is in no policy bundle", hint=f"a bundle is a directory with a {_METADATA}"
+                f"{path}: {missing}it is in no policy bundle", hint=f"a bundle is a directory with a {_METADATA}"
             )
         found[Path(shown(bundle))] = None
     return tuple(found)
@@ -167,6 +169,8 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
         try:
             report = _RUN[part](bundle, asked)
         except BundleError as error:
+            if error.path in {asked.baseline, asked.accepted}:
+                raise
             report = _broken(part, bundle, error)
         if report is None:
             continue

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,7 +12,7 @@ from typing import Any, Final
 
 import cedarpy
 
-from cedarbox.errors import BundleError
+from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.reading import read_bundle, utf8_text
@@ -30,6 +32,7 @@ from cedarbox.review.check.policies import (
 from cedarbox.review.check.rules import RULES, finding
 from cedarbox.review.finding import Check, Finding, Place, Report
 from cedarbox.review.plain import find_cedar, read_file, read_links, read_schema
+from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import shown
 
 __all__ = ["check", "check_bundle", "check_cedar"]
@@ -98,14 +101,37 @@ def check(
         entities: The same for entities.
         links: Template links, for policies that are no bundle.
         deny_warnings: A warning fails the check too.
+
+    Raises:
+        ConfigurationError: A path or a file that was named is not there, or is nothing that can be checked.
     """
+    for path in paths:
+        _usable(path)
+    for name, file in (("--schema", schema), ("--entities", entities), ("--links", links)):
+        if file is not None and not file.is_file():
+            why = "no regular file" if os.path.lexists(file) else "no such file"
+            raise ConfigurationError(f"{name} {shown(file)}: {why}", hint="check the path")
     found = _Found()
     for path in paths:
+        if schema is None and (entities or links) and (path / "bundle.toml").is_file():
+            wrong = f"{shown(path)} is a bundle, with its own entities and without templates"
+            raise ConfigurationError(wrong, hint="leave --entities and --links out")
         if schema is None and (path / "bundle.toml").is_file():
             check_bundle(path, found)
         else:
             check_cedar(path, found, schema=schema, entities=entities, links=links)
     return _report(paths, found, deny_warnings=deny_warnings)
+
+
+def _usable(path: Path) -> None:
+    hint = "give a bundle, a directory of Cedar policies, or a .cedar file"
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "a path with a NUL"
+        raise ConfigurationError(f"{shown(path)}: cannot read it ({why})", hint=hint) from None
+    if not stat.S_ISDIR(mode) and path.suffix != ".cedar":
+        raise ConfigurationError(f"{shown(path)}: neither a directory nor a .cedar file", hint=hint)
 
 
 def check_bundle(root: Path, found: _Found) -> None:
@@ -227,6 +253,8 @@ def _schema(path: Path, file: Path | None, several: Sequence[str], found: _Found
     if file is None:
         message = f"several schemas: {', '.join(several[:3])}" if several else "no schema"
         hint = "name it with --schema; a bundle of cedarbox has a bundle.toml"
+        if (path.parent / "bundle.toml").is_file():
+            hint = f"it is in a bundle: check that, {shown(path.parent)}"
         found.findings.append(finding("C009", message, Place(shown(path)), hint=hint))
         return None
     found.files.append(shown(file))
@@ -268,16 +296,17 @@ def _report(paths: Sequence[Path], found: _Found, *, deny_warnings: bool) -> Rep
     warnings = sum(each.severity == "warning" for each in told)
     wrong = {each.place.file for each in told if each.place and each.severity == "error"}
     files = list(dict.fromkeys(found.files))
-    summary = f"{len(found.policies)} policies in {len(files)} files: "
-    summary += f"{errors} errors, {warnings} warnings" if errors or warnings else "nothing wrong"
+    told_of = [counted(number, of) for number, of in ((errors, "error"), (warnings, "warning")) if number]
+    number = len(found.policies)
+    summary = f"{number} {'policy' if number == 1 else 'policies'} in {counted(len(files), 'file')}: "
+    summary += ", ".join(told_of) or "nothing wrong"
     return Report(
         command="check",
         subject=", ".join(shown(path) for path in paths),
         summary=summary,
         findings=told,
-        checks=[
-            Check(file, "check", "failed" if file in wrong else "passed", place=Place(file)) for file in sorted(files)
-        ],
+        # What is wrong with a file is a finding.
+        checks=[Check(file, "check", "passed", place=Place(file)) for file in sorted(files) if file not in wrong],
         rules=[RULES[name] for name in sorted({each.rule for each in told})],
         data={"policies": len(found.policies), "files": files, "errors": errors, "warnings": warnings},
         failed=errors > 0 or (deny_warnings and warnings > 0),
