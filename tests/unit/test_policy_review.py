@@ -44,7 +44,7 @@ def test_a_whole_is_as_bad_as_its_worst_part() -> None:
 
 def test_a_whole_has_all_of_its_parts() -> None:
     report = whole("review", "a", [_GOOD, _WARNED, _FAILED, _UNDECIDED])
-    assert report.summary == "check good, lint good, test failed, diff not decided"
+    assert report.summary == "check good, lint good, test failed (1 of 2 cases pass), diff not decided (1 not decided)"
     assert [section.title for section in report.sections] == ["What was done", "test: Coverage"]
     assert (report.notes, [rule.id for rule in report.rules]) == (["test: slow"], ["T001"])
     assert [part["exit_code"] for part in report.data["parts"]] == [0, 0, 1, 3]
@@ -153,7 +153,9 @@ def test_nothing_is_run_on_a_bundle_that_does_not_check(reviews: Reviews) -> Non
     code, document = reviews()
     assert (code, reviews.ran) == (1, ["check"])
     assert document["undecided"] is True
-    assert document["summary"].startswith("check failed, fmt not decided, lint not decided")
+    assert document["summary"].startswith("check failed (1 error), fmt not run, lint not run")
+    assert "not run" not in str(document["findings"])
+    assert {check["status"] for check in document["checks"]} == {"skipped"}
 
 
 def test_a_bundle_that_a_part_refuses_is_a_finding_in_its_place(reviews: Reviews, tmp_path: Path) -> None:

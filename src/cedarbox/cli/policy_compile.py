@@ -70,7 +70,7 @@ def compile_policies(
     Exit code 0: proved to be equal to the policies, or narrower. 1: refused, or the list of --check opens what the
     policies deny. 2: bad input. 3: not proved. Nothing is written unless it is 0.
 
-    Example: cedarbox policy compile policies/developer --backend boxlite --into egress.json
+    Example: cedarbox policy compile policies/developer --backend proxy --dials public --speaks tls --into hosts.txt
     """
     from cedarbox.review.allowlist.backends import backend_of
     from cedarbox.review.allowlist.compiling import check_list, compile_list, report_of

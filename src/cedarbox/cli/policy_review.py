@@ -21,7 +21,7 @@ from cedarbox.review.configured import SETTINGS
 from cedarbox.review.finding import Finding, Place, Report, Rule, Severity
 from cedarbox.review.revisions import resettled
 from cedarbox.review.subject import shown
-from cedarbox.review.whole import whole
+from cedarbox.review.whole import NOT_RUN, whole
 
 __all__ = ["PARTS", "bundles_of", "review"]
 
@@ -32,6 +32,7 @@ PARTS: Final[tuple[Part, ...]] = ("check", "fmt", "lint", "test", "diff", "prove
 
 _METADATA: Final = "bundle.toml"
 _FORMATTING: Final = "S090"
+_UNTESTED: Final = "S080"
 _NOT_FORMATTED: Final = Rule("F001", "not-formatted", "error", "A file is not as policy fmt would have it")
 
 
@@ -178,7 +179,7 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
         yield replace(report, subject=shown(bundle))
         if part == "check" and report.failed:
             for later in (one for one in wanted[number + 1 :] if one != "prove" or _has_properties(bundle)):
-                yield Report(later, shown(bundle), "not run: the bundle does not check", undecided=True)
+                yield Report(later, shown(bundle), "the bundle does not check", data={NOT_RUN: True}, undecided=True)
             return
 
 
@@ -216,8 +217,8 @@ def _fmt(bundle: Path, asked: _Asked) -> Report:
 
 
 def _lint(bundle: Path, asked: _Asked) -> Report:
-    # What fmt says is not said again.
-    told = [_FORMATTING] if "fmt" in asked.parts else None
+    # What fmt and test say is not said again.
+    told = [rule for part, rule in (("fmt", _FORMATTING), ("test", _UNTESTED)) if part in asked.parts]
     return reported(
         _command("lint"),
         bundle,
