@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+from tests.unit.bundles import SHIPPED
 from typer.testing import CliRunner
 
 from cedarbox.audit import Entry, Ledger
@@ -153,3 +154,51 @@ def test_a_table_in_the_environment_that_is_no_json_is_named(monkeypatch: pytest
     with pytest.raises(ConfigurationError, match="CEDARBOX_OTLP__HEADERS: the value is not JSON") as caught:
         load_settings()
     assert "secret" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("closed", "command", "code", "said"),
+    [
+        (">&-", "check", 0, ""),
+        (">&-", "lint --rules", 0, ""),
+        ("<&- >&-", "fmt -", 0, ""),
+        (">&- 2>&-", "check", 0, ""),
+        ("2>/dev/full", "lint nowhere", 2, ""),
+        ("2>/dev/full", "fmt nowhere", 2, ""),
+    ],
+)
+def test_a_stream_that_is_closed_or_full_changes_no_exit_code(closed: str, command: str, code: int, said: str) -> None:
+    bundle = str(SHIPPED / "airgapped") if command == "check" else ""
+    line = f"exec {sys.executable} -P -m cedarbox policy {command} {bundle} {closed}"
+    done = subprocess.run(["bash", "-c", line], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (code, "", said)
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        (b"x = " + b"[" * 3000, "not TOML: nested too deep"),
+        (b"[policy]\n# \xff", ":2: not UTF-8 text"),
+        (None, "cannot read it (it is not a regular file)"),
+    ],
+)
+def test_settings_that_cannot_be_read_are_one_line(
+    content: bytes | None, said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    if content is None:
+        os.mkfifo("cedarbox.toml")
+    else:
+        Path("cedarbox.toml").write_bytes(content)
+    with pytest.raises(ConfigurationError, match=r"^cedarbox\.toml") as caught:
+        load_settings()
+    assert said in str(caught.value)
+
+
+def test_settings_behind_a_link_that_leads_nowhere_are_not_missing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("cedarbox.toml").symlink_to("gone.toml")
+    with pytest.raises(ConfigurationError, match="No such file"):
+        load_settings()

@@ -302,3 +302,11 @@ def test_the_time_of_the_prover_holds_for_all_questions_together(
     # Two solvers run at once, so that no two of them are waited for any longer than the whole may take.
     assert 0 < sum(limits) <= 2 * 0.4
     assert report["open"].endswith("not decided")
+
+
+@pytest.mark.parametrize("name", ["D100", "change-widens", "t001", "C003", "P002", "s013"])
+def test_a_rule_of_any_command_is_explained(name: str) -> None:
+    done = CliRunner().invoke(app, ["policy", "lint", "--explain", name])
+    assert (done.exit_code, done.stdout[:2]) == (0, "# ")
+    assert "Severity: " in done.stdout
+    assert len(done.stdout) > 200

@@ -8,6 +8,7 @@ import pytest
 from tests.unit.bundles import write_bundle
 from tests.unit.linting import found, lint_bundle, permit
 
+from cedarbox.errors import BundleError
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.signing import SIGNATURE_FILE
 from cedarbox.review.finding import Edit
@@ -125,3 +126,14 @@ def test_the_mode_of_a_file_stays_and_a_signature_is_told(tmp_path: Path) -> Non
     made = _fixed(tmp_path, "S014")
     assert (tmp_path / "policies.cedar").stat().st_mode & 0o777 == 0o640
     assert any("sign it again" in note for note in made.notes)
+
+
+def test_what_was_edited_meanwhile_is_not_overwritten(tmp_path: Path) -> None:
+    write_bundle(tmp_path, "// A comment.\n" + permit("site", "connect", SITE))
+    subject = Subject.load(tmp_path)
+    made = fixed(subject, lint_bundle(tmp_path, "S014").fixes, unsafe=False)
+    file = tmp_path / "policies.cedar"
+    file.write_text(edited := file.read_text() + "// Mine.\n")
+    with pytest.raises(BundleError, match="it was edited meanwhile"):
+        write(made)
+    assert file.read_text() == edited

@@ -13,7 +13,7 @@ from tests.unit.bundles import PERMIT_ALL, SHIPPED, agents, write_bundle
 from typer.testing import CliRunner
 
 from cedarbox.cli import app
-from cedarbox.errors import BundleError
+from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.check import check
@@ -210,7 +210,7 @@ permit (principal,;
         ("C008", "a.yaml", 2),
         ("C008", "b.yaml", 1),
     ]
-    assert {c.status for c in report.checks} == {"failed"}
+    assert report.checks == [], "what is wrong with a file is a finding, and is told once"
     assert all(f.message and "\n" not in f.message for f in report.findings)
     assert {rule.id for rule in report.rules} == {rule for rule, _, _ in told}
 
@@ -427,3 +427,40 @@ def test_the_packaged_schema_is_read(tmp_path: Path) -> None:
     schema = tmp_path / "x.cedarschema"
     schema.write_text(schema_text())
     assert check([tmp_path]).findings == []
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        (["nowhere"], "nowhere: cannot read it (No such file or directory)"),
+        (["/dev/null"], "/dev/null: neither a directory nor a .cedar file"),
+        (["b", "--schema", "nowhere"], "--schema nowhere: no such file"),
+        (["b", "--entities", "nowhere"], "--entities nowhere: no such file"),
+        (["b", "--entities", "b/entities.json"], "b is a bundle, with its own entities"),
+    ],
+)
+def test_what_is_not_there_is_bad_input_and_no_finding(
+    given: list[str], said: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "b", PERMIT_ALL)
+    failed = CliRunner().invoke(app, ["policy", "check", *given])
+    assert isinstance(failed.exception, ConfigurationError)
+    assert str(failed.exception).startswith(said)
+
+
+def test_a_mistake_is_told_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "b", "permit (;")
+    told = CliRunner().invoke(app, ["policy", "check", "b"]).stdout.splitlines()
+    assert [line.split(":")[0] for line in told] == ["b/policies.cedar", "b"]
+    assert told[-1] == "b: 0 policies in 3 files: 1 error"
+
+
+def test_a_file_of_a_bundle_leads_to_the_bundle(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "b", PERMIT_ALL)
+    told = CliRunner().invoke(app, ["policy", "check", "b/policies.cedar"]).stdout
+    assert "it is in a bundle: check that, b" in told
+    failed = CliRunner().invoke(app, ["policy", "lint", "b/policies.cedar"])
+    assert "lint the bundle that it is in: b" in str(failed.exception)

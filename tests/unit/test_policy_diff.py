@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from tests.unit.bundles import SHIPPED
+from tests.unit.bundles import SHIPPED, write_bundle
 from tests.unit.differing import AGENTS, change, cli, diff, entities, findings, permit, shared_prover, subjects
 from tests.unit.repositories import METADATA, Repository, bundle_files
 from tests.unit.signed import make_key, signed_bundle
@@ -393,3 +393,28 @@ def test_an_acceptance_that_cannot_be_made(tmp_path: Path, options: tuple[str, s
     assert result.exit_code != 0
     assert said in str(result.exception)
     assert not (tmp_path / "accepted.toml").exists()
+
+
+def test_the_line_of_the_key_is_told_and_the_time_comes_last(tmp_path: Path) -> None:
+    old = permit("mirror", "connect", f"{HOST} && {TLS}")
+    report = diff(tmp_path, old, old.replace("port == 443", "port >= 443"), new_metadata=METADATA)
+    (revision,) = findings(report, "D104")
+    metadata = (tmp_path / "new" / "bundle.toml").read_text().split("\n")
+    assert metadata[revision["line"] - 1].startswith("revision")
+    (wider,) = findings(report)
+    assert wider["message"].index("port=444") < wider["message"].index("base.at=")
+
+
+def test_a_name_that_is_neither_a_directory_nor_a_revision_is_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
+    assert str(cli("diff", "nowhere").exception).startswith("'nowhere' is no directory, and for a revision: ")
+
+
+def test_a_baseline_that_no_version_has_is_bad_input(tmp_path: Path) -> None:
+    for name, files in (("old", permit("p", "exec")), ("new", permit("p", "exec", "context.shell"))):
+        write_bundle(tmp_path / name, files)
+    done = cli("diff", str(tmp_path / "old"), str(tmp_path / "new"), "--baseline", str(tmp_path / "gone.json"))
+    assert "gone.json: in neither version" in str(done.exception)

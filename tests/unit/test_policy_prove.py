@@ -263,7 +263,7 @@ def test_a_file_that_is_no_file_of_properties(site: Path, tmp_path: Path) -> Non
     (site / "properties" / "a.yml").write_text("properties: []")
     assert "rename it" in str(cli("prove", site).exception)
     (tmp_path / "b.yaml").write_bytes(b"\xff\xfe\x00")
-    assert "not YAML" in str(cli("prove", site, "--properties", tmp_path / "b.yaml").exception)
+    assert "b.yaml:1: not UTF-8 text" in str(cli("prove", site, "--properties", tmp_path / "b.yaml").exception)
     assert "a question by itself" in str(cli("prove", site, "--who-can", "run", "--never", "anyone runs").exception)
 
 

@@ -16,8 +16,10 @@ from typer.testing import CliRunner
 
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, Target, emit, reported
 from cedarbox.errors import ConfigurationError
-from cedarbox.review.finding import Finding, Place, Report
+from cedarbox.review.finding import Finding, Place, Report, Section
 from cedarbox.review.reports import render
+
+_REPOSITORY = Path(__file__).parents[2]
 
 app = typer.Typer()
 
@@ -157,3 +159,39 @@ def test_a_pipe_or_a_device_is_not_replaced_by_a_report(tmp_path: Path) -> None:
     with pytest.raises(ConfigurationError, match="no regular file"):
         Target.of(f"sarif={pipe}").try_directory()
     assert pipe.is_fifo()
+
+
+def test_two_reports_do_not_go_into_one_file() -> None:
+    done = CliRunner().invoke(app, ["--output", "json=a", "--output", "sarif=./a"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "a is given twice" in str(done.exception)
+
+
+def test_the_worst_is_told_first_and_nothing_is_cut_off_a_table() -> None:
+    from io import StringIO
+
+    from rich.console import Console
+
+    from cedarbox.review.reports.terminal import show
+
+    findings = [Finding("S1", "warning", "w"), Finding("S2", "error", "e")]
+    word = "context.http.method" * 3
+    section = Section("t", (), ("one", "two"), ((word, "x" * 40),))
+    report = Report("lint", "x", "s", findings=findings, sections=[section])
+    output = StringIO()
+    show(report, Console(file=output, width=60))
+    assert output.getvalue().index("S2") < output.getvalue().index("S1")
+    assert "…" not in output.getvalue()
+    assert render(report, "text").index("S2") < render(report, "text").index("S1")
+
+
+def test_what_programs_read_is_utf_8_in_every_locale() -> None:
+    code = (
+        "from cedarbox.cli.policy_reporting import emit\n"
+        "from cedarbox.review.finding import Report\n"
+        "emit(Report('lint', '\u00e9', 's'), 'junit')"
+    )
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1:backslashreplace"}
+    command = [sys.executable, "-P", "-c", code]
+    done = subprocess.run(command, capture_output=True, env=environment, cwd=_REPOSITORY, check=False)
+    assert "\u00e9" in done.stdout.decode("utf-8")

@@ -44,7 +44,7 @@ def test_a_whole_is_as_bad_as_its_worst_part() -> None:
 
 def test_a_whole_has_all_of_its_parts() -> None:
     report = whole("review", "a", [_GOOD, _WARNED, _FAILED, _UNDECIDED])
-    assert report.summary == "check good, lint good, test failed, diff not decided"
+    assert report.summary == "check good, lint good, test failed (1 of 2 cases pass), diff not decided (1 not decided)"
     assert [section.title for section in report.sections] == ["What was done", "test: Coverage"]
     assert (report.notes, [rule.id for rule in report.rules]) == (["test: slow"], ["T001"])
     assert [part["exit_code"] for part in report.data["parts"]] == [0, 0, 1, 3]
@@ -186,7 +186,7 @@ def test_what_can_be_told_of_a_bundle_that_does_not_check_is_told(reviews: Revie
     code, document = reviews("--base", "main")
     assert (code, reviews.ran) == (1, list(PARTS))
     assert document["undecided"] is True
-    assert document["summary"] == "check failed, fmt good, lint good, test not decided, diff good, prove good"
+    assert document["summary"] == "check failed (1 error), fmt good, lint good, test not run, diff good, prove good"
     assert [each["rule"] for each in document["findings"]] == ["C8"]
 
 
@@ -222,3 +222,13 @@ def test_no_bundle_among_the_files_of_a_commit(tmp_path: Path, monkeypatch: pyte
     monkeypatch.chdir(tmp_path)
     done = CliRunner().invoke(app, ["review", "--skip-others", "--only", "lint", "entities.json"])
     assert (done.exit_code, done.stdout) == (0, "no bundle: none of the paths is in one\n")
+
+
+def test_a_file_that_an_option_names_is_bad_input_and_no_finding(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "b", PERMIT_ALL)
+    failed = CliRunner().invoke(app, ["review", "b", "--only", "lint", "--no-prover", "--baseline", "nowhere.json"])
+    assert isinstance(failed.exception, BundleError)
+    assert "nowhere.json: no such baseline" in str(failed.exception)

@@ -116,10 +116,10 @@ def test_without_a_solver_the_summary_names_each_part_that_is_open(
     network = bundle / "sandbox.cedar"
     network.write_text(network.read_text().replace("context.vcpus <= 4", "context.vcpus <= 3", 1))
     code, document = review("--base", "main", "--only", "lint", "--only", "diff", "--fail-level", "error", *option)
-    lint, diff = document["summary"].split(", ")
+    lint, diff = document["summary"].split(", ", 1)
     assert lint.startswith("lint not decided (" if option else "lint good (")
     assert lint.endswith(" rules not proved)")
-    assert (code, diff) == (3, "diff not decided")
+    assert (code, diff.partition(" (")[0]) == (3, "diff not decided")
 
 
 def test_a_bundle_is_found_in_its_repository_from_anywhere(
@@ -136,3 +136,11 @@ def test_a_bundle_is_found_in_its_repository_from_anywhere(
         done = CliRunner().invoke(app, ["review", path, "--base", "main", "--only", "diff", "--json"])
         assert done.exit_code == 0, (directory, path, done.output, done.exception)
         assert json.loads(done.stdout)["summary"] == "diff good"
+
+
+def test_what_the_tests_say_the_linter_does_not_say_again(bundle: Path) -> None:
+    network = bundle / "sandbox.cedar"
+    network.write_text(network.read_text().replace("context.vcpus <= 4", "context.vcpus <= 3", 1))
+    code, document = review("--only", "lint", "--only", "test")
+    assert (code, {each["rule"] for each in document["findings"]}) == (1, {"T001"})
+    assert "test failed (" in document["summary"]

@@ -57,6 +57,7 @@ def _root() -> None:
 def main() -> None:
     """Run the command line; an error of ours, or of the output, is one line on stderr and exit code 2."""
     code: Any = 0
+    _open_closed()
     if isinstance(sys.stdout, TextIOWrapper) and isinstance(sys.stdout.buffer, RawIOBase):
         # PYTHONUNBUFFERED, as containers set it: write(2) may take a part only, and nobody would write the rest.
         sys.stdout = open(sys.stdout.fileno(), "w", 1, encoding=sys.stdout.encoding, closefd=False)  # noqa: SIM115
@@ -84,6 +85,22 @@ def main() -> None:
     sys.exit(code)
 
 
+def _open_closed() -> None:
+    """Give the standard streams that are closed a place that takes everything: the next file would be in theirs."""
+    opened = []
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            opened.append(os.open(os.devnull, os.O_RDWR))  # The lowest that is free, which is this one.
+    if 0 in opened:
+        sys.stdin = open(0, closefd=False)  # noqa: SIM115 - for as long as the process lasts
+    if 1 in opened:
+        sys.stdout = open(1, "w", closefd=False)  # noqa: SIM115
+    if 2 in opened:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+
+
 def _mute() -> None:
     # What is left of the output would fail again at the very end, with a message of Python's.
     os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stdout.fileno())
@@ -100,5 +117,9 @@ def _unwritten(error: OSError) -> int:
 def _failed(message: str) -> int:
     # GitHub's runner obeys it in any line of the output, and a message may quote a file of others.
     message = message.replace("##[", "#\\x23[")
-    Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"cedarbox: {message}")
+    try:
+        Console(stderr=True, highlight=False, markup=False, soft_wrap=True).print(f"cedarbox: {message}")
+    except OSError:
+        # Nobody is told, and the exit code still tells. What is left in the buffer would fail again.
+        os.dup2(os.open(os.devnull, os.O_WRONLY | os.O_CLOEXEC), sys.stderr.fileno())
     return 2

@@ -10,7 +10,7 @@ import typer
 from cedarbox.cli.policy_bundle import Bundle, Principal
 from cedarbox.cli.policy_endpoints import declared_agent
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
-from cedarbox.errors import ConfigurationError
+from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.files import write_file
 
 __all__ = ["compile_policies"]
@@ -68,7 +68,7 @@ def compile_policies(
     Exit code 0: proved to be equal to the policies, or narrower. 1: refused, or the list of --check opens what the
     policies deny. 2: bad input. 3: not proved. Nothing is written unless it is 0.
 
-    Example: cedarbox policy compile policies/developer --backend boxlite --into egress.json
+    Example: cedarbox policy compile policies/developer --backend proxy --dials public --speaks tls --into hosts.txt
     """
     from cedarbox.review.allowlist.backends import backend_of
     from cedarbox.review.allowlist.compiling import check_list, compile_list, report_of
@@ -81,7 +81,13 @@ def compile_policies(
     if check is not None:
         if narrow or into is not None:
             raise ConfigurationError("--check compiles nothing", hint="leave --narrow and --into out")
-        told = check_list(subject, agent, chosen, _text(check), time_limit_s=time_limit)
+        text = _text(check)
+        try:
+            told = check_list(subject, agent, chosen, text, time_limit_s=time_limit)
+        except BundleError:
+            raise
+        except ConfigurationError as error:
+            raise BundleError(error.message, path=check, hint=error.hint) from None
     else:
         told = compile_list(subject, agent, chosen, narrow=narrow, time_limit_s=time_limit)
     if str(into) == "-" and told.good:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -64,6 +65,7 @@ def diff(
 
     Example: cedarbox policy diff origin/main... --bundle policies/airgapped --format markdown
     """
+    from cedarbox.review.beside import BASELINE
     from cedarbox.review.diff.acceptance import judge, read_accepted
     from cedarbox.review.diff.plan import Plan
     from cedarbox.review.diff.report import report, widened
@@ -74,7 +76,7 @@ def diff(
         raise ConfigurationError("--accepted and --acceptor go together", hint="give the file and whose keys count")
     # What is given for the acceptances is looked at first: a search takes longer.
     keys = [_acceptor(str(each)) for each in acceptor or ()]
-    entries = () if accepted is None or not accepted.exists() else read_accepted(accepted)
+    entries = () if accepted is None or not os.path.lexists(accepted) else read_accepted(accepted)
     extras = versions.Extras(dump_smt, cedar)
     found = versions.outcomes(
         base,
@@ -97,6 +99,8 @@ def diff(
     notes += extras.notes
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
     notes += [note for pair in pairs for note in pair.head.notes]
+    if baseline is not None and pairs and not any(BASELINE in {*pair.base.beside, *pair.head.beside} for pair in pairs):
+        raise ConfigurationError(f"--baseline {shown(baseline)}: in neither version", hint="check the path")
     weak = [finding for each in found for finding in weakened(each, baseline)]
     title = ", ".join(pair.bundle for pair in pairs) or "policies"
     emit(

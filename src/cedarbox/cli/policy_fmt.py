@@ -181,7 +181,10 @@ def _tell(files: Sequence[_File], changed: Sequence[_File], *, written: bool, di
         else:
             typer.echo(f"{printable(file.name)}: {'formatted' if written else 'not formatted'}{file.note}")
     if not diff and len(files) > 1:
-        typer.echo(f"{len(changed)} of {len(files)} files {'formatted' if written else 'not formatted'}")
+        told = "formatted" if written else "not formatted"
+        typer.echo(
+            f"{len(changed)} of {len(files)} files {told}" if changed else f"{len(files)} files, each as it should be"
+        )
 
 
 def _show(file: _File) -> None:

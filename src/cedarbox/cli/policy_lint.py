@@ -15,7 +15,7 @@ import typer
 from cedarbox.cli.policy_bundle import PlainEntities, PlainLinks, PlainSchema, configured_bundle
 from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.errors import ConfigurationError
-from cedarbox.review.finding import Report, Severity
+from cedarbox.review.finding import Report, Rule, Severity
 from cedarbox.review.subject import Subject, shown
 
 __all__ = ["lint"]
@@ -54,7 +54,12 @@ def lint(
     entities: PlainEntities = None,
     links: PlainLinks = None,
     explain: Annotated[
-        str | None, typer.Option(metavar="RULE", help="Print the page of help of a rule.", show_default=False)
+        str | None,
+        typer.Option(
+            metavar="RULE",
+            help="Print the page of help of a rule, also of D100 and others that another command tells.",
+            show_default=False,
+        ),
     ] = None,
     rules: Annotated[bool, typer.Option("--rules", help="Print every rule.")] = False,
     rule: Annotated[
@@ -150,10 +155,15 @@ def _print(explain: str | None) -> None:
     from cedarbox.review.lint.rulebook import RULES, by_name, page
 
     if explain is not None:
-        found = by_name(explain)
-        if found is None:
+        wanted = explain.strip()
+        if (found := by_name(wanted.upper()) or by_name(wanted)) is not None:
+            _show(page(found.id))
+        elif (other := _of_another_command(wanted)) is not None:
+            _show(
+                f"# {other.id} {other.name}\n\n{other.summary}. Severity: {other.severity}.\n\n{other.help.strip()}\n"
+            )
+        else:
             raise ConfigurationError(f"there is no rule {explain[:40]!r}", hint="see cedarbox policy lint --rules")
-        _show(page(found.id))
         return
     if sys.stdout.isatty():
         from rich.console import Console
@@ -166,6 +176,17 @@ def _print(explain: str | None) -> None:
         return
     for known in RULES:
         typer.echo(f"{known.id}  {known.severity:7}  {known.name}: {known.summary}")
+
+
+def _of_another_command(name: str) -> Rule | None:
+    """Return a rule of check, test, diff or prove: who reads a report does not know which command has its rule."""
+    from cedarbox.review.case_report import RULES as OF_TEST
+    from cedarbox.review.check import RULES as OF_CHECK
+    from cedarbox.review.diff.rules import RULES as OF_DIFF
+    from cedarbox.review.properties.report import RULES as OF_PROVE
+
+    rules = (*OF_CHECK.values(), *OF_TEST, *OF_DIFF, *OF_PROVE)
+    return next((rule for rule in rules if name.upper() == rule.id or name == rule.name), None)
 
 
 def _show(text: str) -> None:
@@ -242,6 +263,10 @@ def _loaded(asked: _Asked) -> Subject:
     from cedarbox.review.plain import find_cedar, load_cedar
 
     if given is None and not find_cedar(asked.path).schemas:
+        if asked.path.is_file():
+            inside = (asked.path.parent / "bundle.toml").is_file()
+            hint = f"lint the bundle that it is in: {shown(asked.path.parent)}" if inside else "name it with --schema"
+            raise ConfigurationError(f"{shown(asked.path)}: one file, and no schema beside it", hint=hint)
         # Without a schema it is meant to be a bundle, and what a bundle lacks is the better advice.
         return Subject.load(asked.path)
     return load_cedar(asked.path, schema=asked.schema, entities=asked.entities, links=asked.links)

@@ -85,7 +85,7 @@ def prove(
 
     Exit code 0: all hold, or the question is answered. 1: one is refuted. 2: bad input. 3: one is not decided.
 
-    Example: cedarbox policy prove policies/airgapped --never "anyone connects" --who-can "write /etc"
+    Example: cedarbox policy prove policies/airgapped --never "anyone connects"
     """
     from cedarbox.review.finding import Report
     from cedarbox.review.properties.check import Checker

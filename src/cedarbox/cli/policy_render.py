@@ -44,6 +44,8 @@ def render(
     from cedarbox.review.rendering import html, markdown, page_of
     from cedarbox.review.subject import Subject
 
+    if threshold > 1 and not public_key:
+        raise ConfigurationError("--threshold is given, and no --public-key", hint="name the keys that count")
     subject = Subject.load(bundle)
     signed = "there, and not verified here" if (bundle / SIGNATURE_FILE).exists() else "none"
     if public_key:
@@ -55,7 +57,8 @@ def render(
     page = page_of(subject, signed=signed)
     text = html(page) if form == "html" else markdown(page)
     if into is None:
-        typer.echo(text, nl=False)
+        # The page says that it is UTF-8, whatever the locale is.
+        typer.echo(text.encode(), nl=False)
         return
     try:
         write_file(into, text.encode(), 0o644)

@@ -78,6 +78,17 @@ class Target:
             raise _unwritable(self.path, error.strerror or str(error)) from None
 
 
+def _apart(targets: list[Target] | None) -> list[Target] | None:
+    """Refuse two reports in one file: the second would take the place of the first."""
+    seen: set[Path] = set()
+    for target in targets or ():
+        path = target.path.absolute()
+        if path in seen:
+            raise ConfigurationError(f"--output: {target.path} is given twice", hint="give each report a file")
+        seen.add(path)
+    return targets
+
+
 Format = Annotated[FormatName, typer.Option("--format", help="How to print the report.")]
 """The option ``--format``; its default is ``"text"``, wherever the command runs."""
 
@@ -94,6 +105,7 @@ Output = Annotated[
         parser=Target.of,
         metavar="FORMAT=FILE",
         help="Also write the report to a file, such as sarif=review.sarif; may be repeated.",
+        callback=_apart,
         show_default=False,
     ),
 ]
@@ -133,7 +145,9 @@ def emit(
 
         show(report, Console(highlight=False, markup=False, emoji=False))
     else:
-        typer.echo(render(report, form), nl=False)
+        text = render(report, form)
+        # What programs read is UTF-8 whatever the locale is: each of these forms says so, or its standard does.
+        typer.echo(text if form in {"text", "github"} else text.encode(), nl=False)
     if form == "github" and (path := os.environ.get("GITHUB_STEP_SUMMARY")):
         _summarise(report, path)
     raise typer.Exit(report.exit_code)

@@ -23,7 +23,7 @@ from cedarbox.review.configured import SETTINGS
 from cedarbox.review.finding import Finding, Place, Report, Rule, Severity
 from cedarbox.review.revisions import resettled
 from cedarbox.review.subject import shown
-from cedarbox.review.whole import whole
+from cedarbox.review.whole import NOT_RUN, whole
 
 __all__ = ["PARTS", "bundles_of", "review"]
 
@@ -34,6 +34,7 @@ PARTS: Final[tuple[Part, ...]] = ("check", "fmt", "lint", "test", "diff", "prove
 
 _METADATA: Final = "bundle.toml"
 _FORMATTING: Final = "S090"
+_UNTESTED: Final = "S080"
 _NOT_FORMATTED: Final = Rule("F001", "not-formatted", "error", "A file is not as policy fmt would have it")
 
 
@@ -141,8 +142,9 @@ def bundles_of(paths: Sequence[Path], *, skip_others: bool = False) -> tuple[Pat
         if bundle is None and skip_others:
             continue
         if bundle is None:
+            missing = "" if os.path.lexists(path) else "no such file, and "
             raise ConfigurationError(
-                f"{path}: it is in no policy bundle", hint=f"a bundle is a directory with a {_METADATA}"
+                f"{path}: {missing}it is in no policy bundle", hint=f"a bundle is a directory with a {_METADATA}"
             )
         found[Path(shown(bundle))] = None
     return tuple(found)
@@ -179,6 +181,8 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
         try:
             report = _RUN[part](bundle, asked)
         except BundleError as error:
+            if error.path in {asked.baseline, asked.accepted}:
+                raise
             # What check told is not told again for each part that cannot do with it.
             report = _not_run(part, bundle, error) if faulty else _broken(part, bundle, error)
         if report is None:
@@ -189,7 +193,7 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
 
 
 def _not_run(part: Part, bundle: Path, error: BundleError) -> Report:
-    return Report(part, shown(bundle), f"not run: {error.message}", undecided=True)
+    return Report(part, shown(bundle), error.message, data={NOT_RUN: True}, undecided=True)
 
 
 def _broken(part: Part, bundle: Path, error: BundleError) -> Report:
@@ -242,8 +246,8 @@ def _fmt(bundle: Path, asked: _Asked) -> Report:
 
 
 def _lint(bundle: Path, asked: _Asked) -> Report:
-    # What fmt says is not said again.
-    told = [_FORMATTING] if "fmt" in asked.parts else None
+    # What fmt and test say is not said again.
+    told = [rule for part, rule in (("fmt", _FORMATTING), ("test", _UNTESTED)) if part in asked.parts]
     return reported(
         _command("lint"),
         bundle,

@@ -220,7 +220,8 @@ class Objects(AbstractContextManager["Objects"]):
                 told = f"{'/'.join(walked)} is a {at.kind} in commit {self._commit[:12]}"
                 if at.kind == "file":
                     return None
-                raise ConfigurationError(told, hint="a bundle is read from plain directories, not through links")
+                hint = "a bundle is read from plain directories, not through links"
+                raise ConfigurationError(told, hint="run it inside of that" if at.kind == "submodule" else hint)
             walked.append(name)
             below = self.directory(at.object).get(name)
             if below is None:

@@ -74,7 +74,8 @@ class YamlFile:
                 raise BundleError("not a regular file", path=self.path, hint="give a plain file, no link")
             if status.st_size > _MAX_FILE:
                 raise BundleError(f"larger than {_MAX_FILE} bytes", path=self.path, hint="split it")
-            text = self.path.read_text("utf-8")
+            data = self.path.read_bytes()
+            text = data.decode("utf-8")
             depth = 0
             loader = yaml.SafeLoader(text)
             # Each node then knows its file, also where a file uses what another one says.
@@ -86,7 +87,7 @@ class YamlFile:
                 # The time that PyYAML takes grows with the square of the depth, and then its recursion ends.
                 depth += isinstance(event, yaml.CollectionStartEvent) - isinstance(event, yaml.CollectionEndEvent)
                 if depth > _MAX_DEPTH:
-                    self.fail(event, f"nested more than {_MAX_DEPTH} deep", "a case is four deep")
+                    self.fail(event, f"nested more than {_MAX_DEPTH} deep", "write it with fewer levels")
                 if getattr(event, "anchor", None):
                     self.fail(event, "an anchor or alias", "write the value out")
                 if tag := getattr(event, "tag", None):
@@ -96,14 +97,18 @@ class YamlFile:
             mark = error.problem_mark or error.context_mark
             line = mark.line + 1 if mark else None
             raise BundleError(f"not YAML: {error.problem or error.context}", path=self.path, line=line) from None
-        except (yaml.YAMLError, UnicodeDecodeError) as error:
-            shown = " ".join(str(error).split())[:120]
-            raise BundleError(f"not YAML: {shown}", path=self.path, hint="save it as UTF-8 text") from None
+        except UnicodeDecodeError as error:
+            line = data.count(b"\n", 0, error.start) + 1
+            raise BundleError("not UTF-8 text", path=self.path, line=line, hint="save it as UTF-8") from None
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position) + 1
+            message = f"not YAML: the character U+{error.character:04X}"
+            raise BundleError(message, path=self.path, line=line, hint="write it as an escape, in quotes") from None
         except OSError as error:
             hint = "check its owner and mode"
             raise BundleError(f"cannot read it ({error.strerror})", path=self.path, hint=hint) from None
         if root is None:
-            raise BundleError("empty", path=self.path, hint="write a test case, or remove the file")
+            raise BundleError("empty", path=self.path, hint="write something into it, or remove the file")
         return root
 
     def scalar(self, node: yaml.Node, expected: str) -> Scalar:

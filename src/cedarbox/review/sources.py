@@ -96,6 +96,11 @@ class Sources:
             return _of_commit(f"where it left {branch}", self.repository.merge_base(branch, "HEAD"))
         if (spec := self._directory(text)) is not None:
             return Source(text, fixed=spec)
+        try:
+            self.repository  # noqa: B018 - it is looked for
+        except ConfigurationError as error:
+            told = f"{text!r} is no directory, and for a revision: {error.message}"
+            raise ConfigurationError(told, hint=error.hint) from None
         revision, colon, path = text.partition(":")
         if colon and revision and not revision.endswith("}"):
             return _of_commit(revision, self.repository.commit(revision), _clean(path))

@@ -4,10 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Final
 
 from cedarbox.review.finding import SEVERITIES, Check, Report, Rule, Section, Severity
 
-__all__ = ["whole"]
+__all__ = ["NOT_RUN", "whole"]
+
+NOT_RUN: Final = "not_run"
+"""True in the data of a part that was not run because an earlier one failed."""
 
 
 def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Severity | None = None) -> Report:
@@ -31,7 +35,7 @@ def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Se
     return Report(
         command=command,
         subject=subject,
-        summary=", ".join(f"{_name(part, several=several)} {_word(part)}{_open(part)}" for part in parts),
+        summary=", ".join(f"{_name(part, several=several)} {_word(part)}{_why(part)}" for part in parts),
         findings=[finding for part in sorted(parts, key=_weight) for finding in part.findings],
         checks=[check for part in parts for check in _checks(part, several=several)],
         sections=[outcomes, *(section for part in parts for section in _sections(part, several=several))],
@@ -65,17 +69,27 @@ def _name(part: Report, *, several: bool) -> str:
 
 
 def _word(part: Report) -> str:
+    if part.data.get(NOT_RUN):
+        return "not run"
     return "failed" if part.failed else "not decided" if part.undecided else "good"
 
 
-def _open(part: Report) -> str:
-    """Return what a part left open although it ended well, as it says itself."""
+def _why(part: Report) -> str:
+    """Return what a part says of itself when it did not end well, or what it left open although it did."""
+    if part.data.get(NOT_RUN):
+        return ""
     left = part.data.get("open")
-    return f" ({left})" if isinstance(left, str) and left else ""
+    if isinstance(left, str) and left and not part.failed:
+        return f" ({left})"
+    return f" ({_in_short(part)})" if part.failed or part.undecided else ""
+
+
+def _in_short(part: Report) -> str:
+    return part.summary.removeprefix(f"{part.subject}: ")
 
 
 def _outcome(part: Report) -> tuple[str, ...]:
-    return part.command, part.subject, _word(part), part.summary.removeprefix(f"{part.subject}: ")
+    return part.command, part.subject, _word(part), _in_short(part)
 
 
 def _sections(part: Report, *, several: bool) -> list[Section]:
@@ -85,6 +99,9 @@ def _sections(part: Report, *, several: bool) -> list[Section]:
 def _checks(part: Report, *, several: bool) -> list[Check]:
     """Return the checks of a part: one at least, so that a part that was not run cannot look like a good one."""
     name = _name(part, several=several)
+    if part.data.get(NOT_RUN):
+        # Why is told by the part that failed.
+        return [Check(name, part.command, "skipped", part.summary)]
     checks = [replace(check, suite=f"{name}: {check.suite}") for check in part.checks]
     if part.failed:
         said = bool(part.counted) or any(check.status == "failed" for check in part.checks)

@@ -13,6 +13,7 @@ from pydantic import Field, ValidationError, model_validator
 from pydantic_settings import BaseSettings, EnvSettingsSource, SettingsConfigDict, SettingsError
 
 from cedarbox.errors import ConfigurationError
+from cedarbox.files import open_regular
 from cedarbox.policy.trust import Trust
 from cedarbox.settings.record import AuditSettings, OtlpSettings, TimestampSettings, WitnessSettings
 from cedarbox.settings.section import Section
@@ -36,6 +37,7 @@ __all__ = [
 ]
 
 _FILE = Path("cedarbox.toml")
+_MAX_FILE = 4 * 1024 * 1024
 
 
 class PolicySettings(Section):
@@ -231,12 +233,7 @@ def load_settings(path: Path | None = None, **overrides: Mapping[str, Any]) -> S
         ConfigurationError: The file cannot be read, or a value cannot be used; the message names the key.
     """
     chosen = path or _FILE
-    try:
-        data = tomllib.loads(chosen.read_text("utf-8")) if path or chosen.exists() else {}
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{chosen}: cannot read it ({error})", hint="check the path and its mode") from None
-    except tomllib.TOMLDecodeError as error:
-        raise ConfigurationError(f"{chosen}: not TOML: {error}") from None
+    data = _read(chosen, missing_ok=path is None)
     # pydantic-settings takes other spellings of a section, and `_env_file` and the like as commands to read more: then
     # something decides that whoever reviewed the file did not see.
     if unknown := sorted(data.keys() - Settings.model_fields.keys()):
@@ -255,6 +252,30 @@ def load_settings(path: Path | None = None, **overrides: Mapping[str, Any]) -> S
         first = error.errors()[0]
         key = ".".join(str(part) for part in first["loc"])
         raise ConfigurationError(f"{chosen} or CEDARBOX_*: {key}: {first['msg']}") from None
+
+
+def _read(path: Path, *, missing_ok: bool) -> dict[str, Any]:
+    """Read the file; one that is there and cannot be read is never as one that is missing."""
+    hint = "check the path and its mode"
+    if missing_ok and not os.path.lexists(path):
+        return {}
+    try:
+        with open_regular(path, follow=True) as file:
+            content = file.read(_MAX_FILE + 1)
+        if len(content) > _MAX_FILE:
+            raise ConfigurationError(f"{path}: larger than {_MAX_FILE} bytes", hint="make it shorter")
+        return tomllib.loads(content.decode("utf-8"))
+    except OSError as error:
+        raise ConfigurationError(f"{path}: cannot read it ({error.strerror})", hint=hint) from None
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise ConfigurationError(f"{path}:{line}: not UTF-8 text", hint="save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise ConfigurationError(f"{path}: not TOML: {error}") from None
+    except RecursionError:
+        raise ConfigurationError(f"{path}: not TOML: nested too deep") from None
+    except ValueError:
+        raise ConfigurationError("a path with a NUL", hint=hint) from None
 
 
 def _not_json() -> str:

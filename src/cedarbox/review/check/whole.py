@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -11,7 +12,7 @@ from typing import Any, Final
 
 import cedarpy
 
-from cedarbox.errors import BundleError
+from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.reading import read_bundle, utf8_text
@@ -100,14 +101,38 @@ def check(
         entities: The same for entities.
         links: Template links, for policies that are no bundle.
         deny_warnings: A warning fails the check too.
+
+    Raises:
+        ConfigurationError: A path or a file that was named is not there, or is nothing that can be checked.
     """
+    for path in paths:
+        _usable(path)
+    for name, file in (("--schema", schema), ("--entities", entities), ("--links", links)):
+        if file is not None and not file.is_file():
+            why = "no regular file" if os.path.lexists(file) else "no such file"
+            raise ConfigurationError(f"{name} {shown(file)}: {why}", hint="check the path")
     found = _Found()
     for path in paths:
-        if schema is None and os.path.lexists(path / "bundle.toml"):
+        is_bundle = os.path.lexists(path / "bundle.toml")
+        if schema is None and (entities or links) and is_bundle:
+            wrong = f"{shown(path)} is a bundle, with its own entities and without templates"
+            raise ConfigurationError(wrong, hint="leave --entities and --links out")
+        if schema is None and is_bundle:
             _check_bundle(path, found)
         else:
             _check_cedar(path, found, schema=schema, entities=entities, links=links)
     return _report(paths, found, deny_warnings=deny_warnings)
+
+
+def _usable(path: Path) -> None:
+    hint = "give a bundle, a directory of Cedar policies, or a .cedar file"
+    try:
+        mode = path.stat().st_mode
+    except (OSError, ValueError) as error:
+        why = getattr(error, "strerror", None) or "a path with a NUL"
+        raise ConfigurationError(f"{shown(path)}: cannot read it ({why})", hint=hint) from None
+    if not stat.S_ISDIR(mode) and path.suffix != ".cedar":
+        raise ConfigurationError(f"{shown(path)}: neither a directory nor a .cedar file", hint=hint)
 
 
 def _check_bundle(root: Path, found: _Found) -> None:
@@ -229,6 +254,8 @@ def _schema(path: Path, file: Path | None, several: Sequence[str], found: _Found
     if file is None:
         message = f"several schemas: {', '.join(several[:3])}" if several else "no schema"
         hint = "name it with --schema; a bundle of cedarbox has a bundle.toml"
+        if (path.parent / "bundle.toml").is_file():
+            hint = f"it is in a bundle: check that, {shown(path.parent)}"
         found.findings.append(finding("C009", message, Place(shown(path)), hint=hint))
         return None
     found.files.append(shown(file))
@@ -273,8 +300,9 @@ def _report(paths: Sequence[Path], found: _Found, *, deny_warnings: bool) -> Rep
         if each.place and each.severity == "error":
             wrong.setdefault(each.place.file, each)
     files = list(dict.fromkeys(found.files))
-    summary = f"{len(found.policies)} policies in {len(files)} files: "
     counts = ((errors, "error"), (warnings, "warning"))
+    number = len(found.policies)
+    summary = f"{number} {'policy' if number == 1 else 'policies'} in {counted(len(files), 'file')}: "
     summary += ", ".join(counted(number, what) for number, what in counts if number) or "nothing wrong"
     return Report(
         command="check",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
@@ -211,7 +212,15 @@ def _stands(compared: Compared, change: MetadataChange) -> Place:
     settings = compared.pair.head.settings
     if change.file == SETTINGS and settings is not None:
         return Place(shown(settings.path))
-    return Place(shown(compared.pair.head.root / change.file))
+    return Place(shown(compared.pair.head.root / change.file), _line(compared, change))
+
+
+def _line(compared: Compared, change: MetadataChange) -> int:
+    """Return the line of a key, where one line only can be meant; else the first."""
+    text = (compared.pair.head.files or {}).get(change.file, b"").decode("utf-8", "replace")
+    key = re.compile(rf'\s*"?{re.escape(change.key.rsplit(".", 1)[-1])}"?\s*=')
+    found = [number for number, line in enumerate(text.split("\n"), start=1) if key.match(line)]
+    return found[0] if len(found) == 1 else 1
 
 
 def _about(subject: Subject) -> str:

@@ -110,7 +110,7 @@ def _least(  # noqa: PLR0911  # one return for each thing that can be known
         none = "no permit of this bundle can apply to one"
         return found, f"No request with the action {request.action} can be permitted: {none}."
     if found.size == 1:
-        return found, "No smaller change exists: one thing is changed."
+        return found, "Each of these changes one thing: no smaller change exists."
     if found.least_is_proved:
         return found, f"No smaller change exists: for every permit at least {found.size} things would have to change."
     tried = f"{found.tried} requests were tried, and the search was not exhaustive."

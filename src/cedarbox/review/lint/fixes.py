@@ -10,17 +10,23 @@ import difflib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Final
 
 from cedarbox.errors import BundleError
 from cedarbox.files import write_file
 from cedarbox.policy.signing import SIGNATURE_FILE
 from cedarbox.review.finding import Edit
 from cedarbox.review.formatting import FormatError, format_policies
+from cedarbox.review.limited import limited_bytes
 from cedarbox.review.lint.model import Fix
 from cedarbox.review.lint.rules.logic import decides
 from cedarbox.review.subject import Subject, shown
 
 __all__ = ["Fixed", "fixed", "write"]
+
+
+_MAX_FILE: Final = 16 * 1024 * 1024
+_AGAIN: Final = "nothing was written; run it again"
 
 
 @dataclass(frozen=True)
@@ -107,8 +113,13 @@ def write(result: Fixed) -> None:
     """Replace the files, each in one step, with the mode that it had.
 
     Raises:
-        BundleError: One cannot be written.
+        BundleError: One cannot be written, or is not any more what was looked at, and the edit would be lost: then none
+            was written.
     """
+    for name, before in result.before.items():
+        path = result.root / name
+        if limited_bytes(path, _MAX_FILE, hint=_AGAIN) != before.encode():
+            raise BundleError("it was edited meanwhile", path=path, hint=_AGAIN)
     for name, text in result.after.items():
         path = result.root / name
         try:

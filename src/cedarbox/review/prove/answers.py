@@ -53,7 +53,9 @@ class Witness:
 
     def told(self) -> str:
         """Return it in one line: who, what, on what, with which context."""
-        context = " ".join(f"{name}={value}" for name, value in _flat(self.context))
+        # Time and backend are in every request, and seldom what it is about.
+        said = sorted(_flat(self.context), key=lambda pair: pair[0].startswith("base."))
+        context = " ".join(f"{name}={value}" for name, value in said)
         who, what, on = (_name(uid) for uid in (self.principal, self.action, self.resource))
         extra = " ".join(f"resource.{name}={value}" for name, value in _flat(self._attributes()))
         return printable(" ".join(part for part in (f"{who} {what} {on}", extra, context) if part))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from cedarbox.review.finding import Finding, Report, Section
-from cedarbox.review.reports.parts import closing, counted, one_line, to_act_on
+from cedarbox.review.reports.parts import closing, counted, one_line, to_act_on, worst_first
 
 __all__ = ["finding_line", "inert", "text"]
 
@@ -28,7 +28,7 @@ def inert(line: str) -> str:
 
 
 def _lines(report: Report) -> Iterator[str]:
-    for finding in to_act_on(report):
+    for finding in worst_first(to_act_on(report)):
         yield finding_line(finding)
         if finding.hint:
             yield f"  {one_line(finding.hint)}"

@@ -12,7 +12,7 @@ from rich.text import Text
 
 from cedarbox.files import open_regular
 from cedarbox.review.finding import Finding, Place, Report
-from cedarbox.review.reports.parts import closing, counted, one_line, to_act_on
+from cedarbox.review.reports.parts import closing, counted, one_line, to_act_on, worst_first
 from cedarbox.text import printable
 
 __all__ = ["show"]
@@ -32,7 +32,7 @@ def show(report: Report, console: Console) -> None:
         console: Where.
     """
     lines_of = cache(_lines)
-    for finding in to_act_on(report):
+    for finding in worst_first(to_act_on(report)):
         _finding(finding, console, lines_of(finding.place.file) if finding.place else ())
     for section in report.sections:
         console.print(Text(one_line(section.title), "bold"))
@@ -40,6 +40,8 @@ def show(report: Report, console: Console) -> None:
             console.print(Text(f"  {one_line(line)}"))
         if section.columns:
             table = Table(*map(one_line, section.columns), box=None)
+            for column in table.columns:
+                column.overflow = "fold"  # Rather broken than cut: what is left out may be what matters.
             for row in section.rows:
                 table.add_row(*(Text(one_line(cell)) for cell in row))
             console.print(table)
