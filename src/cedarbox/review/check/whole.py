@@ -295,10 +295,7 @@ def _report(paths: Sequence[Path], found: _Found, *, deny_warnings: bool) -> Rep
     told = [key.finding for key in findings]
     errors = sum(each.severity == "error" for each in told)
     warnings = sum(each.severity == "warning" for each in told)
-    wrong: dict[str, Finding] = {}
-    for each in told:
-        if each.place and each.severity == "error":
-            wrong.setdefault(each.place.file, each)
+    wrong = {each.place.file for each in told if each.place and each.severity == "error"}
     files = list(dict.fromkeys(found.files))
     counts = ((errors, "error"), (warnings, "warning"))
     number = len(found.policies)
@@ -309,18 +306,12 @@ def _report(paths: Sequence[Path], found: _Found, *, deny_warnings: bool) -> Rep
         subject=", ".join(shown(path) for path in paths),
         summary=summary,
         findings=told,
-        checks=[_checked(file, wrong.get(file)) for file in sorted(files)],
+        # What is wrong with a file is a finding.
+        checks=[Check(file, "check", "passed", place=Place(file)) for file in sorted(files) if file not in wrong],
         rules=[RULES[name] for name in sorted({each.rule for each in told})],
         data={"policies": len(found.policies), "files": files, "errors": errors, "warnings": warnings},
         failed=errors > 0 or (deny_warnings and warnings > 0),
     )
-
-
-def _checked(file: str, error: Finding | None) -> Check:
-    """Return that a file was checked; one with errors failed for the first of them, and is not told besides."""
-    if error is None:
-        return Check(file, "check", "passed", place=Place(file))
-    return Check(file, "check", "failed", error.message, error.place)
 
 
 class _Key:
