@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from tests.unit.linting import NOW, lint_text, permit
 
 from cedarbox.policy.actions import ACTION_GROUPS
+from cedarbox.review.formatting import Layout, format_policies
 from cedarbox.review.lint.options import LintConfig
 from cedarbox.review.lint.run import lint, report_of
 from cedarbox.review.subject import Subject
@@ -105,6 +106,19 @@ def test_cedar_with_a_schema_of_its_own_is_linted_by_the_rules_that_know_nothing
     said = {(finding.rule, finding.severity) for finding in linted.findings if "declared" not in finding.message}
     # Whoever keeps a policy in a file of its name, and supplies what is asked about, has done nothing wrong.
     assert {("S050", "note"), ("S064", "note"), ("S003", "warning")} <= said
+
+
+def test_a_type_can_be_whom_a_permit_is_for_and_cedars_own_layout_is_one(tmp_path: Path) -> None:
+    schema = """entity Staff; entity Guest; entity Doc;
+    action read appliesTo { principal: [Staff, Guest], resource: Doc };
+    action write appliesTo { principal: Staff, resource: Doc };"""
+    when = 'resource == Doc::"a-rather-long-name" || resource == Doc::"another-long-name"'
+    text = f'@id("read") permit (principal is Staff, action == Action::"read", resource) when {{ {when} }};'
+    text += '@id("write") permit (principal is Staff, action == Action::"write", resource);'
+    policies = format_policies(text, Layout(80, 2))
+    assert policies != format_policies(text)
+    subject = Subject.of_cedar("plain", tmp_path, {"a.cedar": policies.encode()}, schema=schema)
+    assert [(each.rule, each.policy) for each in lint(subject, LintConfig(), now=NOW).findings] == [("S003", "write")]
 
 
 def test_of_dates_only_what_can_become_too_large_can_fail(tmp_path: Path) -> None:

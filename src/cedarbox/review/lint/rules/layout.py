@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from typing import Final
 
 from cedarbox.review.finding import Edit
-from cedarbox.review.formatting import FormatError, format_policies
+from cedarbox.review.formatting import FormatError, Layout, format_policies
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Fix, Hit, LintRule
 from cedarbox.review.lint.places import place_at
@@ -17,6 +17,7 @@ from cedarbox.review.subject import shown
 __all__ = ["RULES"]
 
 _MOST: Final = 20
+_CEDARS: Final = Layout(width=80, indent=2)
 # What is printed, and nobody sees: Unicode, Default_Ignorable_Code_Point that is not of the category Cf.
 _BLANK: Final = re.compile(
     "[\u034f\u115f\u1160\u17b4\u17b5\u180b-\u180f\u2800\u3164\ufe00-\ufe0f\uffa0\U000e0100-\U000e01ef]"
@@ -33,10 +34,12 @@ def _format(context: Context) -> Iterator[Hit]:
         text = context.subject.text(name)
         try:
             better = format_policies(text)
+            # Policies of other projects may be as the program `cedar` lays them out when nobody says how.
+            usual = bool(context.subject.bundle is None and format_policies(text, _CEDARS) == text)
         except FormatError as error:
             context.notes.append(f"S090: the layout of {name} was not looked at: {error.message}")
             continue
-        if better != text:
+        if better != text and not usual:
             start = next((at for at, (a, b) in enumerate(zip(text, better, strict=False)) if a != b), len(better))
             file = shown(context.subject.root / name)
             place = place_at(file, text, min(start, len(text)), min(start, len(text)))
