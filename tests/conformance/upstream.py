@@ -76,8 +76,21 @@ def run_upstream(tree: Path, directory: Path, *selection: str, ignore: Mapping[s
     """
     output = directory / "output"
     output.mkdir()
-    # pytest's own tracebacks parse the source, at which CPython 3.11 sometimes gives up with a SystemError.
-    command = [sys.executable, "-m", "pytest", "-p", "swap", "-p", "no:cacheprovider", "--tb=native", "-q", *selection]
+    # pytest's own tracebacks parse the source, at which CPython 3.11 sometimes gives up with a SystemError. What it
+    # tells of the values in a failed assertion is not read here, and takes seconds to prepare.
+    command = [
+        sys.executable,
+        "-m",
+        "pytest",
+        "-p",
+        "swap",
+        "-p",
+        "no:cacheprovider",
+        "--tb=native",
+        "-q",
+        "--assert=plain",
+        *selection,
+    ]
     command += [f"--ignore={path}" for path in ignore]
     around = {name: value for name, value in os.environ.items() if name not in ("PYTHONPATH", "PYTEST_ADDOPTS")}
     environment = {

@@ -72,6 +72,24 @@ def test_change_with_fewer_arguments_that_is_a_larger_one(tmp_path: Path) -> Non
     assert "No smaller change exists" in told.least
 
 
+def test_change_of_what_the_id_of_an_image_does_not_tell(tmp_path: Path) -> None:
+    """The smallest change names another repository, which the id of the image does not tell, and a number.
+
+    The solver was not told that the repository is the same, and offered the same change as a smaller one without end.
+    """
+    policies = """
+        permit (principal, action == Sandbox::Action::"create", resource in Sandbox::ImageRepo::"corp/q")
+        when { context has vcpus && context.vcpus * 7 == 777 };
+    """
+    subject = Subject.load(write_bundle(tmp_path, policies))
+    given = ("image=python:3", "digest=null", "repository=local", "isolation=microvm", "egress=none")
+    told = explain(subject, of_arguments("create", given, default_principal="agent"))
+    assert told.found is not None
+    assert [flip.change for flip in told.found.flips] == [{"repository": "corp/q", "vcpus": 111}]
+    assert told.found.least_is_proved
+    assert 'in ImageRepo::"local"' in render(report_of(told), "text")
+
+
 def test_record_that_was_completed_with_something_else(tmp_path: Path) -> None:
     """What a record holds is given again on the command line, with another value.
 

@@ -241,7 +241,11 @@ class _World:
                 left, name = leaf["."]["left"], leaf["."]["attr"]
                 yield f"{subject} is absent", {"!": {"arg": {"has": {"left": left, "attr": name}}}}
             elif not isinstance(found, dict) or {"__entity", "__extn"} & found.keys():
-                yield f"{subject} is {_shown(found)}", _is(leaf, found)
+                # Of what other resources are in, their id tells.
+                above = (
+                    self._made.resource.parents if subject == "resource" and self._made.resource.type == "Image" else ()
+                )
+                yield f"{subject} is {_shown(found)}{''.join(f', in {each}' for each in above)}", _is(leaf, found)
 
     def _at(self, node: Node) -> Any:
         (operator, given), *_ = node.items()

@@ -100,7 +100,7 @@ def _told(
     solver = " and ".join(sorted({answer.solver for answer in answers if answer.solver}))
     for answer in answers:
         flip = None if answer.witness is None else _flip(engine, principal, made, answer.witness, allowed=allowed)
-        # The solver is told less of what entities have and are in than what counts as a change.
+        # What is told to the solver must never be the only measure of what counts as a change.
         if flip is not None and (most is None or len(flip.seen) <= most):
             return Smaller(flip, none=False, words=f"Found by {answer.solver}.")
     if all(answer.verdict == "none" for answer in answers):
@@ -151,9 +151,14 @@ def _same(name: str, principal: str, made: Action) -> Goal:
     if name == "principal":
         return PrincipalIs(principal)
     if name == "resource":
-        wanted: list[Est] = [_equal({"Var": "resource"}, made.resource.ref)]
+        resource: Est = {"Var": "resource"}
+        wanted: list[Est] = [_equal(resource, made.resource.ref)]
+        if made.resource.type == "Image":
+            # What the id of an image does not tell: the repository, and that there is no digest.
+            wanted += [{"in": {"left": resource, "right": {"Value": each.ref}}} for each in made.resource.parents]
+            wanted += _held(resource, "digest", (made.resource.attrs or {}).get("digest"))
         for attribute, value in sorted((made.resource.attrs or {}).items()):
-            wanted += _held({"Var": "resource"}, attribute, value)
+            wanted += _held(resource, attribute, value)
         return Holds(_all(wanted))
     path = name.split(".")[1:]
     held: Any = made.context
@@ -161,7 +166,11 @@ def _same(name: str, principal: str, made: Action) -> Goal:
     for step in path[:-1]:
         held, node = held[step], {".": {"left": node, "attr": step}}
     names = [path[-1], *(["ipClass"] if name == "context.ip" else [])]
-    return Holds(_all([part for each in names for part in _held(node, each, held.get(each))]))
+    same = [part for each in names for part in _held(node, each, held.get(each))]
+    for other in made.others if name == "context.endpoint" else ():
+        for attribute, value in sorted((other.attrs or {}).items()):
+            same += _held({".": {"left": node, "attr": path[-1]}}, attribute, value)
+    return Holds(_all(same))
 
 
 def _held(node: Est, name: str, value: Any) -> Iterator[Est]:
