@@ -109,7 +109,8 @@ def diff(
     notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
     notes += extras.notes
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
-    if baseline is not None and pairs and not any(BASELINE in {*pair.base.beside, *pair.head.beside} for pair in pairs):
+    known = any(BASELINE in {*pair.base.beside, *pair.head.beside} for pair in pairs)
+    if baseline is not None and pairs and not known and not os.path.lexists(baseline):
         raise ConfigurationError(f"--baseline {shown(baseline)}: in neither version", hint="check the path")
     weak = [finding for each in found for finding in weakened(each, baseline)]
     title = ", ".join(pair.bundle for pair in pairs) or "policies"

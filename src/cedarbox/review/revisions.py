@@ -16,14 +16,13 @@ from dataclasses import dataclass, replace
 from pathlib import Path, PurePosixPath
 
 from cedarbox.errors import BundleError, ConfigurationError
-from cedarbox.policy.reading import utf8_text
 from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.linked import BESIDE
-from cedarbox.review.plain import read_file
+from cedarbox.review.plain import read_file, schema_of
 from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links, small
 from cedarbox.review.subject import shown
 from cedarbox.review.version import Pair, Version, verified
@@ -334,7 +333,7 @@ class _Reader:
             if source.fixed is None:
                 refuse_links(self.repository.top, path)
             files = of_disk(root)
-            schema = None if self._schema is None else utf8_text(self._schema, small(self._schema))
+            schema = None if self._schema is None else schema_of(self._schema, small(self._schema))
             links = None if self._schema is None else self._links_on_disk(root)
             beside = beside_on_disk(root, self._baseline) if schema is None else {}
         return replace(
@@ -371,8 +370,8 @@ class _Reader:
         at = self.inside(self._schema)
         entry = objects.entry(at)
         if entry is None or entry.kind != "file":
-            return utf8_text(self._schema, small(self._schema))
-        return utf8_text(Path(at), objects.file(entry.object, MAX_FILE))
+            return schema_of(self._schema, small(self._schema))
+        return schema_of(Path(at), objects.file(entry.object, MAX_FILE))
 
 
 def _below(top: Path, path: Path) -> str | None:
