@@ -27,7 +27,7 @@ from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refus
 from cedarbox.review.subject import shown
 from cedarbox.review.version import Pair, Version, verified
 
-__all__ = ["pairs", "read_at", "resettled"]
+__all__ = ["compared_with", "pairs", "read_at", "resettled"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +107,21 @@ def pairs(
         differing = [each for each in differing if (each.base.files, each.head.files) != same]
         differing.append(decides)
     return tuple(differing)
+
+
+def compared_with(base: str | None, head: str | None, beside: Sequence[Path] = ()) -> str:
+    """Return what :func:`pairs` takes for the old version, in words.
+
+    Args:
+        base: As there.
+        head: As there.
+        beside: The bundles, as there.
+
+    Raises:
+        ConfigurationError: It cannot be told.
+        HostError: There is no git.
+    """
+    return _Reader(None, None, None, None, beside).source(base, head).label
 
 
 def resettled(base: str, beside: Sequence[Path] = ()) -> tuple[Path, Path] | None:
