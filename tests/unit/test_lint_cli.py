@@ -153,7 +153,7 @@ def test_a_file_that_is_no_baseline_is_refused(content: bytes, tmp_path: Path) -
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        (b"\xff", "not TOML"),
+        (b"\xff", "not UTF-8 text"),
         (b"x = ", "not TOML"),
         (b"a = " + b"[" * 5000, "not TOML"),
         (b"[rules]\nS013 = 1", "cannot use what is said"),

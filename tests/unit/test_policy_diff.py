@@ -418,3 +418,11 @@ def test_a_baseline_that_no_version_has_is_bad_input(tmp_path: Path) -> None:
         write_bundle(tmp_path / name, files)
     done = cli("diff", str(tmp_path / "old"), str(tmp_path / "new"), "--baseline", str(tmp_path / "gone.json"))
     assert "gone.json: in neither version" in str(done.exception)
+
+
+def test_a_schema_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
+    (tmp_path / "p").mkdir()
+    (tmp_path / "p" / "p.cedar").write_text("permit (principal, action, resource);")
+    (tmp_path / "s.cedarschema").write_text("entity U;\nentity [;\n")
+    done = cli("diff", str(tmp_path / "p"), str(tmp_path / "p"), "--schema", str(tmp_path / "s.cedarschema"))
+    assert "s.cedarschema:2:8: not a schema: " in str(done.exception)

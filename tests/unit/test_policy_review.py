@@ -40,6 +40,8 @@ def test_a_whole_is_as_bad_as_its_worst_part() -> None:
     assert whole("review", "a", [_FAILED, _UNDECIDED]).exit_code == 1
     assert whole("review", "a", [_GOOD, _WARNED], fail_level="warning").exit_code == 1
     assert whole("review", "a", [_GOOD, _WARNED], fail_level="error").exit_code == 0
+    told = whole("review", "a", [_GOOD, _WARNED], fail_level="warning").summary
+    assert told == "check good, lint good, 1 finding of --fail-level warning or worse"
 
 
 def test_a_whole_has_all_of_its_parts() -> None:

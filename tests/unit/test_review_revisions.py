@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 import subprocess
 from pathlib import Path
 
@@ -9,8 +11,10 @@ import pytest
 from tests.unit.bundles import PERMIT_ALL, write_bundle
 from tests.unit.repositories import Repository, bundle_files
 from tests.unit.signed import make_key, signed_bundle
+from typer.testing import CliRunner
 
-from cedarbox.errors import BundleError, ConfigurationError
+from cedarbox.cli.policy import app
+from cedarbox.errors import BundleError, ConfigurationError, HostError
 from cedarbox.policy.signing import Signers
 from cedarbox.review.revisions import pairs
 from cedarbox.review.version import Pair
@@ -226,3 +230,26 @@ def test_git_is_not_installed(repository: Repository, monkeypatch: pytest.Monkey
     monkeypatch.setenv("PATH", str(repository.top))
     with pytest.raises(Exception, match="git is not installed"):
         pairs("HEAD", None)
+
+
+def test_a_git_that_was_killed_does_not_have_another_branch_compared(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Without origin/main the branch main would be taken, in which the change is already.
+    repository.git("update-ref", "refs/remotes/origin/main", "HEAD")
+    repository.commit({"policies.cedar": PERMIT_ALL.replace("all", "more")})
+    assert len(pairs(None, None)) == 1
+    (tmp_path / "bin").mkdir()
+    killed = tmp_path / "bin" / "git"
+    real = shutil.which("git")
+    killed.write_text(f'#!/bin/sh\ncase "$*" in *origin/main*) kill -9 $$ ;; esac\nexec {real} "$@"\n')
+    killed.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path / 'bin'}:{os.environ['PATH']}")
+    with pytest.raises(HostError, match="git was ended by signal 9"):
+        pairs(None, None)
+
+
+def test_what_nothing_differs_from_is_told(repository: Repository) -> None:
+    done = CliRunner().invoke(app, ["diff"])
+    assert done.exit_code == 0
+    assert f"compared with where it left main ({repository.git('rev-parse', '--short=12', 'HEAD')})" in done.stdout

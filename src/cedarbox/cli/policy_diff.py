@@ -70,6 +70,7 @@ def diff(
     from cedarbox.review.diff.plan import Plan
     from cedarbox.review.diff.report import report, widened
     from cedarbox.review.diff.weakening import weakened
+    from cedarbox.review.revisions import compared_with
     from cedarbox.review.subject import shown
 
     if (accepted is None) != (acceptor is None):
@@ -97,9 +98,13 @@ def diff(
     verdict = judge(entries, widened(found), keys, now, names)
     notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
     notes += extras.notes
+    if not found:
+        # A wrong base may be why.
+        notes.append(f"compared with {compared_with(base, head, bundle or ())}")
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
     notes += [note for pair in pairs for note in pair.head.notes]
-    if baseline is not None and pairs and not any(BASELINE in {*pair.base.beside, *pair.head.beside} for pair in pairs):
+    known = any(BASELINE in {*pair.base.beside, *pair.head.beside} for pair in pairs)
+    if baseline is not None and pairs and not known and not os.path.lexists(baseline):
         raise ConfigurationError(f"--baseline {shown(baseline)}: in neither version", hint="check the path")
     weak = [finding for each in found for finding in weakened(each, baseline)]
     title = ", ".join(pair.bundle for pair in pairs) or "policies"

@@ -355,7 +355,7 @@ def _command(*arguments: str) -> list[str]:
 
 def _run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
     try:
-        return subprocess.run(
+        done = subprocess.run(
             _command(*arguments),
             cwd=directory,
             env=_environment(),
@@ -366,6 +366,10 @@ def _run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]
         )
     except (OSError, ValueError, subprocess.TimeoutExpired) as error:
         raise _no_git(directory, error) from None
+    if done.returncode < 0:
+        # Not that there is no such thing, which would have something else compared.
+        raise HostError(f"{directory}: git was ended by signal {-done.returncode}", hint="run it again")
+    return done
 
 
 def _start(directory: Path) -> subprocess.Popen[bytes]:

@@ -23,7 +23,7 @@ from cedarbox.review.syntax.expressions import Expressions
 from cedarbox.review.syntax.schema import is_json
 from cedarbox.review.syntax.tokens import Tokens
 
-__all__ = ["CedarFiles", "find_cedar", "links_of", "load_cedar", "read_file", "read_links", "read_schema"]
+__all__ = ["CedarFiles", "find_cedar", "links_of", "load_cedar", "read_file", "read_links", "read_schema", "schema_of"]
 
 _MAX_FILE: Final = 16 * 1024 * 1024
 _MAX_FILES: Final = 10_000
@@ -146,13 +146,27 @@ def read_schema(path: Path) -> str:
     Raises:
         BundleError: It cannot be read or is none; the message names the line and the column.
     """
-    text = utf8_text(path, read_file(path))
+    text = schema_of(path, read_file(path))
+    return str(cedarpy.Schema.from_json_str(text)) if is_json(text) else text
+
+
+def schema_of(path: Path, data: bytes) -> str:
+    """Return the text of a schema, in the form that it has.
+
+    Args:
+        path: What to call it.
+        data: The content of its file.
+
+    Raises:
+        BundleError: It is none; the message names the line and the column.
+    """
+    text = utf8_text(path, data)
     try:
         schema_json(text)
     except ParseError as error:
         message = f"not a schema: {error.said}"
         raise BundleError(message, path=path, line=error.line, column=error.column, hint=error.hint) from None
-    return str(cedarpy.Schema.from_json_str(text)) if is_json(text) else text
+    return text
 
 
 def _entities(path: Path, data: bytes, schema: str) -> tuple[Mapping[str, Any], ...]:

@@ -8,7 +8,6 @@ from dataclasses import replace
 from pathlib import Path, PurePosixPath
 
 from cedarbox.errors import BundleError, ConfigurationError
-from cedarbox.policy.reading import utf8_text
 from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.checked_out import as_in_a_commit, checked_out
@@ -17,13 +16,13 @@ from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.limited import limited_bytes
 from cedarbox.review.linked import BESIDE
-from cedarbox.review.plain import read_file
+from cedarbox.review.plain import read_file, schema_of
 from cedarbox.review.sources import Source, Sources, below
 from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links
 from cedarbox.review.subject import shown
 from cedarbox.review.version import Pair, Version, verified
 
-__all__ = ["pairs", "resettled"]
+__all__ = ["compared_with", "pairs", "resettled"]
 
 
 def pairs(
@@ -94,6 +93,21 @@ def pairs(
         differing = [each for each in differing if (each.base.files, each.head.files) != same]
         differing.append(decides)
     return tuple(differing)
+
+
+def compared_with(base: str | None, head: str | None, beside: Sequence[Path] = ()) -> str:
+    """Return what :func:`pairs` takes for the old version, in words.
+
+    Args:
+        base: As there.
+        head: As there.
+        beside: The bundles, as there.
+
+    Raises:
+        ConfigurationError: It cannot be told.
+        HostError: There is no git.
+    """
+    return Sources(beside).named(base, head).label
 
 
 def resettled(base: str, beside: Sequence[Path] = ()) -> tuple[Path, Path] | None:
@@ -285,8 +299,8 @@ class _Reader:
         entry = objects.entry(at)
         if entry is None or entry.kind != "file":
             return _schema_on_disk(self._schema)
-        return utf8_text(Path(at), objects.file(entry.object, MAX_FILE))
+        return schema_of(Path(at), objects.file(entry.object, MAX_FILE))
 
 
 def _schema_on_disk(path: Path) -> str:
-    return utf8_text(path, limited_bytes(path, MAX_FILE, hint="give a Cedar schema"))
+    return schema_of(path, limited_bytes(path, MAX_FILE, hint="give a Cedar schema"))

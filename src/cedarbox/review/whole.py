@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Final
 
 from cedarbox.review.finding import SEVERITIES, Check, Report, Rule, Section, Severity
+from cedarbox.review.reports.parts import counted
 
 __all__ = ["NOT_RUN", "whole"]
 
@@ -28,6 +29,9 @@ def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Se
     severities = {finding.severity for part in parts for finding in part.counted}
     several = len({part.subject for part in parts}) > 1
     failed = any(part.failed for part in parts) or not severities.isdisjoint(failing)
+    # What fails although its part did not.
+    number = sum(each.severity in failing for part in parts if not part.failed for each in part.counted)
+    beside = [f"{counted(number, 'finding')} of --fail-level {fail_level} or worse"] if number else []
     rules: dict[str, Rule] = {}
     for rule in (rule for part in parts for rule in part.rules):
         rules.setdefault(rule.id, rule)
@@ -35,7 +39,7 @@ def whole(command: str, subject: str, parts: Sequence[Report], *, fail_level: Se
     return Report(
         command=command,
         subject=subject,
-        summary=", ".join(f"{_name(part, several=several)} {_word(part)}{_why(part)}" for part in parts),
+        summary=", ".join([f"{_name(part, several=several)} {_word(part)}{_why(part)}" for part in parts] + beside),
         findings=[finding for part in sorted(parts, key=_weight) for finding in part.findings],
         checks=[check for part in parts for check in _checks(part, several=several)],
         sections=[outcomes, *(section for part in parts for section in _sections(part, several=several))],

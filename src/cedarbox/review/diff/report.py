@@ -148,7 +148,7 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
                 "error",
                 _metadata_message(change),
                 toml,
-                hint=f"to accept it: --widening {identity(subject)}",
+                hint=_accepting(subject),
                 details={"subject": subject.to_json(), "id": identity(subject)},
                 key=change.key,
                 suppressed=judged.of(subject),
@@ -156,9 +156,7 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
         elif change.matters:
             yield Finding(METADATA.id, "warning", _metadata_message(change), toml, key=change.key)
     for each in outcome.widenings:
-        accept = (
-            f"to accept it: --widening {identity(each.subject)}" if each.cause else "it cannot be accepted as it is"
-        )
+        accept = _accepting(each.subject) if each.cause else "it cannot be accepted as it is"
         yield Finding(
             WIDENS.id,
             "error",
@@ -182,6 +180,10 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
             key=f"{action} {resource} {narrowing.agents.told}",
         )
     yield from _undecided(outcome)
+
+
+def _accepting(subject: Subject) -> str:
+    return f"to accept it: cedarbox policy accept, with what was compared here, and --widening {identity(subject)}"
 
 
 def _undecided(plan: Plan) -> Iterator[Finding]:

@@ -27,6 +27,7 @@ from typing import Any, Final, Literal, get_args
 from cedarbox.errors import BundleError, CanonicalizationError
 from cedarbox.files import open_regular
 from cedarbox.policy.canonical import Host, canonical_host, canonical_path
+from cedarbox.policy.reading import utf8_text
 from cedarbox.policy.schema import enumerations
 from cedarbox.review.finding import SEVERITIES, Severity
 
@@ -137,9 +138,11 @@ def config_of(path: Path, data: bytes, severities: Mapping[str, Severity]) -> Li
         BundleError: It cannot be used; the message names the key.
     """
     try:
-        table = tomllib.loads(data.decode())
-    except (UnicodeDecodeError, tomllib.TOMLDecodeError, RecursionError) as error:
+        table = tomllib.loads(utf8_text(path, data))
+    except tomllib.TOMLDecodeError as error:
         raise BundleError(f"not TOML: {error}", path=path, hint="save it as UTF-8 TOML") from None
+    except RecursionError:
+        raise BundleError("not TOML: nested too deep", path=path) from None
     _known(path, "key", table, _KEYS)
     level = table.get("fail_level", "warning")
     if level not in SEVERITIES:
