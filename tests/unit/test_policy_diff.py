@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Iterator
 from contextlib import nullcontext
 from pathlib import Path
@@ -426,3 +427,15 @@ def test_a_schema_that_is_none_is_named_with_its_line(tmp_path: Path) -> None:
     (tmp_path / "s.cedarschema").write_text("entity U;\nentity [;\n")
     done = cli("diff", str(tmp_path / "p"), str(tmp_path / "p"), "--schema", str(tmp_path / "s.cedarschema"))
     assert "s.cedarschema:2:8: not a schema: " in str(done.exception)
+
+
+def test_a_bundle_that_was_moved_can_be_compared_with_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    repository = Repository(tmp_path)
+    repository.commit(bundle_files(permit("a", "exec")), "policies/old name")
+    repository.git("mv", "policies/old name", "policies/new")
+    monkeypatch.chdir(tmp_path)
+    moved = cli("diff", "HEAD", "--json")
+    assert moved.exit_code == 1
+    (note,) = [note for note in json.loads(moved.stdout)["notes"] if "when it was moved" in note]
+    asked = shlex.split(note.rpartition("cedarbox policy ")[2])
+    assert cli(*asked).exit_code == 0

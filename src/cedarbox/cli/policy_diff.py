@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -17,6 +19,8 @@ from cedarbox.text import printable
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
+
+    from cedarbox.review.version import Pair
 
 __all__ = ["diff"]
 
@@ -102,7 +106,7 @@ def diff(
         # A wrong base may be why.
         notes.append(f"compared with {compared_with(base, head, bundle or ())}")
     pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
-    notes += [note for pair in pairs for note in pair.head.notes]
+    notes += [note for pair in pairs for note in pair.head.notes] + _moved(pairs, head)
     known = any(BASELINE in {*pair.base.beside, *pair.head.beside} for pair in pairs)
     if baseline is not None and pairs and not known and not os.path.lexists(baseline):
         raise ConfigurationError(f"--baseline {shown(baseline)}: in neither version", hint="check the path")
@@ -123,6 +127,17 @@ def _acceptor(text: str) -> Ed25519PublicKey:
     from cedarbox.review.sources import read_at
 
     return parse_public_key(read_at(text, MAX_PEM), printable(text))
+
+
+def _moved(pairs: Sequence[Pair], head: str | None) -> list[str]:
+    """Say how to compare a bundle with itself under another name, when one is gone and one is new."""
+    gone = [pair for pair in pairs if pair.head.files is None]
+    new = [pair for pair in pairs if pair.base.files is None]
+    if len(gone) != 1 or len(new) != 1 or head is not None:
+        return []
+    # The root of an old version is its commit and its path, as the command takes it.
+    how = f"cedarbox policy diff {quote(str(gone[0].base.root))} {quote(f'./{new[0].bundle}')}"
+    return [f"{gone[0].bundle} is gone and {new[0].bundle} is new: when it was moved, compare it with itself: {how}"]
 
 
 def _expired(plan: object, now: datetime) -> list[str]:
