@@ -75,7 +75,7 @@ def run_upstream(tree: Path, directory: Path, *selection: str, ignore: Mapping[s
         AssertionError: That run of pytest did not finish.
     """
     output = directory / "output"
-    output.mkdir()
+    output.mkdir(parents=True)
     # pytest's own tracebacks parse the source, at which CPython 3.11 sometimes gives up with a SystemError. What it
     # tells of the values in a failed assertion is not read here, and takes seconds to prepare.
     command = [
