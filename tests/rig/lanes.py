@@ -39,15 +39,15 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_images.py",
         "test_conformance.py",
         "test_examples.py",
-        "test_faults.py",
+        "test_egress_matrix.py",
     ),
     (
         "test_snapshots.py",
+        "test_faults.py",
         "test_mounts.py",
         "test_demo.py",
         "test_egress_clients.py",
         "test_live.py",
-        "test_egress_matrix.py",
     ),
 )
 """The modules of each lane."""
