@@ -39,7 +39,6 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_images.py",
         "test_conformance.py",
         "test_examples.py",
-        "test_egress_matrix.py",
     ),
     (
         "test_snapshots.py",
@@ -48,6 +47,7 @@ LANES: tuple[tuple[str, ...], ...] = (
         "test_demo.py",
         "test_egress_clients.py",
         "test_live.py",
+        "test_egress_matrix.py",
     ),
 )
 """The modules of each lane."""
