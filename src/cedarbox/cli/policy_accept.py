@@ -57,7 +57,7 @@ def accept(
     Example: cedarbox policy accept main --widening 3f9a51c0d2e4b687 --key desk.key --reason "new mirror" --expires 90d
     """
     from cedarbox.review.diff.acceptance import Accepted, read_accepted, toml_entry
-    from cedarbox.review.diff.report import identity, widened
+    from cedarbox.review.diff.widened import identity, widened
 
     until = _until(expires)
     if not reason.strip() or len(reason) > _MAX_REASON or not reason.isprintable():

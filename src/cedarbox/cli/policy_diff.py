@@ -72,8 +72,9 @@ def diff(
     from cedarbox.review.beside import BASELINE
     from cedarbox.review.diff.acceptance import judge, read_accepted
     from cedarbox.review.diff.plan import Plan
-    from cedarbox.review.diff.report import report, widened
+    from cedarbox.review.diff.report import report
     from cedarbox.review.diff.weakening import weakened
+    from cedarbox.review.diff.widened import widened
     from cedarbox.review.revisions import compared_with
     from cedarbox.review.subject import shown
 

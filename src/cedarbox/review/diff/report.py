@@ -10,20 +10,18 @@ from typing import Any, Final
 from cedarbox.review.configured import SETTINGS
 from cedarbox.review.diff.acceptance import Accepted, Subject, Verdict
 from cedarbox.review.diff.compared import Compared, Incomparable
-from cedarbox.review.diff.effects import Effects, digest_of
+from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.metadata import MetadataChange
 from cedarbox.review.diff.plan import Narrowing, Plan, Row, Widening
 from cedarbox.review.diff.rules import ACCEPTANCE, METADATA, NARROWS, RULES, UNDECIDED, WEAKENS, WIDENS
+from cedarbox.review.diff.widened import Outcome, identity, message, metadata_message, metadata_subject
 from cedarbox.review.finding import Check, Finding, Place, Report, Section, Suppression
 from cedarbox.review.prove import Witness
 from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import ReviewedPolicy, shown
-from cedarbox.review.version import Version
 from cedarbox.times import in_utc
 
-__all__ = ["identity", "metadata_subject", "report", "widened"]
-
-Outcome = Plan | Incomparable
+__all__ = ["report"]
 
 _ORDER: Final = (
     "widened",
@@ -52,33 +50,6 @@ class _Judged:
             return None
         told = f"{entry.reason} (signed by {entry.key[:19]}, until {in_utc(entry.expires)})"
         return Suppression("accepted", told, self.place(entry))
-
-
-def identity(subject: Subject) -> str:
-    """Return what a widening is called on the command line: 16 hex digits of the digest of all that it is."""
-    return digest_of(subject.to_json()).removeprefix("sha256:")[:16]
-
-
-def metadata_subject(compared: Compared, change: MetadataChange) -> Subject:
-    """Return what an acceptance of a change beside the policies names."""
-    digest = digest_of({"key": change.key, "value": change.exact or change.new})
-    old = _state(compared.old, compared.pair.base, change)
-    new = _state(compared.new, compared.pair.head, change)
-    return Subject(compared.name, change.file, change.key, ("*",), change.file, digest, old, new)
-
-
-def widened(outcomes: Sequence[Outcome]) -> dict[Subject, str]:
-    """Return everything that a change widens, with a line about each, in order."""
-    found: dict[Subject, str] = {}
-    for plan in outcomes:
-        if isinstance(plan, Plan):
-            for change in plan.compared.metadata:
-                if change.widens:
-                    found[metadata_subject(plan.compared, change)] = _metadata_message(change)
-            for each in plan.widenings:
-                if each.cause is not None:
-                    found[each.subject] = _message(each)
-    return found
 
 
 def report(
@@ -146,7 +117,7 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
             yield Finding(
                 WIDENS.id,
                 "error",
-                _metadata_message(change),
+                metadata_message(change),
                 toml,
                 hint=_accepting(subject),
                 details={"subject": subject.to_json(), "id": identity(subject)},
@@ -154,13 +125,13 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
                 suppressed=judged.of(subject),
             )
         elif change.matters:
-            yield Finding(METADATA.id, "warning", _metadata_message(change), toml, key=change.key)
+            yield Finding(METADATA.id, "warning", metadata_message(change), toml, key=change.key)
     for each in outcome.widenings:
         accept = _accepting(each.subject) if each.cause else "it cannot be accepted as it is"
         yield Finding(
             WIDENS.id,
             "error",
-            _message(each),
+            message(each),
             _place(compared, each),
             each.subject.policy,
             hint=accept,
@@ -170,11 +141,11 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
         )
     for narrowing in outcome.narrowings:
         action, resource = narrowing.environment.action_id, _short(narrowing.environment.resource_type)
-        message = f"{action} on {resource} is narrowed for {narrowing.agents.told}: {narrowing.witness.told()} was "
+        told = f"{action} on {resource} is narrowed for {narrowing.agents.told}: {narrowing.witness.told()} was "
         yield Finding(
             NARROWS.id,
             "note",
-            f"{message}{narrowing.before}, and is {narrowing.after}",
+            f"{told}{narrowing.before}, and is {narrowing.after}",
             compared.pair.place,
             details=_narrowing_data(narrowing),
             key=f"{action} {resource} {narrowing.agents.told}",
@@ -193,21 +164,9 @@ def _undecided(plan: Plan) -> Iterator[Finding]:
         reasons.setdefault(missing.why, []).append(f"{missing.action} on {missing.resource}: {missing.about}")
     for why, told in reasons.items():
         more = f" and {len(told) - 1} more" if len(told) > 1 else ""
-        message = f"{told[0]}{more} was not decided: {why}"
+        said = f"{told[0]}{more} was not decided: {why}"
         hint = "nothing is safe that is not proved"
-        yield Finding(UNDECIDED.id, "warning", message, plan.compared.pair.place, hint=hint, key=" ".join(told))
-
-
-def _message(each: Widening) -> str:
-    what = f"{each.subject.action} on {each.subject.resource} is widened for {each.agents.told}"
-    by = f" by {each.cause.policy} ({each.cause.told})" if each.cause else ""
-    return f"{what}{by}: {each.witness.told()} was {each.before}, and is {each.after}"
-
-
-def _metadata_message(change: MetadataChange) -> str:
-    if change.old == change.new:
-        return f"{change.key} is still {change.new}: {change.told}"
-    return f"{change.key} was {change.old or 'not there'} and is {change.new or 'not there'}: {change.told}"
+        yield Finding(UNDECIDED.id, "warning", said, plan.compared.pair.place, hint=hint, key=" ".join(told))
 
 
 def _stands(compared: Compared, change: MetadataChange) -> Place:
@@ -388,19 +347,6 @@ def _narrowing_data(each: Narrowing) -> Mapping[str, Any]:
         "after": each.after,
         "witness": each.witness.to_json(),
     }
-
-
-def _digest(effects: Effects) -> str:
-    bundle = effects.subject.bundle if effects.subject else None
-    return bundle.digest if bundle else ""
-
-
-def _state(effects: Effects, version: Version, change: MetadataChange) -> str:
-    state = [None if effects.subject is None else _digest(effects)]
-    if change.file == SETTINGS and version.settings is not None:
-        # So that it is used up once the change is in the base.
-        state.append(version.settings.state)
-    return digest_of(state)
 
 
 def _short(name: str) -> str:
