@@ -4,35 +4,25 @@ from __future__ import annotations
 
 import os
 import re
-import sys
 from collections.abc import Callable
 from html import unescape
 from pathlib import Path
 
 import pytest
 from tests.unit.bundles import SHIPPED, write_bundle
+from tests.unit.commands import Run, in_process
 
-from cedarbox.cli import main
 from cedarbox.ed25519 import write_key_pair
 from cedarbox.policy import PolicyBundle
 from cedarbox.review.rendering import Page, html, markdown, page_of
 from cedarbox.review.subject import Subject
 
-Run = Callable[..., tuple[int, str, str]]
 BUNDLES = sorted(path.parent.name for path in SHIPPED.glob("*/bundle.toml"))
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Run:
-    def policy(*arguments: object) -> tuple[int, str, str]:
-        monkeypatch.setattr(sys, "argv", ["cedarbox", "policy", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            main()
-        out, err = capsys.readouterr()
-        assert "Traceback" not in out + err
-        return int(end.value.code or 0), out, err
-
-    return policy
+    return in_process(monkeypatch, capsys, "policy")
 
 
 @pytest.mark.parametrize("name", BUNDLES if os.environ.get("CEDARBOX_LONG") else ["internal-mirror", "regulated-data"])
