@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import os
 import shutil
@@ -21,7 +22,7 @@ from tests.microvm.given import lend
 from tests.microvm.packages import archive, closure, index, lend_apt, wheel
 from tests.microvm.protocols import echoing, http2, websocket
 from tests.microvm.web import Asked, big, big_digest, files, repositories, serving
-from websockets.sync.client import connect
+from websockets.asyncio.client import connect
 
 _HERE = "127.0.0.1"
 
@@ -147,18 +148,17 @@ def test_apt_updates_and_fetches(tmp_path: Path) -> None:
     assert "/debian/dists/test/Release" in [asked.path for asked in site.asked]
 
 
-def test_a_websocket_plain_and_secure(tmp_path: Path) -> None:
+async def test_a_websocket_plain_and_secure(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
-    with websocket(_HERE, 0) as port, connect(f"ws://{_HERE}:{port}/", proxy=None) as to:
-        to.send("hello")
-        assert to.recv(10) == "hello"
+    with websocket(_HERE, 0) as port:
+        async with connect(f"ws://{_HERE}:{port}/", proxy=None) as to:
+            await to.send("hello")
+            assert await asyncio.wait_for(to.recv(), 10) == "hello"
     trusting = ssl.create_default_context(cafile=str(authority.path))
-    with (
-        websocket(_HERE, 0, tls=authority.context(_HERE)) as port,
-        connect(f"wss://{_HERE}:{port}/", proxy=None, ssl=trusting) as to,
-    ):
-        to.send(b"bytes")
-        assert to.recv(10) == b"bytes"
+    with websocket(_HERE, 0, tls=authority.context(_HERE)) as port:
+        async with connect(f"wss://{_HERE}:{port}/", proxy=None, ssl=trusting) as to:
+            await to.send(b"bytes")
+            assert await asyncio.wait_for(to.recv(), 10) == b"bytes"
 
 
 def test_http2_with_curl(tmp_path: Path) -> None:
