@@ -184,7 +184,7 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
             if error.path in {asked.baseline, asked.accepted}:
                 raise
             # What check told is not told again for each part that cannot do with it.
-            report = _not_run(part, bundle, error) if faulty else _broken(part, bundle, error)
+            report = _not_run(part, bundle) if faulty else _broken(part, bundle, error)
         if report is None:
             continue
         # By its directory in each part, whatever name it gives itself.
@@ -192,8 +192,8 @@ def _review(bundle: Path, wanted: Sequence[Part], asked: _Asked, tell: Callable[
         faulty = faulty or (part == "check" and report.failed)
 
 
-def _not_run(part: Part, bundle: Path, error: BundleError) -> Report:
-    return Report(part, shown(bundle), error.message, data={NOT_RUN: True}, undecided=True)
+def _not_run(part: Part, bundle: Path) -> Report:
+    return Report(part, shown(bundle), "it needs a bundle that passes check", data={NOT_RUN: True}, undecided=True)
 
 
 def _broken(part: Part, bundle: Path, error: BundleError) -> Report:

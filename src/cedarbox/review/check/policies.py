@@ -12,6 +12,7 @@ from typing import Any, Final
 import cedarpy
 
 from cedarbox.policy.source import Statement
+from cedarbox.review.check.hints import Hints, plainly
 from cedarbox.review.check.placing import MAX_PLACES, parts_of, places_of, scope_of, without
 from cedarbox.review.check.rules import finding
 from cedarbox.review.check.scripts import BIDI, has_bidi, mixes_scripts, odd_character
@@ -102,12 +103,13 @@ def duplicates(policies: Sequence[ReadPolicy]) -> Iterator[Finding]:
         yield finding("C004", message, policy.place(span), policy=policy.id, hint=hint)
 
 
-def against_schema(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> Iterator[Finding]:
+def against_schema(policies: Sequence[ReadPolicy], schema: cedarpy.Schema, hints: Hints) -> Iterator[Finding]:
     """Tell of what Cedar's validator refuses, each where it stands.
 
     Args:
         policies: The policies.
         schema: The schema.
+        hints: What to do about it, by the same schema.
     """
     told = _errors_of(policies, schema)
     for count, (number, messages) in enumerate(sorted(told.items())):
@@ -118,8 +120,10 @@ def against_schema(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> It
                 spans = places_of(message, policy.syntax, lambda text: _messages(text, schema))
             for place, span in enumerate(spans):
                 key = f"{message}#{place}" if place else message
-                hint = "and maybe behind it: correct these and check again" if place == MAX_PLACES - 1 else ""
-                yield finding("C003", message, policy.place(span), policy=policy.id, hint=hint, key=key)
+                hint = hints.of(message, policy.est, messages)
+                if place == MAX_PLACES - 1:
+                    hint = "and maybe behind it: correct these and check again"
+                yield finding("C003", plainly(message), policy.place(span), policy=policy.id, hint=hint, key=key)
 
 
 def _errors_of(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> dict[int, list[str]]:

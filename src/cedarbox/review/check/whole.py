@@ -19,6 +19,7 @@ from cedarbox.policy.reading import read_bundle, utf8_text
 from cedarbox.policy.schema import schema_text
 from cedarbox.policy.source import statements
 from cedarbox.review.check.entities import check_entities
+from cedarbox.review.check.hints import Hints
 from cedarbox.review.check.metadata import check_metadata, check_tests, told
 from cedarbox.review.check.policies import (
     ReadPolicy,
@@ -78,7 +79,7 @@ class _Found:
         """Hold the policies against a schema."""
         # With the text of the schema each question would take 8 ms, and there may be many.
         schema = cedarpy.Schema.from_str(text)
-        refused = list(against_schema(self.policies, schema))
+        refused = list(against_schema(self.policies, schema, Hints(text)))
         self.findings += refused
         about = {(each.place.file, each.policy) for each in refused if each.place}
         good = [policy for policy in self.policies if (policy.file, policy.id) not in about]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
@@ -131,6 +131,16 @@ class SchemaTypes:
                     _type(body["tags"]) if body.get("tags") is not None else None,
                 )
         return found
+
+    @property
+    def actions(self) -> Iterable[tuple[str, str]]:
+        """The actions, groups among them, by type and id."""
+        return self._actions.keys()
+
+    def applies(self, action: tuple[str, str]) -> tuple[Sequence[str], Sequence[str]]:
+        """Return the types of the principals and of the resources that an action is for; both empty for a group."""
+        to = self._actions[action].get("appliesTo") or {}
+        return tuple(to.get("principalTypes") or ()), tuple(to.get("resourceTypes") or ())
 
     @cached_property
     def _actions(self) -> Mapping[tuple[str, str], Mapping[str, Any]]:
