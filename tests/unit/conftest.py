@@ -22,6 +22,12 @@ settings.load_profile("cedarbox")
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
+# Modes of files are what some tests are about.
+os.umask(0o022)
+# A narrow terminal cuts what a table says, and there is none in a test.
+os.environ["COLUMNS"] = "80"
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
 # Whoever runs the tests may sign commits, call the first branch otherwise, or have hooks.
 os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
 
