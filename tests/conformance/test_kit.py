@@ -25,6 +25,7 @@ def run_cli(*arguments: str) -> subprocess.CompletedProcess[str]:
     return command(*arguments, module="cedarbox.conformance")
 
 
+@pytest.mark.timeout(1200)
 async def test_unix_local_guarded_and_not(pytestconfig: pytest.Config, tmp_path: Path) -> None:
     guarded = Guarded(tmp_path)
     # At once, because most of the time goes by in waiting.

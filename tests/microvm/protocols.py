@@ -18,7 +18,7 @@ from websockets.exceptions import ConnectionClosed
 
 __all__ = ["Http2Site", "connections", "echoing", "http2", "websocket"]
 
-_SECONDS = 30.0
+_SECONDS = 120.0
 Serve = Callable[[socket.socket], None]
 
 

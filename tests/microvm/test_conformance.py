@@ -35,7 +35,7 @@ from cedarbox.guard import GuardedSession
 EMULATED = os.environ.get("CEDARBOX_RIG") == "1"
 FULL = not EMULATED or os.environ.get("CEDARBOX_CONFORMANCE") == "full"
 PATIENCE = 4.0 if EMULATED else 1.0
-LIMIT_SECONDS = 3000 if FULL else 600
+LIMIT_SECONDS = 3000 if FULL else 1800
 
 
 @pytest.fixture(scope="module")

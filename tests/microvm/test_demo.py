@@ -93,11 +93,11 @@ def demo(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
         "PYTHONPATH": os.pathsep.join([str(tmp_path / "trap"), os.environ.get("PYTHONPATH", "")]),
     }
     command = [sys.executable, "-m", "cedarbox", "demo", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=540)
+    return subprocess.run(command, capture_output=True, text=True, env=environment, check=False, timeout=1100)
 
 
-# Three minutes in the emulated machine, and up to five when a boot there is slow.
-@pytest.mark.timeout(600)
+# Three minutes in the emulated machine, up to five when a boot there is slow, and more where the host is.
+@pytest.mark.timeout(1200)
 def test_the_demo_succeeds_and_talks_to_nobody_but_the_collector(tmp_path: Path, oci_layout: Path) -> None:
     out = tmp_path / "out"
     done = demo(tmp_path, "--rootfs", str(oci_layout), "--directory", str(out), "--json")

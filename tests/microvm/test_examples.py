@@ -30,7 +30,7 @@ def test_the_front_door(free_home: Path, tmp_path: Path, oci_layout: Path) -> No
     }
     command = [sys.executable, "examples/front_door.py", str(oci_layout)]
     done = subprocess.run(
-        command, capture_output=True, text=True, env=environment, cwd=CHECKOUT, check=False, timeout=280
+        command, capture_output=True, text=True, env=environment, cwd=CHECKOUT, check=False, timeout=800
     )
     assert done.returncode == 0, done.stderr[-3000:]
     assert "5050\n" in done.stdout

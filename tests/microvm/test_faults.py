@@ -193,8 +193,9 @@ async def test_a_deletion_that_fails_can_be_repeated(
 async def test_a_guest_that_is_killed_from_outside_is_noticed_named_and_revived(
     session: SandboxSession, home: Path
 ) -> None:
-    running = asyncio.create_task(session.exec("sleep 4332"))
-    await asyncio.sleep(3)
+    running = asyncio.create_task(session.exec("touch /tmp/begun; sleep 4332"))
+    while not (await session.exec("test", "-e", "/tmp/begun", shell=False)).ok():  # noqa: ASYNC110 - it is in the guest
+        await asyncio.sleep(0.1)
     for line in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             mine = f"{home}/boxes/{state_of(session).box_id}/".encode() in line.read_bytes()

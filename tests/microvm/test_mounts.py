@@ -98,7 +98,7 @@ async def networked(
 
 
 async def sh(session: SandboxSession, script: str, *, user: str | None = None) -> str:
-    result = await session.exec("sh", "-c", script, shell=False, user=user, timeout=120.0)
+    result = await session.exec("sh", "-c", script, shell=False, user=user, timeout=240.0)
     assert result.ok(), (result.stdout, result.stderr)
     return result.stdout.decode()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import time
 from typing import Any
 
@@ -14,9 +15,15 @@ from agents.sandbox.session.sandbox_session import SandboxSession
 from cedarbox.boxlite import BoxLiteSandboxSession
 
 
-async def begin(session: SandboxSession, script: str, *, tty: bool = False, seconds: float = 30, **more: Any) -> Any:
-    """Start a command and return the first answer."""
-    return await session.pty_exec_start("sh", "-c", script, shell=False, tty=tty, yield_time_s=seconds, **more)
+async def begin(
+    session: SandboxSession, script: str, *, tty: bool = False, seconds: float | None = None, **more: Any
+) -> Any:
+    """Start a command and return the first answer, of so many seconds; without them, all that it says to its end."""
+    update = await session.pty_exec_start("sh", "-c", script, shell=False, tty=tty, yield_time_s=seconds or 30, **more)
+    if seconds is not None or update.process_id is None:
+        return update
+    output, code = await until(session, update)
+    return PtyExecUpdate(None, update.output + output, code, None)
 
 
 async def until(session: SandboxSession, update: PtyExecUpdate, *, chars: str = "") -> tuple[bytes, int | None]:
@@ -29,6 +36,19 @@ async def until(session: SandboxSession, update: PtyExecUpdate, *, chars: str = 
         chars = ""
         output += update.output
     return output, update.exit_code
+
+
+async def said(session: SandboxSession, number: int, wanted: bytes, *, chars: str = "") -> PtyExecUpdate:
+    """Type something, and poll until the process has said what is waited for; return all that it said."""
+    output = b""
+    end = time.monotonic() + 240
+    while True:
+        update = await session.pty_write_stdin(session_id=number, chars=chars, yield_time_s=2)
+        chars, output = "", output + update.output
+        if wanted in output or update.process_id is None:
+            assert wanted in output, output
+            return dataclasses.replace(update, output=output)
+        assert time.monotonic() < end, output
 
 
 async def sleeping(session: SandboxSession, seconds: int) -> bytes:
@@ -75,19 +95,18 @@ async def test_typing_resizing_and_control_c(session: SandboxSession) -> None:
     assert number is not None
     assert 1000 <= number < 100_000
     assert update.exit_code is None
-    answer = await session.pty_write_stdin(session_id=number, chars="grüße 😀\n", yield_time_s=4)
-    assert "<grüße 😀>".encode() in answer.output
+    if b"ready" not in update.output:
+        await said(session, number, b"ready")
+    answer = await said(session, number, "<grüße 😀>".encode(), chars="grüße 😀\n")
     assert answer.process_id == number
     inner = session._inner
     assert isinstance(inner, BoxLiteSandboxSession)
     await inner.pty_resize(number, rows=40, cols=132)
-    sized = await session.pty_write_stdin(session_id=number, chars="\n", yield_time_s=4)
-    assert b"columns=132, lines=40" in sized.output
+    await said(session, number, b"columns=132, lines=40", chars="\n")
     for rows in (0, 70_000):
         with pytest.raises(ValueError, match="cannot have"):
             await inner.pty_resize(number, rows=rows, cols=80)
-    stopped = await session.pty_write_stdin(session_id=number, chars="\x03", yield_time_s=4)
-    assert b"interrupted" in stopped.output
+    stopped = await said(session, number, b"interrupted", chars="\x03")
     output, code = await until(session, stopped, chars="\x04")
     assert (b"end" in output, code) == (True, 0)
     with pytest.raises(PtySessionNotFoundError):
@@ -96,6 +115,8 @@ async def test_typing_resizing_and_control_c(session: SandboxSession) -> None:
 
 async def test_control_c_ends_what_does_not_catch_it(session: SandboxSession) -> None:
     update = await begin(session, "sleep 4341", tty=True, seconds=1)
+    while not await sleeping(session, 4341):  # noqa: ASYNC110 - it is in the guest
+        await asyncio.sleep(0.2)
     _, code = await until(session, update, chars="\x03")
     assert code == 130
     assert await sleeping(session, 4341) == b""

@@ -19,7 +19,7 @@ __all__ = ["Answer", "Asked", "Site", "big", "big_digest", "files", "repositorie
 
 _BLOCK = hashlib.shake_256(b"cedarbox").digest(1 << 16)
 _PIECE = 1 << 16
-_HANDSHAKE_SECONDS = 10.0
+_HANDSHAKE_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,7 +90,7 @@ class Site(ThreadingHTTPServer):
 class _Handler(BaseHTTPRequestHandler):
     server: Site
     protocol_version = "HTTP/1.1"
-    timeout = 30.0
+    timeout = 60.0
     disable_nagle_algorithm = True
 
     def do_GET(self) -> None:

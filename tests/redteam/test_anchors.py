@@ -46,7 +46,7 @@ def anchor_once(ledger: Ledger, anchor: Anchor) -> list[str | None]:
 
 def stamped(ledger: Ledger, server: StampServer, authority: Authority) -> Path:
     """Have a checkpoint stamped, and the index; return the file of stamps of the stream."""
-    anchor = TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=10)
+    anchor = TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=60)
     assert anchor_once(ledger, anchor)[-1] == "anchored"
     return anchors_of(ledger.directory) / f"{ledger.stream}.timestamps"
 
@@ -79,7 +79,7 @@ def test_time_stamp_that_is_not_one(ledger: Ledger, tmp_path: Path, authority: A
         stamped(ledger, server, authority)
         old = server.replies[-1]
         server.answers = lambda _: (200, old)
-    anchor = TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=10)
+    anchor = TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=60)
     assert anchor_once(ledger, anchor)[-1] == "failed"
     server.close()
     assert len(list(anchors_of(ledger.directory).glob("*"))) == (2 if false == "replayed" else 0)
@@ -157,7 +157,7 @@ def test_witness_that_smuggles_a_checkpoint(ledger: Ledger, tmp_path: Path) -> N
     witness = tmp_path / "witness"
     witness.write_text("#!/bin/sh\nprintf '\\n'\ncat\n")
     witness.chmod(0o755)
-    assert anchor_once(ledger, WitnessAnchor((str(witness),), every_s=1.0, timeout_s=30)) == ["failed"]
+    assert anchor_once(ledger, WitnessAnchor((str(witness),), every_s=1.0, timeout_s=60)) == ["failed"]
     assert not anchors_of(ledger.directory).exists()
 
 

@@ -33,18 +33,25 @@ QUICK = Limits(requests=4, size=2 * MAX_BODY, calls=2, connections=20, head_seco
 
 @pytest.fixture
 def collector(tmp_path: Path) -> Iterator[EmbeddedCollector]:
+    with EmbeddedCollector(tmp_path / "store", port=0, grpc_port=0) as running:
+        yield running
+
+
+@pytest.fixture
+def hasty(tmp_path: Path) -> Iterator[EmbeddedCollector]:
+    """One that waits for nobody: on a busy machine it hangs up on honest senders too."""
     with EmbeddedCollector(tmp_path / "store", port=0, grpc_port=0, limits=QUICK) as running:
         yield running
 
 
 def connect(collector: EmbeddedCollector) -> socket.socket:
     port = int(collector.url.rpartition(":")[2])
-    return socket.create_connection(("127.0.0.1", port), timeout=20)
+    return socket.create_connection(("127.0.0.1", port), timeout=60)
 
 
 def post(collector: EmbeddedCollector, path: str, content: bytes, **headers: str) -> httpx.Response:
     given = PROTOBUF | {name.replace("_", "-"): value for name, value in headers.items()}
-    return httpx.post(f"{collector.url}{path}", content=content, headers=given, trust_env=False, timeout=20)
+    return httpx.post(f"{collector.url}{path}", content=content, headers=given, trust_env=False, timeout=60)
 
 
 def served(collector: EmbeddedCollector) -> None:
@@ -58,8 +65,8 @@ def served(collector: EmbeddedCollector) -> None:
             continue
         if answer.is_success:
             return
-        assert answer.status_code == 429
-        assert answer.headers["retry-after"] == "1"
+        assert answer.status_code in {408, 429}
+        assert answer.status_code == 408 or answer.headers["retry-after"] == "1"
         time.sleep(0.05)
     raise AssertionError("the collector does not serve honest senders any more")
 
@@ -79,7 +86,7 @@ def test_a_web_page_posts_records_to_the_collector(collector: EmbeddedCollector)
     assert post(collector, "/v1/logs", forged, host="attacker.example").status_code == 403
     assert post(collector, "/v1/metrics", forged, origin="null").status_code == 403
     port = int((collector.grpc_endpoint or "").rpartition(":")[2])
-    with socket.create_connection(("127.0.0.1", port), timeout=20) as plain:
+    with socket.create_connection(("127.0.0.1", port), timeout=60) as plain:
         head = f"POST {EXPORT} HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Type: text/plain\r\n"
         plain.sendall(f"{head}Content-Length: {len(forged)}\r\n\r\n".encode() + forged)
         answer = b""
@@ -141,7 +148,7 @@ def test_a_request_is_larger_than_allowed(collector: EmbeddedCollector) -> None:
             yield b" " * (1024 * 1024)
 
     with ExitStack() as stack:
-        client = stack.enter_context(httpx.Client(trust_env=False, timeout=20))
+        client = stack.enter_context(httpx.Client(trust_env=False, timeout=60))
         answer = client.post(f"{collector.url}/v1/logs", content=endless(), headers=PROTOBUF)
         assert answer.status_code == 413
         channel: Any = stack.enter_context(grpc.insecure_channel(collector.grpc_endpoint or ""))
@@ -209,19 +216,19 @@ def test_requests_that_are_no_otlp(collector: EmbeddedCollector) -> None:
     served(collector)
 
 
-def test_connections_are_opened_and_left(collector: EmbeddedCollector) -> None:
+def test_connections_are_opened_and_left(hasty: EmbeddedCollector) -> None:
     """More connections than allowed, each silent or with half a head, byte by byte (slowloris). What is too much is
     closed at once and the rest after its time; an honest sender is served meanwhile or right after.
     """
     with ExitStack() as stack:
-        slow = [stack.enter_context(connect(collector)) for _ in range(40)]
+        slow = [stack.enter_context(connect(hasty)) for _ in range(40)]
         ended = 0
         for number, plain in enumerate(slow):
             try:
                 plain.sendall(b"POST /v1/logs HTTP/1.1\r\nHost: loc" if number % 2 else b"P")
             except OSError:
                 ended += 1
-        served(collector)
+        served(hasty)
         for plain in slow:
             try:
                 assert plain.recv(1) == b""
@@ -229,7 +236,7 @@ def test_connections_are_opened_and_left(collector: EmbeddedCollector) -> None:
                 continue
 
 
-def test_bodies_that_never_end(collector: EmbeddedCollector) -> None:
+def test_bodies_that_never_end(hasty: EmbeddedCollector) -> None:
     """As many requests as may be under way, each with a body that stops, and gRPC calls without a message. Others are
     asked to come back (429 with Retry-After, RESOURCE_EXHAUSTED with RetryInfo); the places are free after their time.
     """
@@ -241,7 +248,7 @@ def test_bodies_that_never_end(collector: EmbeddedCollector) -> None:
         yield from ()
 
     with ExitStack() as stack:
-        channel: Any = stack.enter_context(grpc.insecure_channel(collector.grpc_endpoint or ""))
+        channel: Any = stack.enter_context(grpc.insecure_channel(hasty.grpc_endpoint or ""))
         stack.callback(hold.set)
         calls: list[Any] = []
         for _ in range(500):  # a probe can take the place of a silent call, which is refused then and made again
@@ -257,14 +264,15 @@ def test_bodies_that_never_end(collector: EmbeddedCollector) -> None:
         assert ends <= {grpc.StatusCode.CANCELLED, grpc.StatusCode.RESOURCE_EXHAUSTED}
         answers: list[bytes] = []
         while len(answers) < QUICK.requests:  # the place of a call that just ended may not be free yet
-            slow = [stack.enter_context(connect(collector)) for _ in range(QUICK.requests - len(answers))]
+            slow = [stack.enter_context(connect(hasty)) for _ in range(QUICK.requests - len(answers))]
             for plain in slow:
                 plain.sendall(head)
             came = [plain.recv(4096) for plain in slow]
-            answers += [answer for answer in came if not answer.startswith(b"HTTP/1.1 429")]
+            # One whose head came late, on a busy machine, was only hung up on.
+            answers += [answer for answer in came if answer and not answer.startswith(b"HTTP/1.1 429")]
         assert all(answer.startswith(b"HTTP/1.1 408") and b"connection: close" in answer.lower() for answer in answers)
-    served(collector)
-    assert collector.store.queries.counts().logs == 1
+    served(hasty)
+    assert hasty.store.queries.counts().logs == 1
 
 
 def test_more_bytes_at_once_than_fit(tmp_path: Path) -> None:

@@ -293,7 +293,7 @@ async def test_slow_loris() -> None:
             writer.close()
 
     async with Site.open(limits=limits) as site:
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*(drip(site.port, start) for start in begun))
         assert len(site.rules.refused) == len(begun)
         assert site.rules.asked == []

@@ -23,7 +23,7 @@ from cedarbox.egress.streams import ByteStream, StreamClosedError
 OPEN_1 = GREETING + text(relay.OPEN, 1)
 FULL = b"x" * relay.PAYLOAD
 _INPUTS = 12_000
-_WHILE_S = 30.0
+_WHILE_S = 120.0
 
 
 async def _hold(stream: ByteStream) -> None:

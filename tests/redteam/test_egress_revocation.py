@@ -231,7 +231,7 @@ async def test_a_connection_that_outlives_the_lifetime_of_its_sandbox(
         limit = asyncio.timeout
         monkeypatch.setattr(asyncio, "timeout", lambda seconds: limit(seconds + 60))
     site = Carried(tmp_path)
-    site.guarded.client.lifetime_s = 3
+    site.guarded.client.lifetime_s = 5
     async with site.session() as session:
         guest = await site.guest(session, connect_to("a.example"))
         assert await guest.told() == "open"

@@ -94,7 +94,7 @@ def test_stamp_it_with_another_authority(scene: AnchoredLedger, tmp_path: Path) 
     mine = Authority(tmp_path / "mine", "mine")
     server = StampServer(tmp_path / "mine", mine)
     note = whole_notes((scene.directory / f"{scene.stream}.checkpoints").read_bytes())[0][-1]
-    false = TimestampAnchor(server.url, ca_file=mine.path, every_s=0.0, timeout_s=10).take(note)
+    false = TimestampAnchor(server.url, ca_file=mine.path, every_s=0.0, timeout_s=60).take(note)
     server.close()
     scene.stamps.write_bytes(false.content)
     assert scene.kinds() == [("stamp", scene.stream), ("anchor", scene.stream)]

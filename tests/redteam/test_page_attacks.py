@@ -42,7 +42,7 @@ class Site:
     """A collector with its page, what is sent to it, and what is read there."""
 
     def __init__(self, collector: EmbeddedCollector) -> None:
-        self.client = httpx.Client(base_url=collector.url, follow_redirects=False)
+        self.client = httpx.Client(base_url=collector.url, follow_redirects=False, trust_env=False, timeout=60)
         self.port = int(collector.url.rpartition(":")[2])
         self._records: dict[str, tuple[int, str]] = {}
 
@@ -80,7 +80,7 @@ class Site:
 
     def raw(self, head: str) -> bytes:
         """Send bytes as no well-behaved client would, and return the answer."""
-        with socket.create_connection(("127.0.0.1", self.port), timeout=20) as connection:
+        with socket.create_connection(("127.0.0.1", self.port), timeout=60) as connection:
             connection.sendall(head.encode("latin-1"))
             answer = b""
             while piece := connection.recv(65536):

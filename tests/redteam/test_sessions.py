@@ -499,13 +499,13 @@ async def test_a_sandbox_that_outlives_its_time(tmp_path: Path) -> None:
     shut down; the record tells the lifetime that was decided, and why each was refused.
     """
     guarded = Guarded(tmp_path)
-    client = GuardedClient(UnixLocalSandboxClient(), guarded.client.gate, lifetime_s=1)
+    client = GuardedClient(UnixLocalSandboxClient(), guarded.client.gate, lifetime_s=5)
     session = await client.create()
     await session.start()
     root = Path(session.state.manifest.root)
-    started = await session.pty_exec_start("sleep 60", yield_time_s=0.1)
+    started = await session.pty_exec_start("sleep 120", yield_time_s=0.1)
     assert started.process_id is not None
-    cut = await session.exec("sleep 30; touch late")
+    cut = await session.exec("sleep 120; touch late")
     while await session.running():  # noqa: ASYNC110  # the real backend has no event for it
         await asyncio.sleep(0.01)
     assert cut.exit_code == 126
@@ -519,9 +519,9 @@ async def test_a_sandbox_that_outlives_its_time(tmp_path: Path) -> None:
             await late
     assert os.listdir(root) == []  # noqa: PTH208  # what is there, hidden or not
     await client.delete(session)
-    assert [r.entry.attrs["lifetime_s"] for r in guarded.records("sandbox.created")] == [1]
+    assert [r.entry.attrs["lifetime_s"] for r in guarded.records("sandbox.created")] == [5]
     assert "sandbox shutdown" in [r.entry.action for r in guarded.records("outcome")]
-    assert reasons(guarded).count("the lifetime of the sandbox, 1 s, is over") == 8
+    assert reasons(guarded).count("the lifetime of the sandbox, 5 s, is over") == 8
 
 
 async def test_a_lifetime_that_no_policy_permits(tmp_path: Path) -> None:

@@ -22,12 +22,13 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+from tests.unit.ports import reserved
 
 __all__ = ["PASSWORD", "USER", "Registry", "serving"]
 
 USER = "reader"
 PASSWORD = "correct horse battery staple"
-_START_SECONDS = 30.0
+_START_SECONDS = 120.0
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,11 @@ class Registry:
         """An HTTP client that is logged in."""
         verify: Any = True if self.authority is None else ssl.create_default_context(cafile=str(self.authority))
         return httpx.Client(
-            base_url=f"{self.transport}://{self.host}", auth=(USER, PASSWORD), verify=verify, trust_env=False
+            base_url=f"{self.transport}://{self.host}",
+            auth=(USER, PASSWORD),
+            verify=verify,
+            trust_env=False,
+            timeout=60,
         )
 
     def push(self, layout: Path, repository: str, tag: str) -> str:
@@ -98,7 +103,12 @@ def serving(program: Path, directory: Path, *, tls: bool) -> Iterator[Registry]:
         directory: An empty directory for its files.
         tls: Whether it speaks TLS.
     """
-    port = _free_port()
+    with reserved() as port, _running(program, directory, port, tls=tls) as registry:
+        yield registry
+
+
+@contextmanager
+def _running(program: Path, directory: Path, port: int, *, tls: bool) -> Iterator[Registry]:
     entry = f"{USER}:{bcrypt.hashpw(PASSWORD.encode(), bcrypt.gensalt(4)).decode()}\n"
     (directory / "htpasswd").write_text(entry)
     http: dict[str, Any] = {"addr": f"127.0.0.1:{port}", "secret": "0" * 32}
@@ -129,12 +139,6 @@ def serving(program: Path, directory: Path, *, tls: bool) -> Iterator[Registry]:
         finally:
             process.terminate()
             process.wait(_START_SECONDS)
-
-
-def _free_port() -> int:
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        return int(listener.getsockname()[1])
 
 
 def _wait(process: subprocess.Popen[bytes], port: int, log: Path) -> None:

@@ -112,7 +112,7 @@ async def test_what_is_not_there(registry: Registry, image: Image, login: Login,
     with socket.socket() as listener:
         listener.bind(("127.0.0.1", 0))
         port = listener.getsockname()[1]
-    await refused(store, f"127.0.0.1:{port}/agents/base:1", Login(f"127.0.0.1:{port}"), "cannot be pulled")
+        await refused(store, f"127.0.0.1:{port}/agents/base:1", Login(f"127.0.0.1:{port}"), "cannot be pulled")
 
 
 @pytest.mark.parametrize("which", ["manifest", "config", "layer"])

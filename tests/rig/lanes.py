@@ -24,7 +24,7 @@ from tests.rig.machine import FAILED
 from tests.rig.place import Place, choose
 from tests.rig.trouble import say
 
-__all__ = ["LANES", "MICROVM", "prepare", "run_lanes"]
+__all__ = ["LANES", "MICROVM", "TEST_SECONDS", "prepare", "run_lanes"]
 
 MICROVM = "tests/microvm"
 """The directory of the tests of real boxes."""
@@ -51,6 +51,9 @@ LANES: tuple[tuple[str, ...], ...] = (
     ),
 )
 """The modules of each lane."""
+
+TEST_SECONDS = 900
+"""After this a test is taken for one that hangs; what takes a minute here takes ten on a slow machine that is busy."""
 
 _LIMIT_SECONDS = 3600
 _REPORT = "microvm.xml"
@@ -112,7 +115,15 @@ def _shared_out(place: Place) -> Sequence[tuple[str, ...]]:
 
 
 def _pytest(lane: _Lane) -> list[str]:
-    return ["-m", "pytest", "-v", "--durations=10", *lane.files, f"--junit-xml={{output}}/{_REPORT}"]
+    return [
+        "-m",
+        "pytest",
+        "-v",
+        f"--timeout={TEST_SECONDS}",
+        "--durations=10",
+        *lane.files,
+        f"--junit-xml={{output}}/{_REPORT}",
+    ]
 
 
 def _emulated(lane: _Lane, env: Mapping[str, str], shares: Mapping[str, Path]) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 
 from tests.conformance.sdist import Unavailable, source_tree
 from tests.rig.cache import CHECKOUT
-from tests.rig.lanes import MICROVM, prepare, run_lanes
+from tests.rig.lanes import MICROVM, TEST_SECONDS, prepare, run_lanes
 from tests.rig.trouble import RigError, run_program, say
 
 __all__ = ["lint", "main", "tally"]
@@ -24,7 +24,7 @@ _TABLES = "CEDARBOX_TABLES"
 _PASSED_ON = ("CEDARBOX_LONG", "CEDARBOX_CONFORMANCE")
 # The tests of a module share what is slow to make. They wait as much as they compute. The longest modules
 # have few tests, and would come last by number.
-_AT_ONCE = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder")
+_AT_ONCE = ("-n", "4", "--dist", "loadfile", "--no-loadscope-reorder", f"--timeout={TEST_SECONDS}")
 
 _CHECKS = (
     ("ruff", "check", "."),

@@ -41,8 +41,8 @@ class AnchoredLedger:
         command.write_text(_WITNESS)
         command.chmod(0o755)
         anchors = (
-            TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=10),
-            WitnessAnchor((str(command),), every_s=0.0, timeout_s=30),
+            TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=60),
+            WitnessAnchor((str(command),), every_s=0.0, timeout_s=60),
         )
         self.anchoring = Anchoring(ledger.directory, ledger.stream, anchors, ledger.append)
 

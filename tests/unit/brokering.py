@@ -224,7 +224,7 @@ class Site:
 
     async def settled(self) -> None:
         """Wait until no connection is served any more: then every outcome is complete."""
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             await asyncio.gather(*self.serving, return_exceptions=True)
 
 
@@ -300,7 +300,7 @@ async def talk(port: int, *parts: bytes, end: bool = True, most: int = 1 << 20) 
                 await asyncio.sleep(0.005)
         if end:
             writer.write_eof()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while len(answer) < most and (data := await reader.read(65536)):
                 answer += data
     except ConnectionError:

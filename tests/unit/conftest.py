@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 from agents.run import set_default_agent_runner
@@ -12,6 +13,7 @@ from hypothesis import HealthCheck, settings
 from tests.unit.guarded import Guarded
 
 from cedarbox.guard.runner import seams
+from cedarbox.review.prove.solvers import Solved, Solver, Solvers
 
 # A loaded machine is not a fault of the code.
 settings.register_profile("cedarbox", suppress_health_check=[HealthCheck.too_slow], deadline=None)
@@ -19,6 +21,25 @@ settings.load_profile("cedarbox")
 # A shell that starts a job in the background has it ignore interruptions, and so does all that the job starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+# Modes of files are what some tests are about.
+os.umask(0o022)
+# A narrow terminal cuts what a table says, and there is none in a test.
+os.environ["COLUMNS"] = "80"
+for name in ("FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE"):
+    os.environ.pop(name, None)
+# Whoever runs the tests may sign commits, call the first branch otherwise, or have hooks.
+os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1"}
+
+_solve = Solvers.solve
+
+
+def _patiently(self: Solvers, solver: Solver, text: str, values: Sequence[str], limit_s: float) -> Solved:
+    # Half a second of a processor is ten on a busy machine. A test that is about the limit itself gives a short one.
+    return _solve(self, solver, text, values, limit_s * 10 if limit_s >= 5 else limit_s)
+
+
+Solvers.solve = _patiently  # type: ignore[method-assign]
 
 _get_model = run_loop.get_model
 _invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]

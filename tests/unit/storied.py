@@ -101,7 +101,9 @@ def _config(client: PolicySandboxClient) -> RunConfig:
 
 def _calls(*commands: str) -> list[Any]:
     return [
-        function_call("exec_command", {"cmd": command, "yield_time_ms": 5000}, call_id=f"call-{number}-{len(command)}")
+        function_call(
+            "exec_command", {"cmd": command, "yield_time_ms": 30_000}, call_id=f"call-{number}-{len(command)}"
+        )
         for number, command in enumerate(commands)
     ]
 

@@ -57,7 +57,7 @@ def server(tmp_path: Path, authority: Authority) -> Iterator[StampServer]:
 
 
 def stamping(server: StampServer, authority: Authority) -> TimestampAnchor:
-    return TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=10)
+    return TimestampAnchor(server.url, ca_file=authority.path, every_s=0.0, timeout_s=60)
 
 
 def anchoring(ledger: Ledger, *anchors: Anchor) -> Anchoring:
@@ -122,7 +122,7 @@ def test_an_anchor_leads_to_no_further_anchor(ledger: Ledger, server: StampServe
 def test_an_anchor_is_asked_no_more_often_than_it_is_set(
     ledger: Ledger, server: StampServer, authority: Authority
 ) -> None:
-    it = anchoring(ledger, TimestampAnchor(server.url, ca_file=authority.path, every_s=3600, timeout_s=10))
+    it = anchoring(ledger, TimestampAnchor(server.url, ca_file=authority.path, every_s=3600, timeout_s=60))
     for _ in range(4):
         ledger.append(Entry(event="decision", decision="allow"))
         ledger.checkpoint()
@@ -190,7 +190,7 @@ def test_a_witness_may_say_nothing_and_sees_nothing_but_the_note(
 ) -> None:
     monkeypatch.setenv("SITE_TOKEN", "secret")
     command = script(tmp_path / "witness", f'cat > "{tmp_path}/seen"; env > "{tmp_path}/env"')
-    given = WitnessAnchor(command, every_s=1, timeout_s=30).take(note := newest_note(ledger))
+    given = WitnessAnchor(command, every_s=1, timeout_s=60).take(note := newest_note(ledger))
     assert (given.content, given.facts["signatures"]) == (b"", 0)
     assert (tmp_path / "seen").read_bytes() == note
     assert "secret" not in (tmp_path / "env").read_text()

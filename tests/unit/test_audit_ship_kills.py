@@ -9,7 +9,6 @@ import json
 import os
 import random
 import signal
-import socket
 import threading
 import time
 import warnings
@@ -20,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.ports import reserved
 from tests.unit.shipping import PATIENCE
 
 from cedarbox.audit import Entry, Ledger
@@ -86,11 +86,10 @@ class Nursery:
 class Site:
     """A ledger, a collector's store, a place, and a file that counts what the collector received."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, port: int) -> None:
         self.ledger, self.store = directory / "ledger", directory / "store"
         self.place, self.received = directory / "place.json", directory / "received"
-        with socket.create_server(("127.0.0.1", 0)) as free:
-            self.port = free.getsockname()[1]
+        self.port = port
 
     def shipper(self) -> Shipper:
         sources: list[Source] = [LedgerSource(self.ledger), CheckpointSource(self.ledger)]
@@ -174,9 +173,15 @@ def writing(directory: Path) -> Iterator[None]:
     assert failures == []
 
 
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved() as kept:
+        yield kept
+
+
 @pytest.mark.timeout(900)
-def test_every_record_arrives_once_whoever_is_killed(tmp_path: Path) -> None:
-    site, chance = Site(tmp_path), random.Random(6)
+def test_every_record_arrives_once_whoever_is_killed(tmp_path: Path, port: int) -> None:
+    site, chance = Site(tmp_path, port), random.Random(6)
     counts: Counter[str] = Counter()
     nursery = Nursery({"ship": site.ship, "collect": site.collect})
     try:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
-import time
+import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -307,8 +307,10 @@ def test_a_forked_child_does_not_keep_the_place(place: Path) -> None:
 
 
 def test_closing_is_bounded_while_a_collector_hangs(ledger: Ledger, place: Path) -> None:
+    over = threading.Event()
+
     def hang(_: ExportLogsServiceRequest) -> None:
-        time.sleep(3)
+        over.wait(PATIENCE)
 
     received = Received(hang)
     collector = HttpCollector(received)
@@ -318,6 +320,7 @@ def test_closing_is_bounded_while_a_collector_hangs(ledger: Ledger, place: Path)
     before = received.events.copy()
     assert not shipper.stop(0.1)
     assert received.events == before == []  # it came back while the request was still under way
+    over.set()
     collector.close()
 
 

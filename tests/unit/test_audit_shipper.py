@@ -19,6 +19,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceResponse,
 )
 from opentelemetry.proto.logs.v1.logs_pb2 import SEVERITY_NUMBER_INFO, SEVERITY_NUMBER_WARN, LogRecord
+from tests.unit.ports import reserved
 
 from cedarbox.audit.files import stream_of
 from cedarbox.audit.ledger import Ledger
@@ -33,12 +34,12 @@ PATIENCE = 60.0
 class Collector:
     """A collector that keeps what it acknowledged, and can be told how to answer."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int) -> None:
         self.events: list[LogRecord] = []
         self.headers: list[dict[str, str]] = []
         self.requests = 0
         self.answers: list[int | bytes] = []
-        self.port = 0
+        self.port = port
         self._server: ThreadingHTTPServer | None = None
 
     @property
@@ -76,7 +77,6 @@ class Collector:
                 pass
 
         self._server = ThreadingHTTPServer(("127.0.0.1", self.port), Handler)
-        self.port = self._server.server_address[1]
         threading.Thread(target=self._server.serve_forever, args=(0.01,), daemon=True).start()
 
     def keep(self, request: ExportLogsServiceRequest) -> None:
@@ -120,10 +120,11 @@ def fill(ledger: Ledger, count: int) -> None:
 
 @pytest.fixture
 def collector() -> Iterator[Collector]:
-    it = Collector()
-    it.up()
-    yield it
-    it.down()
+    with reserved() as port:
+        it = Collector(port)
+        it.up()
+        yield it
+        it.down()
 
 
 @pytest.fixture
@@ -171,9 +172,7 @@ def test_records_become_log_events(collector: Collector, ledger: Ledger, place: 
     assert kept["last"] == shipper.status.last_acknowledged > record.time
 
 
-def test_a_collector_that_is_down_at_the_start(ledger: Ledger, place: Path) -> None:
-    collector = Collector()
-    collector.up()
+def test_a_collector_that_is_down_at_the_start(collector: Collector, ledger: Ledger, place: Path) -> None:
     collector.down()
     fill(ledger, 30)
     shipper = Shipper(collector.endpoint, [LedgerSource(ledger.directory)], place=place)
@@ -187,7 +186,6 @@ def test_a_collector_that_is_down_at_the_start(ledger: Ledger, place: Path) -> N
     collector.up()
     assert shipper.flush(PATIENCE)
     assert shipper.stop()
-    collector.down()
     assert collector.ids == Counter(ids_on_disk(ledger.directory))
 
 

@@ -41,7 +41,7 @@ async def test_an_agent_of_a_chat_completions_model_edits_a_file_and_reads_it(tm
     answers = (
         chat_call("apply_patch", {"patch": PATCH}, "call-1"),
         chat_call("apply_patch", {"patch": CHANGE}, "call-2"),
-        chat_call("exec_command", {"cmd": "cat notes.txt", "yield_time_ms": 2000}, "call-3"),
+        chat_call("exec_command", {"cmd": "cat notes.txt", "yield_time_ms": 30_000}, "call-3"),
         chat_text("done"),
     )
     with model_server(*answers) as server:

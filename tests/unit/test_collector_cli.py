@@ -50,7 +50,7 @@ def test_serve_says_where_it_listens_and_status_what_it_has(tmp_path: Path) -> N
         assert health["counts"]["records"] == 1
         assert health["streams"][0]["gaps"] == [[0, 0]]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(120) == 0
     with Store(tmp_path / "d") as store:
         store.add_logs(ledger_request(lines))
     result = CliRunner().invoke(app, ["status", "--directory", str(tmp_path / "d")])

@@ -46,7 +46,7 @@ def started(directory: Path) -> tuple[int, str]:
 
 def send_all(url: str, lines: list[bytes], start: int, acknowledged: set[int]) -> None:
     """Send every batch until the collector is gone; what was answered with 200 is noted."""
-    with httpx.Client(base_url=url, trust_env=False, timeout=20) as client:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         for first in range(start, len(lines), 7):
             content = ledger_request(lines[first : first + 7]).SerializeToString()
             try:

@@ -92,7 +92,7 @@ def test_unix_sockets_are_closed_to_other_users(tmp_path: Path) -> None:
                 stub(TraceServiceStub, channel).Export(trace_request(span(1, 1, "grpc")))
             import httpx
 
-            with httpx.Client(transport=httpx.HTTPTransport(uds=str(http)), trust_env=False) as client:
+            with httpx.Client(transport=httpx.HTTPTransport(uds=str(http)), trust_env=False, timeout=60) as client:
                 content = trace_request(span(1, 2, "http")).SerializeToString()
                 headers = {"content-type": "application/x-protobuf"}
                 assert client.post("http://localhost/v1/traces", content=content, headers=headers).is_success
@@ -186,5 +186,6 @@ def test_a_gap_that_grpc_left_is_closed_by_http(tmp_path: Path, collector: Embed
         assert other.queries.streams()[0].gaps == ((0, 2),)
         content = ledger_request(lines[:4]).SerializeToString()
         headers = {"content-type": "application/x-protobuf"}
-        httpx.post(f"{collector.url}/v1/logs", content=content, headers=headers, trust_env=False).raise_for_status()
+        where = f"{collector.url}/v1/logs"
+        httpx.post(where, content=content, headers=headers, trust_env=False, timeout=60).raise_for_status()
         assert (other.queries.streams()[0].records, other.queries.streams()[0].gaps) == (6, ())

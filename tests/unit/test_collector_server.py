@@ -42,7 +42,7 @@ def collector(tmp_path: Path) -> Iterator[EmbeddedCollector]:
 
 @pytest.fixture
 def client(collector: EmbeddedCollector) -> Iterator[httpx.Client]:
-    with httpx.Client(base_url=collector.url, trust_env=False) as made:
+    with httpx.Client(base_url=collector.url, trust_env=False, timeout=60) as made:
         yield made
 
 
@@ -206,7 +206,7 @@ def test_only_loopback_is_served(tmp_path: Path, host: str) -> None:
 def test_remote_access_must_be_allowed(tmp_path: Path) -> None:
     with EmbeddedCollector(tmp_path, host="0.0.0.0", port=0, allow_remote=True) as running:
         url = running.url.replace("0.0.0.0", "127.0.0.1")
-        with httpx.Client(base_url=url, trust_env=False) as client:
+        with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
             headers = {**JSON, "host": "collector.corp.example"}
             assert client.post("/v1/traces", content=b"{}", headers=headers).is_success
             headers = {**JSON, "origin": "https://attacker.example"}
@@ -219,7 +219,7 @@ def test_it_stops_and_starts_again_with_its_data(tmp_path: Path) -> None:
         with collector:
             collector.start()
             answer = httpx.post(
-                f"{collector.url}/v1/traces", content=to_json(traces(name)), headers=JSON, trust_env=False
+                f"{collector.url}/v1/traces", content=to_json(traces(name)), headers=JSON, trust_env=False, timeout=60
             )
             assert answer.is_success
         collector.stop()
@@ -247,7 +247,8 @@ def test_serve_ends_cleanly_on_a_signal(tmp_path: Path, number: signal.Signals) 
         assert process.stdout is not None
         assert process.stderr is not None
         url = process.stdout.readline().strip()
-        assert httpx.post(f"{url}/v1/traces", content=to_json(traces("x")), headers=JSON, trust_env=False).is_success
+        sent = to_json(traces("x"))
+        assert httpx.post(f"{url}/v1/traces", content=sent, headers=JSON, trust_env=False, timeout=60).is_success
         process.send_signal(number)
         assert process.stdout.read() == "ended\n"
         assert process.stderr.read() == ""

@@ -320,10 +320,10 @@ async def test_revocation_before_and_in_an_answer() -> None:
         for path in ("/silent", "/begun"):
             go.clear()
             task = asyncio.create_task(talk(site.port, get(server.port, path), end=False))
-            await asyncio.wait_for(go.wait(), 10)
+            await asyncio.wait_for(go.wait(), 60)
             await asyncio.sleep(0.05)
             site.rules.revoke()
-            answer = await asyncio.wait_for(task, 10)
+            answer = await asyncio.wait_for(task, 60)
             if path == "/silent":
                 assert answer.startswith(b"HTTP/1.1 403 ")
                 assert b"permitted no longer" in answer
@@ -347,9 +347,9 @@ async def test_a_guest_that_leaves_while_the_server_thinks() -> None:
     async with raw_server(think) as server, Site.open() as site:
         _, writer = await asyncio.open_connection("127.0.0.1", site.port)
         writer.write(get(server.port))
-        await asyncio.wait_for(thinking.wait(), 10)
+        await asyncio.wait_for(thinking.wait(), 60)
         break_off(writer)
-        assert await asyncio.wait_for(gone.wait(), 10)
+        assert await asyncio.wait_for(gone.wait(), 60)
         await site.settled()
         assert site.rules.admitted[0]["reason"] == "guest closed"
 

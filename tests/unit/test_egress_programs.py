@@ -70,7 +70,7 @@ def served(tls: ssl.SSLContext | None = None) -> Iterator[int]:
 
 async def curl(*args: str) -> tuple[int, str, str]:
     process = await asyncio.create_subprocess_exec(
-        "curl", "-sS", "--max-time", "20", *args,
+        "curl", "-sS", "--max-time", "120", *args,
         env={}, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
     out, errors = await process.communicate()
@@ -127,7 +127,7 @@ async def test_urllib(tls: tuple[ssl.SSLContext, Path]) -> None:
             urllib.request.ProxyHandler({"http": proxy, "https": proxy}),
             urllib.request.HTTPSHandler(context=ssl.create_default_context(cafile=trust)),
         )
-        with opener.open(url, timeout=20) as answer:
+        with opener.open(url, timeout=120) as answer:
             body: bytes = answer.read()
             return body
 
@@ -148,7 +148,7 @@ async def test_httpx(tls: tuple[ssl.SSLContext, Path]) -> None:
         async with (
             Site.open(Rules(secrets=[("token", MIRROR)]), secrets={"token": Kept("s3cret")}) as site,
             httpx.AsyncClient(
-                proxy=site.http, verify=ssl.create_default_context(cafile=trust), trust_env=False
+                proxy=site.http, verify=ssl.create_default_context(cafile=trust), trust_env=False, timeout=120
             ) as client,
         ):
             answers = await asyncio.gather(*(client.get(f"http://{MIRROR}:{plain}/{number}") for number in range(20)))
@@ -190,7 +190,7 @@ async def test_a_websocket() -> None:
     rules = Rules(paths=lambda path: path == "/live")
     async with serve(echo, "127.0.0.1", 0) as server, Site.open(rules) as site:
         port = next(iter(server.sockets)).getsockname()[1]
-        async with connect(f"ws://{MIRROR}:{port}/live", proxy=site.http) as client:
+        async with connect(f"ws://{MIRROR}:{port}/live", proxy=site.http, open_timeout=120) as client:
             for message in ("hello", os.urandom(100_000).hex()):
                 await client.send(message)
                 assert await client.recv() == message
@@ -198,8 +198,8 @@ async def test_a_websocket() -> None:
             assert asked.request is not None
             assert (asked.proto, asked.request.path, asked.request.upgrade) == ("http", "/live", "websocket")
         with pytest.raises(websockets.InvalidStatus, match="403"):
-            await connect(f"ws://{MIRROR}:{port}/other", proxy=site.http)
-        async with connect(f"ws://{MIRROR}:{port}/live", proxy=site.http) as client:
+            await connect(f"ws://{MIRROR}:{port}/other", proxy=site.http, open_timeout=120)
+        async with connect(f"ws://{MIRROR}:{port}/live", proxy=site.http, open_timeout=120) as client:
             rules.revoke()
             with pytest.raises(websockets.ConnectionClosedError):
                 await client.recv()
@@ -220,5 +220,7 @@ async def test_a_secret_in_a_websocket_does_not_come_back() -> None:
     async with serve(reveal, "127.0.0.1", 0) as server, Site.open(rules, secrets={"token": Kept("s3cret")}) as site:
         port = next(iter(server.sockets)).getsockname()[1]
         headers = {"X-Token": "<CEDARBOX_SECRET:token>"}
-        async with connect(f"ws://{MIRROR}:{port}/", proxy=site.http, additional_headers=headers) as client:
+        async with connect(
+            f"ws://{MIRROR}:{port}/", proxy=site.http, additional_headers=headers, open_timeout=120
+        ) as client:
             assert await client.recv() == "******"

@@ -256,7 +256,7 @@ async def test_the_server_ends_first_and_still_hears() -> None:
         assert await reader.read() == GRANTED + b"bye"
         writer.write(b"two")
         writer.write_eof()
-        await asyncio.wait_for(heard.wait(), 10)
+        await asyncio.wait_for(heard.wait(), 60)
         writer.close()
         await site.settled()
         assert server.all == b"\x00onetwo"
@@ -291,7 +291,7 @@ async def test_revocation_cuts_both_sides_at_once() -> None:
         await reader.readuntil(b"\x00x")
         site.rules.revoke()
         with contextlib.suppress(ConnectionError):
-            assert await asyncio.wait_for(reader.read(), 10) == b""
+            assert await asyncio.wait_for(reader.read(), 60) == b""
         writer.close()
         await site.settled()
         assert site.rules.admitted[0]["reason"] == "cut"
@@ -314,7 +314,7 @@ async def test_both_sides_are_cut_before_the_revocation_is_on_record() -> None:
         writer.write(connect_to(f"{MIRROR}:{server.port}") + b"\x00x")
         await reader.readuntil(b"\x00x")
         site.rules.revoke()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             with contextlib.suppress(ConnectionError):
                 assert await reader.read() == b""
             await cut.wait()
@@ -327,7 +327,8 @@ async def test_both_sides_are_cut_before_the_revocation_is_on_record() -> None:
 async def test_a_connection_without_traffic_is_ended() -> None:
     async with raw_server(_echo) as server, Site.open(limits=EgressLimits(idle_s=0.1)) as site:
         answer = await talk(site.port, connect_to(f"{MIRROR}:{server.port}") + b"\x00x", end=False)
-        assert answer in {GRANTED + b"\x00x", b""}
+        # On a busy machine the time may be over before the echo is back; a cut loses what is on its way.
+        assert answer in {GRANTED + b"\x00x", GRANTED, b""}
         await site.settled()
         assert site.rules.admitted[0]["reason"] == "idle"
 

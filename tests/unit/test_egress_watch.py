@@ -83,7 +83,7 @@ def test_connections_are_shown_as_they_happen(tmp_path: Path) -> None:
             ledger.append(Entry(event="egress.opened", action="connect", resource=_HOST))
             assert json.loads(process.stdout.readline())["event"] == "egress.opened"
             os.kill(process.pid, signal.SIGINT)
-            assert process.wait(20) == 130
+            assert process.wait(120) == 130
         finally:
             process.kill()
             process.wait()

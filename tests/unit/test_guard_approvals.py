@@ -274,7 +274,7 @@ async def test_a_kind_of_tool_that_the_sdk_cannot_hold_is_denied(tmp_path: Path,
 async def test_a_command_in_a_sandbox_waits(tmp_path: Path) -> None:
     rest = ASKS.replace('"pay"', '"exec_command"')
     scene = Scene(tmp_path, rest)
-    call = function_call("exec_command", {"cmd": "echo approved", "yield_time_ms": 5000}, call_id="e1")
+    call = function_call("exec_command", {"cmd": "echo approved", "yield_time_ms": 30_000}, call_id="e1")
     model = ScriptedModel([[call], [assistant_message("done")]])
     agent = SandboxAgent(name="worker", model=model, capabilities=[Shell()])
     result = await scene.run(agent)

@@ -261,8 +261,8 @@ async def test_a_tool_call_is_decided_recorded_and_named_in_what_it_does(guarded
     model = ScriptedModel(
         [
             [
-                function_call("exec_command", {"cmd": "echo one", "yield_time_ms": 2000}, call_id="call-1"),
-                function_call("exec_command", {"cmd": "echo two", "yield_time_ms": 2000}, call_id="call-2"),
+                function_call("exec_command", {"cmd": "echo one", "yield_time_ms": 30_000}, call_id="call-1"),
+                function_call("exec_command", {"cmd": "echo two", "yield_time_ms": 30_000}, call_id="call-2"),
             ],
             [assistant_message("done")],
         ]

@@ -64,7 +64,7 @@ async def test_a_denied_terminal_is_a_result(tmp_path: Path) -> None:
     guarded = Guarded(tmp_path, forbid("openTerminal"))
     async with session_of(guarded) as session:
         update = await session.pty_exec_start("sh", tty=True, yield_time_s=0.5)
-        plain = await session.pty_exec_start("echo hi", yield_time_s=2)
+        plain = await session.pty_exec_start("echo hi", yield_time_s=60)
     assert (update.process_id, update.exit_code) == (None, 126)
     assert (plain.exit_code, plain.output.strip()) == (0, b"hi")
     assert guarded.denied() == [("openTerminal", 'Executable::"sh"')]

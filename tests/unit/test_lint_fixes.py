@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -123,7 +124,11 @@ def test_the_mode_of_a_file_stays_and_a_signature_is_told(tmp_path: Path) -> Non
     write_bundle(tmp_path, permit("site", "connect", SITE))
     (tmp_path / "policies.cedar").chmod(0o640)
     (tmp_path / SIGNATURE_FILE).write_text("{}")
-    made = _fixed(tmp_path, "S014")
+    old = os.umask(0o077)
+    try:
+        made = _fixed(tmp_path, "S014")
+    finally:
+        os.umask(old)
     assert (tmp_path / "policies.cedar").stat().st_mode & 0o777 == 0o640
     assert any("sign it again" in note for note in made.notes)
 

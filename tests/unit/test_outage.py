@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
-import httpx
+import pytest
 from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxClient
 from agents.sandbox.snapshot import NoopSnapshotSpec
 from tests.unit.bundles import PERMIT_ALL, write_bundle
+from tests.unit.ports import reserved
+from tests.unit.shipping import PATIENCE
 
 from cedarbox import PolicySandboxClient
 from cedarbox.audit import Ledger, read_records
@@ -42,13 +45,19 @@ def collector(directory: Path, port: int) -> tuple[subprocess.Popen[str], str]:
 
 def stop(process: subprocess.Popen[str], how: signal.Signals) -> None:
     process.send_signal(how)
-    process.wait(timeout=30)
+    process.wait(timeout=PATIENCE)
     assert process.stdout is not None
     process.stdout.close()
 
 
-async def test_a_killed_collector_loses_nothing_and_stops_nothing(tmp_path: Path) -> None:
-    first, url = collector(tmp_path / "store", 0)
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved() as kept:
+        yield kept
+
+
+async def test_a_killed_collector_loses_nothing_and_stops_nothing(tmp_path: Path, port: int) -> None:
+    first, url = collector(tmp_path / "store", port)
     settings = load_settings(
         audit={"directory": tmp_path / "ledger", "signing_key": tmp_path / "ledger.key"},
         otlp={"endpoint": url, "spans": tmp_path / "spans"},
@@ -60,15 +69,15 @@ async def test_a_killed_collector_loses_nothing_and_stops_nothing(tmp_path: Path
     session = await client.create(snapshot=NoopSnapshotSpec(), manifest=None, options=None)
     async with session:
         assert (await session.exec("echo before")).stdout == b"before\n"
-        assert client.shipper.flush(30)
+        assert client.shipper.flush(PATIENCE)
         stop(first, signal.SIGKILL)
         assert (await session.exec("echo during")).stdout == b"during\n"
         assert not client.shipper.flush(0.2)
-        second, again = collector(tmp_path / "store", httpx.URL(url).port or 0)
+        second, again = collector(tmp_path / "store", port)
         assert again == url
         assert (await session.exec("echo after")).stdout == b"after\n"
     await client.delete(session)
-    assert client.close(flush=60)
+    assert client.close(flush=PATIENCE)
     stop(second, signal.SIGTERM)
 
     written = {f"{stream}/{record.seq}" for stream, record in read_records(tmp_path / "ledger")}
@@ -97,7 +106,7 @@ def test_two_ledgers_beside_each_other_arrive_both(tmp_path: Path) -> None:
             sources = sources_of(directory, tmp_path / "spans")
             shipper = Shipper(target, sources, place=place_of(directory))
             shipper.start()
-            assert shipper.stop(30)
+            assert shipper.stop(PATIENCE)
         states = receiver.store.queries.streams()
         # An index has one record of its own, and two of each stream.
         assert sorted(state.records for state in states if state.stream == "index") == [3, 19]

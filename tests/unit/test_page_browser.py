@@ -28,6 +28,8 @@ _FLAGS: Final = (
     "--disable-sync",
 )
 
+_PATIENCE_MS: Final = 120_000
+
 # Of every text that is seen: its colour on the nearest opaque ground, as WCAG 2.2 measures it (1.4.3, level AA).
 _CONTRAST: Final = """() => {
   const channel = (c) => { c /= 255; return c <= 0.04045 ? c / 12.92 : ((c + 0.055) / 1.055) ** 2.4; };
@@ -80,7 +82,9 @@ class Shown:
         return self.page
 
     def context(self, **options: Any) -> BrowserContext:
-        return self.browser.new_context(base_url=self.url, **options)
+        made = self.browser.new_context(base_url=self.url, **options)
+        made.set_default_timeout(_PATIENCE_MS)
+        return made
 
 
 @pytest.fixture(scope="module")
@@ -99,10 +103,10 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
     with (
         EmbeddedCollector(directory / "collector", port=0, page=options) as collector,
         sync_playwright() as playwright,
-        playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS)) as browser,
+        playwright.chromium.launch(executable_path=chromium, args=list(_FLAGS), timeout=_PATIENCE_MS) as browser,
     ):
         page = browser.new_page(viewport={"width": 1280, "height": 900}, color_scheme="light")
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(_PATIENCE_MS)
         found = Shown(collector.url, browser, page, _paths(collector.url), [], [])
         page.on("console", lambda message: found.told.append(f"{message.type}: {message.text} ({page.url})"))
         page.on("pageerror", lambda error: found.told.append(f"error: {error}"))
@@ -112,7 +116,7 @@ def shown(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Shown]:
 
 
 def _paths(url: str) -> dict[str, str]:
-    with httpx.Client(base_url=url) as client:
+    with httpx.Client(base_url=url, trust_env=False, timeout=60) as client:
         runs = re.findall(r"/runs/[0-9a-f]{32}", client.get("/runs").text)
         records = re.findall(r"/records/[^\"]+", client.get("/decisions?decision=deny").text)
         sandboxes = re.findall(r"/sandboxes/[0-9a-f-]{36}", client.get("/sandboxes").text)
@@ -201,13 +205,15 @@ def test_a_record_shows_the_text_of_its_policy_and_the_ledger_verifies(shown: Sh
     page = shown.open("record")
     assert 'context.commandLine like "*shadow*"' in page.locator(".cedar pre").inner_text()
     assert page.locator(".badge.good").all_text_contents() == ["✓text at hand", "✓sound", "✓linked"]
-    page.get_by_role("link", name=re.compile("→")).click()
-    page.wait_for_load_state()
+    with page.expect_navigation():
+        page.get_by_role("link", name=re.compile("→")).click()
     shown.open("ledger")
     with page.expect_navigation():
         page.get_by_role("button", name="Verify now").click()
     while page.get_by_text("Look again").count():
-        page.get_by_text("Look again").click()
+        # The click returns before the page is there; what is counted must not be the one that is left.
+        with page.expect_navigation():
+            page.get_by_text("Look again").click()
     assert "verified" in page.locator(".verdict.good").inner_text()
     assert shown.told == []
 

@@ -176,7 +176,7 @@ class Watched:
 
     def interrupt(self) -> int:
         self._process.send_signal(signal.SIGINT)
-        return self._process.wait(30)
+        return self._process.wait(120)
 
     def close(self) -> None:
         if self._process.poll() is None:

@@ -118,7 +118,7 @@ def test_no_request_at_random_contradicts_the_plan_of_a_change() -> None:
     document = schema_json(schema_text())
     groups, kinds = action_groups(document), environments(document)
     bases = [Subject.load(path) for path in _BASES]
-    with Prover(schema_text(), time_limit_s=5) as prover:
+    with Prover(schema_text(), time_limit_s=60) as prover:
         for _ in range(400 if _LONG else 2):
             base = rng.choice(bases)
             pair = [base, _changed(base, rng)]

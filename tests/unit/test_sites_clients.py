@@ -64,7 +64,7 @@ def test_curl_over_http_and_https(tmp_path: Path) -> None:
 def test_an_unknown_authority_is_not_believed(tmp_path: Path) -> None:
     secure = serving(files({}), _HERE, 0, tls=Authority(tmp_path).context(_HERE))
     with secure as site, pytest.raises(httpx.ConnectError, match="certificate"):
-        httpx.get(f"https://{_HERE}:{site.port}/", trust_env=False)
+        httpx.get(f"https://{_HERE}:{site.port}/", trust_env=False, timeout=60)
     assert site.asked == []
 
 
@@ -77,12 +77,14 @@ def test_urllib_httpx_and_a_body_in_chunks() -> None:
         with opener.open(urllib.request.Request(f"http://{_HERE}:{site.port}/", data=b"posted")) as answer:
             assert answer.read() == b"posted"
         pieces = iter([b"one", b"two"])
-        assert httpx.post(f"http://{_HERE}:{site.port}/", content=pieces, trust_env=False).content == b"onetwo"
+        assert (
+            httpx.post(f"http://{_HERE}:{site.port}/", content=pieces, trust_env=False, timeout=60).content == b"onetwo"
+        )
 
 
 def test_a_big_file_is_the_same_for_who_sends_and_who_reads() -> None:
     with serving(big, _HERE, 0) as site:
-        body = httpx.get(f"http://{_HERE}:{site.port}/3", trust_env=False).content
+        body = httpx.get(f"http://{_HERE}:{site.port}/3", trust_env=False, timeout=60).content
     assert (len(body), hashlib.sha256(body).hexdigest()) == (3_000_000, big_digest(3))
     assert body[: 1 << 16] != body[1 << 16 : 2 << 16]
 
@@ -151,14 +153,14 @@ def test_apt_updates_and_fetches(tmp_path: Path) -> None:
 async def test_a_websocket_plain_and_secure(tmp_path: Path) -> None:
     authority = Authority(tmp_path)
     with websocket(_HERE, 0) as port:
-        async with connect(f"ws://{_HERE}:{port}/", proxy=None) as to:
+        async with connect(f"ws://{_HERE}:{port}/", proxy=None, open_timeout=60) as to:
             await to.send("hello")
-            assert await asyncio.wait_for(to.recv(), 10) == "hello"
+            assert await asyncio.wait_for(to.recv(), 60) == "hello"
     trusting = ssl.create_default_context(cafile=str(authority.path))
     with websocket(_HERE, 0, tls=authority.context(_HERE)) as port:
-        async with connect(f"wss://{_HERE}:{port}/", proxy=None, ssl=trusting) as to:
+        async with connect(f"wss://{_HERE}:{port}/", proxy=None, ssl=trusting, open_timeout=60) as to:
             await to.send(b"bytes")
-            assert await asyncio.wait_for(to.recv(), 10) == b"bytes"
+            assert await asyncio.wait_for(to.recv(), 60) == b"bytes"
 
 
 def test_http2_with_curl(tmp_path: Path) -> None:
@@ -180,7 +182,7 @@ def test_http2_with_curl(tmp_path: Path) -> None:
 
 
 def test_an_echo_that_ends_when_the_other_side_does() -> None:
-    with echoing(_HERE, 0) as port, socket.create_connection((_HERE, port), 10) as to:
+    with echoing(_HERE, 0) as port, socket.create_connection((_HERE, port), 60) as to:
         to.sendall(b"there and back")
         to.shutdown(socket.SHUT_WR)
         data = b""

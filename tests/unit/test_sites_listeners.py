@@ -38,15 +38,15 @@ def test_connections_and_datagrams_are_noted_with_what_they_carried() -> None:
     listeners = Listeners()
     tcp, udp = listeners.tcp(_HERE, 0), listeners.udp(_HERE, 0)
     with listening(listeners):
-        with socket.create_connection((_HERE, tcp), 10) as to:
+        with socket.create_connection((_HERE, tcp), 60) as to:
             for piece in (b"one", b"two"):
                 to.sendall(piece)
                 assert to.recv(100) == b"SEEN\n"
-        with socket.create_connection((_HERE, tcp), 10) as silent:
+        with socket.create_connection((_HERE, tcp), 60) as silent:
             silent.shutdown(socket.SHUT_WR)
             assert silent.recv(100) == b""
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
-            to.settimeout(10)
+            to.settimeout(60)
             to.sendto(b"datagram", (_HERE, udp))
             assert to.recv(100) == b"SEEN"
         assert told(listeners) == [("tcp", tcp, b"onetwo"), ("tcp", tcp, b""), ("udp", udp, b"datagram")]
@@ -58,7 +58,7 @@ def test_a_web_client_is_answered_and_led_elsewhere() -> None:
     listeners = Listeners()
     port = listeners.tcp(_HERE, 0)
     with listening(listeners):
-        connection = http.client.HTTPConnection(_HERE, port, timeout=10)
+        connection = http.client.HTTPConnection(_HERE, port, timeout=60)
         for path, status in (("/plain", 200), ("/redirect/x", 302)):
             connection.request("GET", path)
             answer = connection.getresponse()
@@ -74,12 +74,12 @@ def test_names_are_noted_and_answered_in_turn_over_both_protocols() -> None:
 
     def by_udp(asked: bytes) -> bytes:
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
-            to.settimeout(10)
+            to.settimeout(60)
             to.sendto(asked, (_HERE, udp))
             return to.recv(512)
 
     def by_tcp(asked: bytes) -> bytes:
-        with socket.create_connection((_HERE, tcp), 10) as to:
+        with socket.create_connection((_HERE, tcp), 60) as to:
             to.sendall(struct.pack(">H", len(asked)) + asked)
             return to.recv(512)[2:]
 
@@ -101,7 +101,7 @@ def test_what_is_no_query_is_noted_and_not_answered() -> None:
     listeners = Listeners()
     port = listeners.udp(_HERE, 0, names=True)
     with listening(listeners), socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as to:
-        to.settimeout(10)
+        to.settimeout(60)
         to.sendto(b"zz", (_HERE, port))
         to.sendto(query("after.example", 16), (_HERE, port))
         assert b"SEEN" in to.recv(512)

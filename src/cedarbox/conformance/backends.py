@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import random
 import socket
 from collections.abc import Mapping
 from pathlib import Path
@@ -12,6 +14,7 @@ from agents.sandbox.session.sandbox_client import BaseSandboxClient
 
 from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions
 from cedarbox.conformance.backend import Backend
+from cedarbox.errors import HostError
 from cedarbox.guard import GuardedClient
 
 __all__ = ["BOXLITE_KNOWN", "GUARD_KNOWN", "UNIX_LOCAL_KNOWN", "boxlite", "unix_local"]
@@ -105,6 +108,9 @@ def _of_the_guard(client: BaseSandboxClient[Any] | None) -> Mapping[str, str]:
 
 
 def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    # Not of those that a system gives out by itself: it could be given to another before a check listens on it.
+    for port in random.SystemRandom().sample(range(20_000, 32_000), 100):
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise HostError("no port from 20000 to 31999 is free", hint="end what listens there")

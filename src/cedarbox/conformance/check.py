@@ -59,14 +59,14 @@ class Check:
     says: str
     needs: frozenset[str]
     run: Callable[[Bench], Awaitable[None]]
-    limit_s: float = 60.0
+    limit_s: float = 180.0
 
 
 def checks_of(
     area: str,
     *functions: Callable[[Bench], Awaitable[None]],
     needs: frozenset[str] = frozenset(),
-    limit_s: float = 60.0,
+    limit_s: float = 180.0,
 ) -> tuple[Check, ...]:
     """Make checks of functions: the name and the first line of the docstring become those of the check.
 

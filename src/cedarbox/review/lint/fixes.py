@@ -7,13 +7,15 @@ spelling of networks, and none may be gone that decided something of its own. On
 from __future__ import annotations
 
 import difflib
+import os
+import stat
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from cedarbox.errors import BundleError
-from cedarbox.files import write_file
+from cedarbox.files import replacing
 from cedarbox.policy.signing import SIGNATURE_FILE
 from cedarbox.review.finding import Edit
 from cedarbox.review.formatting import FormatError, format_policies
@@ -123,7 +125,10 @@ def write(result: Fixed) -> None:
     for name, text in result.after.items():
         path = result.root / name
         try:
-            write_file(path, text.encode(), path.stat().st_mode & 0o777)
+            mode = stat.S_IMODE(path.stat().st_mode)
+            with replacing(path, mode) as draft:
+                draft.write(text.encode())
+                os.fchmod(draft.fileno(), mode)  # the umask took from it
         except OSError as error:
             raise BundleError(f"cannot write it ({error.strerror})", path=path, hint="check the directory") from None
 
