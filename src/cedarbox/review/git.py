@@ -12,6 +12,7 @@ import subprocess
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Literal
@@ -233,6 +234,18 @@ class Objects(AbstractContextManager["Objects"]):
                     stream.close()
             process.wait(TIMEOUT_S)
 
+    def committed(self) -> datetime | None:
+        """Return when the commit was made; None where no time is told that a clock can show.
+
+        Raises:
+            ConfigurationError: It cannot be read.
+        """
+        told = re.search(rb"^committer .*> ([0-9]{1,12}) [+-][0-9]{4}$", self._header(), re.MULTILINE)
+        try:
+            return datetime.fromtimestamp(int(told[1]), UTC) if told else None
+        except (OverflowError, ValueError):
+            return None
+
     def entry(self, path: str) -> Entry | None:
         """Return what stands at a path; None for nothing.
 
@@ -312,11 +325,14 @@ class Objects(AbstractContextManager["Objects"]):
         return self._read(blob, b"blob", limit)
 
     def _root(self) -> str:
-        first = self._read(self._commit, b"commit", _MAX_COMMIT).split(b"\n", 1)[0].decode("ascii", "replace")
+        first = self._header().split(b"\n", 1)[0].decode("ascii", "replace")
         tree = first.removeprefix("tree ")
         if not _OID.fullmatch(tree):
             raise self._unreadable(self._commit, "it is damaged")
         return tree
+
+    def _header(self) -> bytes:
+        return self._read(self._commit, b"commit", _MAX_COMMIT).partition(b"\n\n")[0]
 
     def _read(self, oid: str, kind: bytes, limit: int) -> bytes:
         process = self._process

@@ -241,14 +241,14 @@ class _Reader:
             return configured_in(objects, Path(f"{source.commit[:12]}:"))
 
     def _version(self, source: Source, path: str, *, old: bool) -> Version:
-        notes: tuple[str, ...] = ()
+        notes, committed = tuple[str, ...](), None
         if source.commit:
             root = Path(self._named(path))
             if old:
                 # A place in an old version is no place that an editor could open.
                 root = Path(f"{source.commit[:12]}:{path}")
             with self.repository.objects(source.commit) as objects:
-                files = of_commit(objects, path, root)
+                files, committed = of_commit(objects, path, root), objects.committed()
                 schema = self._schema_of(objects)
                 links = None if self._schema is None else self._links_of(objects, path, root)
                 beside = beside_of_commit(objects, path, self._baseline_inside()) if schema is None else {}
@@ -266,6 +266,7 @@ class _Reader:
             verified(Version(source.label, root, files, schema=schema, links=links), self._signers),
             beside=beside,
             notes=notes,
+            committed=committed,
         )
 
     def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:

@@ -21,7 +21,7 @@ from typing import Final
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.git import Repository
 
-__all__ = ["Source", "Sources", "below", "read_at"]
+__all__ = ["Source", "Sources", "before", "below", "read_at"]
 
 _OF_A_REVISION: Final = re.compile(r"\.\.\.|[:~^]|@\{")
 """What no name of a branch or of a tag has. A change can bring along a directory that is named so."""
@@ -172,6 +172,39 @@ def read_at(text: str, limit: int) -> bytes:
             hint = "check the path; it begins at the top of the repository"
             raise ConfigurationError(f"{text!r} is no file of the repository", hint=hint)
         return objects.file(entry.object, limit)
+
+
+def before(path: Path, sources: Sources, old: Source, limit: int) -> bytes | None:
+    """Return what a file was before a change that can reach it; None where no change can.
+
+    Args:
+        path: The file.
+        sources: Where the versions come from.
+        old: What is compared with.
+        limit: How large it may be, in bytes.
+
+    Raises:
+        ConfigurationError: git knows the file, and it was not there before, or it was no plain file.
+    """
+    if not old.commit:
+        return None
+    repository = sources.repository
+    found = None
+    # By a link the change can lead elsewhere, and to somewhere else.
+    for name in dict.fromkeys(below(repository.top, each) for each in (path, path.resolve())):
+        if name is None:
+            continue
+        above = [each.as_posix() for each in PurePosixPath(name).parents if each.name]
+        tracked = repository.parts("ls-files", "-z", "--cached", "--", name, *above)
+        if not any(f"{name}/".startswith(f"{each}/") for each in tracked):
+            continue  # the pipeline has put it there
+        with repository.objects(old.commit) as objects:
+            entry = objects.entry(name)
+            if entry is None or entry.kind != "file":
+                told = f"{name} is in the repository, and no file of {old.label}: the change brings it along"
+                raise ConfigurationError(told, hint="give it from where the change cannot reach it")
+            found = objects.file(entry.object, limit)
+    return found
 
 
 def below(top: Path, path: Path) -> str | None:
