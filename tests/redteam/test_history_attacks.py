@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from shutil import copy, copytree
 
 import pytest
 from tests.unit.bundles import PERMIT_ALL
@@ -10,6 +11,7 @@ from tests.unit.differing import permit
 from tests.unit.repositories import Repository, bundle_files
 
 from cedarbox.errors import CedarboxError, ConfigurationError
+from cedarbox.review import git_run
 from cedarbox.review.revisions import pairs
 from cedarbox.review.sources import read_at
 
@@ -116,6 +118,31 @@ def test_a_shallow_clone_that_hides_the_newest_common_commit(
         pairs("main...", None, SITE)
     clone.git("checkout", "--quiet", "honest")
     assert _base("main...") == NONE.encode()
+
+
+@pytest.mark.parametrize("ours", [True, False])
+def test_files_of_a_bundle_that_are_a_repository(
+    repository: Repository, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ours: bool
+) -> None:
+    """The change brings along, in the bundle, the files of a bare repository in which main permits everything already,
+    with a configuration that says what its working tree is. Run in the bundle git takes it for the repository. It is
+    refused, by a git of before 2.38 too, which has no word against it.
+    """
+    other = Repository(tmp_path / "other")
+    other.commit(bundle_files(PERMIT_ALL), ".")
+    other.git("config", "core.worktree", ".")
+    site = repository.top / "policies" / "site"
+    for name in ("HEAD", "config", "objects", "refs"):
+        source = other.top / ".git" / name
+        (copytree if source.is_dir() else copy)(source, site / name)
+    monkeypatch.chdir(site)
+    assert repository.git("-C", str(site), "rev-parse", "--show-toplevel") == str(site)
+    if not ours:
+        monkeypatch.setattr(git_run, "_SWITCHED_OFF", ())
+    with pytest.raises(ConfigurationError, match="cannot use bare repository" if ours else r"has no \.git"):
+        pairs("main", None, [Path()])
+    monkeypatch.chdir(repository.top)
+    assert _base("origin/main") == NONE.encode()
 
 
 @pytest.mark.parametrize("where", ["policies/site", "policies", "policies/site/properties"])

@@ -75,7 +75,12 @@ class Repository:
                 raise ConfigurationError(f"{directory}: the git repository belongs to another user", hint=hint)
             hint = "run it inside the checkout, or give two directories"
             raise ConfigurationError(f"{directory}: in no git repository that can be read ({why})", hint=hint)
-        return cls(Path(os.fsdecode(found.stdout.removesuffix(b"\n"))).resolve())
+        top = Path(os.fsdecode(found.stdout.removesuffix(b"\n"))).resolve()
+        if not os.path.lexists(top / ".git"):
+            # No commit can have that name in it: the repository itself may be files of one.
+            hint = "run it in the top of the checkout"
+            raise ConfigurationError(f"{directory}: in a git repository whose working tree has no .git", hint=hint)
+        return cls(top)
 
     def commit(self, revision: str) -> str:
         """Return the id of the commit that a revision names.

@@ -28,6 +28,7 @@ _SWITCHED_OFF: Final = (
     "protocol.allow=never",  # a partial clone must not fetch what is missing
     "core.pager=cat",
     "log.showSignature=false",  # it would run gpg.program
+    "safe.bareRepository=explicit",  # files of a commit can look like one, with another history; from git 2.38 on
     "core.warnAmbiguousRefs=true",  # what is said of them is looked for
 )
 
