@@ -205,3 +205,12 @@ def test_a_file_that_is_another_one_where_case_does_not_count(repository: Reposi
     repository.commit({name: PERMIT_ALL}, ".")
     with pytest.raises(CedarboxError, match="are one where upper and lower case are not told apart"):
         pairs("origin/main", "HEAD" if where == "commit" else None, SITE)
+
+
+@pytest.mark.parametrize("head", ["HEAD", None])
+def test_settings_that_are_others_where_case_does_not_count(repository: Repository, head: str | None) -> None:
+    """The change adds `CedarBox.toml`, which has nothing enforced any more on a host with macOS, and is no settings on
+    the machine of the pipeline."""
+    repository.commit({"CedarBox.toml": '[policy]\nmode = "shadow"\n'}, ".")
+    with pytest.raises(CedarboxError, match="are one where upper and lower case are not told apart"):
+        pairs("origin/main", head)

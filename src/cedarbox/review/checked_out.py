@@ -69,6 +69,7 @@ def as_in_a_commit(repository: Repository, name: str, shown_as: Path) -> None:
     """
     _refuse_left_out(repository, name, "", shown_as.parent)
     _refuse_converted(repository, [name], "", shown_as.parent)
+    refuse_twins(lambda path: _names(repository.top / path), "", {name}, shown_as.parent)
 
 
 def _names(directory: Path) -> Sequence[str]:

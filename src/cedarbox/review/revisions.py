@@ -20,6 +20,7 @@ from cedarbox.review.plain import read_file, schema_of
 from cedarbox.review.sources import Source, Sources, below
 from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links
 from cedarbox.review.subject import shown
+from cedarbox.review.twins import refuse_twins
 from cedarbox.review.version import Pair, Version, verified
 
 __all__ = ["compared_with", "pairs", "resettled"]
@@ -237,8 +238,10 @@ class _Reader:
             path = Path(self._named(SETTINGS))
             as_in_a_commit(self.repository, SETTINGS, path)
             return configured_at(self.repository.top, path)
+        root = Path(f"{source.commit[:12]}:")
         with self.repository.objects(source.commit) as objects:
-            return configured_in(objects, Path(f"{source.commit[:12]}:"))
+            refuse_twins(objects.listed, "", {SETTINGS}, root)
+            return configured_in(objects, root)
 
     def _version(self, source: Source, path: str, *, old: bool) -> Version:
         notes, committed = tuple[str, ...](), None
