@@ -47,12 +47,14 @@ def checked_out(repository: Repository, directory: str, root: Path, files: Mappi
     _refuse_left_out(repository, directory or ".", below, root)
     _refuse_converted(repository, [f"{below}{name}" for name in files], below, root)
     refuse_twins(lambda path: _names(repository.top / path), directory, files, root)
-    ignored = repository.parts("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", directory or ".")
-    return tuple(
-        f"{shown(root / name)} is ignored by git: it counts here, and no commit has it"
-        for name in (path.removeprefix(below) for path in ignored)
-        if name in files
-    )
+    listing = ("ls-files", "-z", "--others")
+    ignored = repository.parts(*listing, "--ignored", "--exclude-standard", "--", directory or ".")
+    notes = []
+    for path in repository.parts(*listing, "--", directory or "."):
+        if (name := path.removeprefix(below)) in files:
+            what = "ignored by git" if path in ignored else "new to git"
+            notes.append(f"{shown(root / name)} is {what}: it counts here, and no commit has it")
+    return tuple(notes)
 
 
 def as_in_a_commit(repository: Repository, name: str, shown_as: Path) -> None:
