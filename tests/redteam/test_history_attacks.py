@@ -214,3 +214,16 @@ def test_settings_that_are_others_where_case_does_not_count(repository: Reposito
     repository.commit({"CedarBox.toml": '[policy]\nmode = "shadow"\n'}, ".")
     with pytest.raises(CedarboxError, match="are one where upper and lower case are not told apart"):
         pairs("origin/main", head)
+
+
+@pytest.mark.parametrize("name", ["cedarbox.toml", "links.json", "site.cedarschema"])
+def test_what_decides_beside_the_policies_is_another_on_disk(repository: Repository, name: str) -> None:
+    """Attributes turn the settings of a commit into others, or the schema or the links of plain Cedar. Nothing is said
+    of such a commit."""
+    files = {"cedarbox.toml": "", "links.json": "[]", "site.cedarschema": "entity User; action view;"}
+    plain = () if name == "cedarbox.toml" else (Path("site.cedarschema"), Path("links.json"))
+    base = repository.commit(files, ".")
+    repository.commit({".gitattributes": f"{name} working-tree-encoding=UTF-7\n"}, ".")
+    schema, links = plain or (None, None)
+    with pytest.raises(CedarboxError, match=f"{name}: git writes it to disk otherwise"):
+        pairs(base, "HEAD", SITE if plain else (), schema=schema, links=links)

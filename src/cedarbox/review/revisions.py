@@ -12,6 +12,7 @@ from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.checked_out import as_in_a_commit, checked_out
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
+from cedarbox.review.converted import refuse_converted
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.limited import limited_bytes
@@ -241,6 +242,7 @@ class _Reader:
         root = Path(f"{source.commit[:12]}:")
         with self.repository.objects(source.commit) as objects:
             refuse_twins(objects.listed, "", {SETTINGS}, root)
+            refuse_converted(objects, "", [SETTINGS] if SETTINGS in objects.listed("") else [], root)
             return configured_in(objects, root)
 
     def _version(self, source: Source, path: str, *, old: bool) -> Version:
@@ -282,6 +284,7 @@ class _Reader:
             return None
         if entry.kind != "file":
             raise BundleError(f"a {entry.kind}, no regular file", path=named, hint=NO_LINKS)
+        _refuse_converted(objects, at)
         return named, objects.file(entry.object, MAX_FILE)
 
     def _links_on_disk(self, root: Path) -> tuple[Path, bytes] | None:
@@ -303,7 +306,13 @@ class _Reader:
         entry = objects.entry(at)
         if entry is None or entry.kind != "file":
             return _schema_on_disk(self._schema)
+        _refuse_converted(objects, at)
         return schema_of(Path(at), objects.file(entry.object, MAX_FILE))
+
+
+def _refuse_converted(objects: Objects, path: str) -> None:
+    file = PurePosixPath(path)
+    refuse_converted(objects, file.parent.as_posix(), [file.name], Path(file.parent))
 
 
 def _schema_on_disk(path: Path) -> str:
