@@ -227,3 +227,24 @@ def test_what_decides_beside_the_policies_is_another_on_disk(repository: Reposit
     schema, links = plain or (None, None)
     with pytest.raises(CedarboxError, match=f"{name}: git writes it to disk otherwise"):
         pairs(base, "HEAD", SITE if plain else (), schema=schema, links=links)
+
+
+@pytest.mark.parametrize("how", ["a mode with a zero", "two of one name", "cut off"])
+def test_a_directory_that_no_git_writes(repository: Repository, tmp_path: Path, how: str) -> None:
+    """The change has a directory written by hand: the mode of the one with the bundle begins with a zero, as some
+    servers let pass and every git reads; or there are two with its name, of which a checkout takes one; or it ends in
+    the middle. The bundle is found all the same, or nothing is said; it is never taken for gone."""
+    ours, none = (bytes.fromhex(repository.git("rev-parse", f"{each}:policies")) for each in ("HEAD", "origin/main"))
+    written = b"%b policies\0%b" % (b"040000" if how == "a mode with a zero" else b"40000", ours)
+    if how == "two of one name":
+        written += b"40000 policies\0%b" % none
+    (tmp_path / "tree").write_bytes(written[:-1] if how == "cut off" else written)
+    tree = repository.git("hash-object", "-t", "tree", "--literally", "-w", str(tmp_path / "tree"))
+    head = repository.git("commit-tree", tree, "-p", "origin/main", "-m", "change")
+    if how == "a mode with a zero":
+        (pair,) = pairs("origin/main", head)
+        assert pair.head.files is not None
+        assert pair.head.files["policies.cedar"] == PERMIT_ALL.encode()
+    else:
+        with pytest.raises(CedarboxError, match="cannot be read"):
+            pairs("origin/main", head)

@@ -34,6 +34,7 @@ _OID: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _AMBIGUOUS: Final = re.compile(r"^warning: refname '(.+)' is ambiguous", re.MULTILINE)
 
 Kind = Literal["file", "directory", "link", "submodule"]
+_KINDS: Final[Mapping[int, Kind]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link", 0o160000: "submodule"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -285,7 +286,11 @@ class Objects(AbstractContextManager["Objects"]):
         Raises:
             ConfigurationError: It cannot be read.
         """
-        return dict(_entries(self._read(tree, b"tree", _MAX_TREE), len(tree) // 2))
+        data = self._read(tree, b"tree", _MAX_TREE)
+        try:
+            return _entries(data, len(tree) // 2)
+        except (KeyError, ValueError):
+            raise self._unreadable(tree, "it is damaged") from None
 
     def listed(self, path: str) -> Iterable[str]:
         """Return the names in the directory at a path; none where there is no directory.
@@ -379,18 +384,18 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _entries(data: bytes, digest: int) -> Iterator[tuple[str, Entry]]:
+def _entries(data: bytes, digest: int) -> Mapping[str, Entry]:
     # A tree is for each entry: mode, space, name, NUL, the bytes of the id (gitformat-pack and the source of git).
+    found: dict[str, Entry] = {}
     at = 0
     while at < len(data):
         end = data.index(b"\0", at)
-        mode, _, name = data[at:end].partition(b" ")
-        kind: Kind = "file"
-        if mode == b"40000":
-            kind = "directory"
-        elif mode == b"120000":
-            kind = "link"
-        elif mode == b"160000":
-            kind = "submodule"
+        mode, _, octets = data[at:end].partition(b" ")
+        name = os.fsdecode(octets)
         at = end + 1 + digest
-        yield os.fsdecode(name), Entry(kind, data[end + 1 : at].hex())
+        # Of two with one name a checkout could have the other.
+        if name in found or "/" in name or name in {"", ".", ".."}:
+            raise ValueError(name)
+        # As git reads it: a mode may begin with zeros.
+        found[name] = Entry(_KINDS[int(mode, 8) & 0o170000], data[end + 1 : at].hex())
+    return found
