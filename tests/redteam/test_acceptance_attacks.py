@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 from collections.abc import Callable, Iterator
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -15,9 +16,10 @@ from tests.unit.repositories import Repository, bundle_files
 from tests.unit.signed import make_key
 
 from cedarbox.ed25519 import load_private_key
-from cedarbox.errors import ConfigurationError
+from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy.signing import Envelope, sign
 from cedarbox.review.diff.acceptance import Accepted, judge, read_accepted, toml_entry
+from cedarbox.times import in_utc
 
 NOW = datetime(2026, 1, 2, tzinfo=UTC)
 OLD = permit("few", "fork", "context.copies <= 2") + permit("some", "fork", "context.copies == 1", effect="forbid")
@@ -189,6 +191,121 @@ def test_an_acceptance_of_another_bundle(site: Site) -> None:
     code, report = site.diff(permit("few", "exec"), NEW)
     assert code == 1
     assert all(each["suppressed"] is None for each in findings(report))
+
+
+def test_a_bundle_that_takes_the_name_of_an_accepted_one(site: Site) -> None:
+    """What was accepted for the bundle of a test machine is wanted for that of the plant: both were alike so far, and
+    the change gives the one the name of the other. The entry is for what had that name before."""
+    test, plant = ('name = "test"\nrevision = 1\nschema = 1\n', 'name = "plant"\nrevision = 1\nschema = 1\n')
+    later = test.replace("1", "2", 1)
+    site.accept(old_metadata=test, new_metadata=later)
+    assert site.diff(old_metadata=test, new_metadata=later)[0] == 0
+    code, report = site.diff(old_metadata=plant, new_metadata=later)
+    assert (code, [each["suppressed"] for each in findings(report)]) == (1, [None])
+
+
+def test_an_entry_that_counts_for_too_long(site: Site) -> None:
+    """An acceptor whose clock is years ahead, or who signs without the command, signs until the year 9999. The command
+    signs for 366 days at most, and no entry counts that says more."""
+    site.accept(expires="366d")
+    assert site.diff()[0] == 0
+    desk = load_private_key(site.path / "desk.key")[0]
+    (entry,) = read_accepted(site.file)
+    for expires in (entry.expires + timedelta(days=2), datetime(9999, 12, 31, 23, 59, 59, tzinfo=UTC)):
+        site.file.write_text(toml_entry(Accepted.sign(entry.subject, entry.reason, expires, desk)))
+        code, report = site.diff()
+        assert (code, "more than 366 days from now" in _why(report)) == (1, True)
+
+
+def test_a_time_that_is_written_otherwise(site: Site) -> None:
+    """A signed entry ends on a day without a time, in another zone, in a leap second, in the year 10000 or in digits of
+    another script. There is one way to write a moment, and the file is refused with any other."""
+    site.accept()
+    whole = site.file.read_text()
+    (entry,) = read_accepted(site.file)
+    for text in (
+        "2030-01-01",
+        "2030-01-01T00:00:00+00:00",
+        "2030-01-01T00:00:60Z",
+        "2030-1-1T0:0:0Z",
+        "10000-01-01T00:00:00Z",
+        "\u0662\u0660\u0663\u0660-01-01T00:00:00Z",
+    ):
+        site.file.write_text(whole.replace(in_utc(entry.expires), text))
+        with pytest.raises(BundleError, match=r"accepted\.toml:3: expires must be like"):
+            read_accepted(site.file)
+
+
+def test_an_entry_counts_until_its_second(site: Site) -> None:
+    """At the second at which it expires an entry counts no more; a second one that has not expired does."""
+    site.accept()
+    (entry,) = read_accepted(site.file)
+    desk = load_private_key(site.path / "desk.key")[0]
+    later = Accepted.sign(entry.subject, entry.reason, entry.expires + timedelta(seconds=1), desk)
+    keys, last = [desk.public_key()], entry.expires - timedelta(microseconds=1)
+    for entries, now, count in (
+        ([entry], last, 1),
+        ([entry], entry.expires, 0),
+        ([later, entry], entry.expires, 1),
+        ([entry, later], entry.expires, 1),
+        ([entry, later], later.expires, 0),
+    ):
+        assert len(judge(entries, [entry.subject], keys, now, frozenset({"test"})).accepted) == count
+
+
+def test_a_pipeline_whose_clock_is_behind(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The clock of the pipeline shows a time before the base was committed, at which an entry still counted. It is not
+    earlier than that, and the report says so."""
+    repository = Repository(tmp_path / "site")
+    monkeypatch.chdir(repository.top)
+    make_key(tmp_path, "desk")
+    repository.commit(bundle_files(OLD))
+    made = repository.git("cat-file", "commit", "HEAD")
+    (tmp_path / "commit").write_text(re.sub(r"(?m)^(committer .* )\d+( .*)$", r"\g<1>4102444800\g<2>", made) + "\n")
+    base = repository.git("hash-object", "-t", "commit", "-w", str(tmp_path / "commit"))
+    repository.write(bundle_files(NEW))
+    (one,) = findings(json.loads(cli("diff", "HEAD", "--json").stdout))
+    given = ("--key", tmp_path / "desk.key", "--reason", "agreed", "--expires", "1d", "--to", tmp_path / "file")
+    assert cli("accept", "HEAD", "--widening", one["details"]["id"], *given).exit_code == 0
+    counts = ("--accepted", tmp_path / "file", "--acceptor", tmp_path / "desk.pub", "--json")
+    assert cli("diff", "HEAD", *counts).exit_code == 0
+    result = cli("diff", base, *counts)
+    report = json.loads(result.stdout)
+    assert (result.exit_code, "it expired at" in _why(report)) == (1, True)
+    assert any("was committed at 2100-01-01T00:00:00Z" in note for note in report["notes"])
+
+
+@pytest.mark.parametrize("how", ["replaced", "new", "a link", "in a submodule"])
+def test_an_acceptor_whose_key_the_change_can_reach(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, how: str) -> None:
+    """The pipeline takes the key of the acceptor from the checkout, and the change puts another one there, one way or
+    another. The key is refused. One that is as it was counts, and one that the pipeline itself has put there."""
+    repository = Repository(tmp_path / "site")
+    monkeypatch.chdir(repository.top)
+    for name in ("desk", "mallory"):
+        make_key(tmp_path, name)
+    desk, mallory = ((tmp_path / f"{name}.pub").read_text() for name in ("desk", "mallory"))
+    keys = {} if how == "new" else {"../../keys/desk.pub": desk}
+    repository.commit({**bundle_files(OLD), **keys})
+    (tmp_path / "accepted.toml").write_text("")
+    given = ("--accepted", tmp_path / "accepted.toml", "--acceptor", "keys/desk.pub")
+    if how != "new":
+        assert cli("diff", "HEAD", *given).exit_code == 0
+    if how == "a link":
+        (repository.top / "keys/desk.pub").unlink()
+        (repository.top / "keys/desk.pub").symlink_to("other.pub")
+    if how == "in a submodule":
+        other = Repository(tmp_path / "other")
+        other.commit({"desk.pub": mallory}, ".")
+        repository.git("rm", "-r", "--quiet", "keys")
+        repository.git("submodule", "--quiet", "add", str(other.top), "keys")
+    else:
+        repository.write({"other.pub" if how == "a link" else "desk.pub": mallory}, "keys")
+    repository.commit()
+    result = cli("diff", "HEAD~1", *given)
+    assert isinstance(result.exception, ConfigurationError)
+    assert re.search("the change (replaces it|brings it along)", str(result.exception))
+    repository.write({"pipeline.pub": desk}, ".")
+    assert cli("diff", "HEAD", *given[:3], "pipeline.pub").exit_code == 0
 
 
 def test_a_change_that_brings_its_own_acceptor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -81,16 +81,19 @@ def test_attributes_that_change_nothing(site: Repository) -> None:
     assert _compared("HEAD")[0] == 0
 
 
-def test_a_forbid_that_git_ignores(site: Repository) -> None:
-    """A file with a forbid lies about in the checkout, from an earlier job, and no commit has it: with it the change
-    widens nothing. That it counts here and nowhere else is told.
+@pytest.mark.parametrize("ignored", [True, False])
+def test_a_forbid_that_no_commit_has(ignored: bool, site: Repository) -> None:
+    """A file with a forbid lies about in the checkout, from an earlier job, and no commit has it, be it one that git
+    ignores or not: with it the change widens nothing. That it counts here and nowhere else is told.
     """
     site.commit({"more.cedar": permit("more", "exec")}, SITE)
     site.write({"local.cedar": permit("none", "exec", effect="forbid")}, SITE)
-    site.write({"info/exclude": "local.cedar\n"}, ".git")
+    site.write({"info/exclude": "local.cedar\n" if ignored else ""}, ".git")
     code, document = _compared("HEAD~1")
     assert code == 0
-    assert any("local.cedar is ignored by git" in note for note in document["notes"])
+    told = f"local.cedar is {'ignored by git' if ignored else 'new to git'}: it counts here, and no commit has it"
+    assert any(told in note for note in document["notes"])
+    assert not any("more.cedar" in note for note in document["notes"])
 
 
 def test_a_base_that_is_what_is_checked_out(site: Repository) -> None:

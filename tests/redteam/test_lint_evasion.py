@@ -6,9 +6,11 @@ from pathlib import Path
 
 import pytest
 from tests.unit.bundles import write_bundle
+from tests.unit.differing import entities
 from tests.unit.linting import found, lint_bundle, lint_text, permit
 
 from cedarbox.errors import BundleError
+from cedarbox.review.lint.agents import OUTSIDER
 from cedarbox.review.lint.options import LintConfig, read_config
 from cedarbox.review.lint.rulebook import RULES
 from cedarbox.review.lint.run import report_of
@@ -218,6 +220,23 @@ def test_a_permit_for_everybody_that_only_mentions_the_principal_is_found_by_the
     proved = lint_bundle(tmp_path, "S003", prover=True)
     assert found(proved) == [("S003", "way")]
     assert "in no group" in proved.findings[0].message
+
+
+def test_an_agent_with_the_name_of_one_of_the_linter(tmp_path: Path) -> None:
+    """The bundle declares an agent with the name of the one in no group that the linter asks about, and puts it into a
+    group that is excepted from a permit for everybody; or its tenant is excepted. For that one it is no permit. Such
+    names are refused.
+    """
+    group = 'principal in Sandbox::AgentGroup::"x"'
+    text = permit("way", "exec", f"unless {{ {group} }}")
+    text = text.replace('principal in Sandbox::AgentGroup::"agents"', "principal")
+    write_bundle(tmp_path, text, entities=entities({"coder": ("x",)}))
+    assert found(lint_bundle(tmp_path, "S003", prover=True)) == [("S003", "way")]
+    tenant = text.replace(group, 'principal.tenant == Sandbox::Tenant::"cedarbox-lint"')
+    for policies, agent in ((text, OUTSIDER), (tenant, "coder")):
+        write_bundle(tmp_path, policies, entities=entities({agent: ("x",)}))
+        with pytest.raises(BundleError, match="a name that the linter gives to its own"):
+            lint_bundle(tmp_path, "S003", prover=True)
 
 
 def test_a_configuration_cannot_silence_a_rule_without_a_reason(tmp_path: Path) -> None:

@@ -341,23 +341,23 @@ def test_the_policies_that_can_match_an_action_are_those_that_the_engine_asks() 
 
 
 def test_a_pull_request_rehearsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    repository = Repository(tmp_path)
+    repository = Repository(tmp_path / "site")
     policies = permit("few", "fork", "context.copies <= 2")
     repository.commit(bundle_files(policies))
     repository.git("checkout", "--quiet", "-b", "change")
     more = METADATA.replace("revision = 1", "revision = 2")
     repository.commit(bundle_files(policies.replace("<= 2", "<= 3"), metadata=more))
-    monkeypatch.chdir(tmp_path)
+    monkeypatch.chdir(repository.top)
     make_key(tmp_path / "keys", "desk")
     refused = cli("diff", "--format", "markdown")
     assert refused.exit_code == 1
     assert "policies/site/policies.cedar:3:1" in refused.stdout
     (name,) = re.findall(r"--widening ([0-9a-f]{16})", refused.stdout)
-    key = ("--key", "keys/desk.key", "--reason", "three are enough", "--expires", "30d")
+    key = ("--key", "../keys/desk.key", "--reason", "three are enough", "--expires", "30d")
     signed = cli("accept", "--widening", name, *key, "--to", "policies/accepted.toml")
     assert (signed.exit_code, name in signed.stdout) == (0, True)
     repository.commit()
-    given = ("--accepted", "policies/accepted.toml", "--acceptor", "keys/desk.pub")
+    given = ("--accepted", "policies/accepted.toml", "--acceptor", "../keys/desk.pub")
     report = json.loads(cli("diff", *given, "--json").stdout)
     assert (report["exit_code"], report["summary"]) == (0, "1 widening, 1 of them accepted")
     assert findings(report)[0]["suppressed"]["reason"].startswith("three are enough (signed by sha256:")

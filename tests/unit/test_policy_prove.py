@@ -164,7 +164,7 @@ def test_on_the_command_line(site: Path) -> None:
 
 def test_approvals(tmp_path: Path) -> None:
     source = SHIPPED / "regulated-data"
-    approved = [policy for policy in PolicyBundle.load(source).policies if approval_of(policy)]
+    approved = [policy for policy in PolicyBundle.load(source).policies if approval_of(policy.annotations)]
     assert [policy.id for policy in approved] == ["data-commands"]
     sentence = "anyone calls tool exec_command"
     assert _prove(source, "--never", f"{sentence} without approval")[0] == 0

@@ -179,6 +179,15 @@ def test_parts_that_cannot_be_run(given: list[str], reviews: Reviews) -> None:
     assert reviews.ran == []
 
 
+def test_a_review_in_which_nothing_is_done_is_no_success(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site/bundle.toml").write_text("")
+    done = CliRunner().invoke(app, ["review", "site", "--only", "prove"])
+    assert isinstance(done.exception, ConfigurationError)
+    assert "site: no properties to prove" in str(done.exception)
+
+
 def test_what_can_be_told_of_a_bundle_that_does_not_check_is_told(reviews: Reviews) -> None:
     place = Place("site/tests/a.yaml", 3)
     reviews.reports["check"] = Report(

@@ -21,7 +21,6 @@ from cedarbox.times import duration_s, in_utc
 __all__ = ["accept"]
 
 _MAX_REASON: Final = 500
-_MAX_AGE_S: Final = 366 * 86_400
 _ID: Final = re.compile(r"[0-9a-f]{16}")
 _HEAD: Final = (
     "# Widenings that someone answers for. Each entry is signed: made with cedarbox policy accept, not by hand.\n"
@@ -56,10 +55,10 @@ def accept(
 
     Example: cedarbox policy accept main --widening 3f9a51c0d2e4b687 --key desk.key --reason "new mirror" --expires 90d
     """
-    from cedarbox.review.diff.acceptance import Accepted, read_accepted, toml_entry
+    from cedarbox.review.diff.acceptance import MAX_AGE, Accepted, read_accepted, toml_entry
     from cedarbox.review.diff.widened import identity, widened
 
-    until = _until(expires)
+    until = _until(expires, MAX_AGE)
     if not reason.strip() or len(reason) > _MAX_REASON or not reason.isprintable():
         raise ConfigurationError(
             f"--reason must be one line, {_MAX_REASON} characters at most", hint="say why it is meant"
@@ -96,8 +95,8 @@ def accept(
         typer.echo(f"{to}: {name} accepted until {in_utc(until)}: {printable(known[name][1])}")
 
 
-def _until(text: str) -> datetime:
+def _until(text: str, longest: timedelta) -> datetime:
     seconds = duration_s(text)
-    if seconds is None or not 0 < seconds <= _MAX_AGE_S:
-        raise ConfigurationError(f"--expires {text!r} is no time up to 366d", hint="write it like 90d")
+    if seconds is None or not 0 < seconds <= longest.total_seconds():
+        raise ConfigurationError(f"--expires {text!r} is no time up to {longest.days}d", hint="write it like 90d")
     return datetime.now(UTC).replace(microsecond=0) + timedelta(seconds=seconds)

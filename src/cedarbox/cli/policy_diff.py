@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Sequence
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -16,6 +16,7 @@ from cedarbox.cli.policy_reporting import AsJson, Format, Output, emit
 from cedarbox.ed25519 import MAX_PEM, load_public_key, parse_public_key
 from cedarbox.errors import ConfigurationError
 from cedarbox.text import printable
+from cedarbox.times import in_utc
 
 if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -81,7 +82,7 @@ def diff(
     if (accepted is None) != (acceptor is None):
         raise ConfigurationError("--accepted and --acceptor go together", hint="give the file and whose keys count")
     # What is given for the acceptances is looked at first: a search takes longer.
-    keys = [_acceptor(str(each)) for each in acceptor or ()]
+    keys = _acceptors(acceptor or (), base, head, bundle or ())
     entries = () if accepted is None or not os.path.lexists(accepted) else read_accepted(accepted)
     extras = versions.Extras(dump_smt, cedar)
     found = versions.outcomes(
@@ -99,14 +100,14 @@ def diff(
         extras=extras,
     )
     names = frozenset(each.compared.name for each in found if isinstance(each, Plan))
-    now = datetime.now(UTC)
+    pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
+    now, late = _now(pairs)
     verdict = judge(entries, widened(found), keys, now, names)
     notes = [note for each in found if isinstance(each, Plan) for note in _expired(each, now)]
-    notes += extras.notes
+    notes += [*late, *extras.notes]
     if not found:
         # A wrong base may be why.
         notes.append(f"compared with {compared_with(base, head, bundle or ())}")
-    pairs = [each.compared.pair if isinstance(each, Plan) else each.pair for each in found]
     notes += [note for pair in pairs for note in pair.head.notes] + _moved(pairs, head)
     known = any(BASELINE in {*pair.base.beside, *pair.head.beside} for pair in pairs)
     if baseline is not None and pairs and not known and not os.path.lexists(baseline):
@@ -121,13 +122,25 @@ def diff(
     )
 
 
-def _acceptor(text: str) -> Ed25519PublicKey:
-    # A colon means a revision, whatever files there are: a change could bring a file with that name along.
-    if ":" not in text or text.startswith(("./", "../", "/")):
-        return load_public_key(Path(text))
-    from cedarbox.review.sources import read_at
+def _acceptors(
+    given: Sequence[str], base: str | None, head: str | None, bundles: Sequence[Path]
+) -> list[Ed25519PublicKey]:
+    from cedarbox.review.sources import Sources, before, read_at
 
-    return parse_public_key(read_at(text, MAX_PEM), printable(text))
+    sources, keys, old = Sources(bundles), [], None
+    for text in given:
+        # A colon means a revision, whatever files there are: a change could bring a file with that name along.
+        if ":" in text and not text.startswith(("./", "../", "/")):
+            keys.append(parse_public_key(read_at(text, MAX_PEM), printable(text)))
+            continue
+        key = load_public_key(Path(text))
+        old = old or sources.named(base, head)
+        was = before(Path(text), sources, old, MAX_PEM)
+        if was is not None and key != parse_public_key(was, f"{printable(text)} in {old.label}"):
+            told = f"--acceptor {printable(text)} is another key than in {old.label}: the change replaces it"
+            raise ConfigurationError(told, hint="give it from where the change cannot reach it")
+        keys.append(key)
+    return keys
 
 
 def _moved(pairs: Sequence[Pair], head: str | None) -> list[str]:
@@ -139,6 +152,16 @@ def _moved(pairs: Sequence[Pair], head: str | None) -> list[str]:
     # The root of an old version is its commit and its path, as the command takes it.
     how = f"cedarbox policy diff {quote(str(gone[0].base.root))} {quote(f'./{new[0].bundle}')}"
     return [f"{gone[0].bundle} is gone and {new[0].bundle} is new: when it was moved, compare it with itself: {how}"]
+
+
+def _now(pairs: Sequence[Pair]) -> tuple[datetime, list[str]]:
+    """Return the time, and what there is to say of it: it is not before that of the base, whatever the clock says."""
+    clock = datetime.now(UTC)
+    base = max((pair.base.committed for pair in pairs if pair.base.committed is not None), default=clock)
+    if base - clock < timedelta(hours=1):
+        return max(base, clock), []
+    told = f"it is {in_utc(clock)} by the clock here, and what is compared with was committed at {in_utc(base)}"
+    return base, [f"{told}: what expires is judged by the later"]
 
 
 def _expired(plan: object, now: datetime) -> list[str]:

@@ -119,6 +119,9 @@ def review(
     if not bundles:
         emit(Report("review", "no bundle", "none of the paths is in one"), form, output, as_json=as_json)
     subject = ", ".join(shown(bundle) for bundle in bundles)
+    if not parts:
+        # Of the parts only prove can have nothing to do; that nothing was looked at is no success.
+        raise ConfigurationError(f"{subject}: no properties to prove", hint="run other parts too")
     emit(whole("review", subject, parts, fail_level=fail_level), form, output, as_json=as_json)
 
 

@@ -143,12 +143,12 @@ def check_approval(path: Path, policy: Policy, statement: Statement, approvers: 
         raise wrong(EXPIRES, f"is {policy.annotations[EXPIRES][:80]!r}, which is no duration", hint)
 
 
-def approval_of(policy: Policy) -> Approval | None:
-    """Return what a checked policy asks for; None when it asks for no approval."""
-    if REQUIRES not in policy.annotations:
+def approval_of(annotations: Mapping[str, str]) -> Approval | None:
+    """Return what a checked policy asks for, given its annotations; None when it asks for no approval."""
+    if REQUIRES not in annotations:
         return None
-    names = tuple(sorted(set(_names(policy.annotations[REQUIRES]))))
-    return Approval(names, _seconds(policy.annotations.get(EXPIRES)) or 0)
+    names = tuple(sorted(set(_names(annotations[REQUIRES]))))
+    return Approval(names, _seconds(annotations.get(EXPIRES)) or 0)
 
 
 def combined(asked: Sequence[Approval]) -> Approval | None:

@@ -175,7 +175,7 @@ class PolicyEngine:
         reasons = [policy.annotations["reason"] for policy in determining if policy.annotations.get("reason")]
         allowed = result.decision is cedarpy.Decision.Allow
         # One permit that asks is enough: another beside it cannot take the need away.
-        asked = [approval for policy in determining if (approval := approval_of(policy)) is not None]
+        asked = [approval for policy in determining if (approval := approval_of(policy.annotations)) is not None]
         approval = combined(asked) if allowed else None
         if approval is not None and not approval.approvers:
             return self.refusal(f"{', '.join(ids)} require approvals that no one approver can give", (), micros, ids)

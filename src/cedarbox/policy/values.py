@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from cedarbox.policy.entities import NAMESPACE
+from cedarbox.policy.reach import reached
 from cedarbox.policy.request import ACTION_GROUPS
 
 __all__ = ["Asked", "Known", "Network", "Uid", "Values", "uid_of"]
@@ -126,13 +127,7 @@ class Values:
 
     def above(self, uid: Uid) -> frozenset[Uid]:
         """Return an entity and all that it is in."""
-        seen, waiting = {uid}, [uid]
-        while waiting:
-            for parent in self._entities.get(waiting.pop(), {}).get("parents", ()):
-                if (above := uid_of(parent)) not in seen:
-                    seen.add(above)
-                    waiting.append(above)
-        return frozenset(seen)
+        return reached(uid, lambda each: map(uid_of, self._entities.get(each, {}).get("parents", ()))) | {uid}
 
 
 def uid_of(given: Mapping[str, Any]) -> Uid:

@@ -14,6 +14,7 @@ from typing import Final
 from cedarbox.errors import BundleError
 from cedarbox.review.git import Repository
 from cedarbox.review.subject import shown
+from cedarbox.review.twins import refuse_twins
 
 __all__ = ["as_in_a_commit", "checked_out"]
 
@@ -21,6 +22,7 @@ _CONVERTING: Final = ("working-tree-encoding", "filter", "ident", "eol")
 """Attributes that make a checkout give other bytes than the commit has."""
 _OFF: Final = frozenset({"unspecified", "unset"})
 """Values with which they do not; nor do line feeds as line ends."""
+_SUBMODULE: Final = "160000"
 
 
 def checked_out(repository: Repository, directory: str, root: Path, files: Mapping[str, bytes]) -> tuple[str, ...]:
@@ -36,19 +38,23 @@ def checked_out(repository: Repository, directory: str, root: Path, files: Mappi
         What a reader must know.
 
     Raises:
-        BundleError: A file of it is not checked out, or one that decides not as it is in a commit.
+        BundleError: A file of it is not checked out, or one that decides not as it is in a commit, or a submodule is in
+            it or around it.
         ConfigurationError: git cannot tell.
     """
     below = "" if directory in {"", "."} else f"{directory}/"
     # Of tests and properties too: a part of the review would not be run.
     _refuse_left_out(repository, directory or ".", below, root)
     _refuse_converted(repository, [f"{below}{name}" for name in files], below, root)
-    ignored = repository.parts("ls-files", "-z", "--others", "--ignored", "--exclude-standard", "--", directory or ".")
-    return tuple(
-        f"{shown(root / name)} is ignored by git: it counts here, and no commit has it"
-        for name in (path.removeprefix(below) for path in ignored)
-        if name in files
-    )
+    refuse_twins(lambda path: _names(repository.top / path), directory, files, root)
+    listing = ("ls-files", "-z", "--others")
+    ignored = repository.parts(*listing, "--ignored", "--exclude-standard", "--", directory or ".")
+    notes = []
+    for path in repository.parts(*listing, "--", directory or "."):
+        if (name := path.removeprefix(below)) in files:
+            what = "ignored by git" if path in ignored else "new to git"
+            notes.append(f"{shown(root / name)} is {what}: it counts here, and no commit has it")
+    return tuple(notes)
 
 
 def as_in_a_commit(repository: Repository, name: str, shown_as: Path) -> None:
@@ -65,13 +71,27 @@ def as_in_a_commit(repository: Repository, name: str, shown_as: Path) -> None:
     """
     _refuse_left_out(repository, name, "", shown_as.parent)
     _refuse_converted(repository, [name], "", shown_as.parent)
+    refuse_twins(lambda path: _names(repository.top / path), "", {name}, shown_as.parent)
+
+
+def _names(directory: Path) -> Sequence[str]:
+    try:
+        return [each.name for each in directory.iterdir()]
+    except OSError:
+        return []  # it is gone, or has been refused where the bundle was read
 
 
 def _refuse_left_out(repository: Repository, path: str, below: str, root: Path) -> None:
-    index = repository.parts("ls-files", "-z", "-t", "--cached", "--", path)
-    # S: a sparse checkout leaves it out.
-    for each in (line[2:] for line in index if line.startswith("S ")):
-        if not os.path.lexists(repository.top / each):
+    above = [each.as_posix() for each in PurePosixPath(path).parents if each.name]
+    for line in repository.parts("ls-files", "-z", "-t", "--stage", "--", path, *above):
+        told, _, each = line.partition("\t")
+        inside = path == "." or f"{each}/".startswith(f"{path}/")
+        # It may be empty here, so that nothing is permitted, and not on a host.
+        if told.split()[1] == _SUBMODULE and (inside or path.startswith(f"{each}/")):
+            at = root / each.removeprefix(below) if inside and f"{each}/" != below else root
+            raise BundleError("a submodule, whose files are in no commit here", path=at, hint="run it inside of that")
+        # S: a sparse checkout leaves it out.
+        if inside and told.startswith("S ") and not os.path.lexists(repository.top / each):
             message = "in the repository, and left out by a sparse checkout"
             raise BundleError(message, path=root / each.removeprefix(below), hint="check it out, with all beside it")
 

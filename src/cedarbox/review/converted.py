@@ -7,13 +7,17 @@ the configuration of a host makes of it, which no change reaches.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+import os
+import re
+from codecs import BOM_UTF8
+from collections.abc import Iterable, Iterator, Sequence
 from fnmatch import fnmatchcase
 from pathlib import Path
 from typing import Final
 
 from cedarbox.errors import BundleError
 from cedarbox.review.git import Objects
+from cedarbox.review.twins import alike
 
 __all__ = ["refuse_converted"]
 
@@ -21,6 +25,11 @@ _FILE: Final = ".gitattributes"
 _MAX_FILE: Final = 1024 * 1024
 _CONVERTS: Final = frozenset({"working-tree-encoding", "ident", "export-subst"})
 _MACRO: Final = "[attr]"
+# Not those that Python takes for white space and for ends of lines: git has only these, and one NEL could hide the rest
+# of a line.
+_BLANK: Final = re.compile(rb"[ \t\r]+")
+
+_Line = tuple[str, Sequence[str]]
 
 
 def refuse_converted(objects: Objects, path: str, names: Iterable[str], root: Path) -> None:
@@ -37,43 +46,54 @@ def refuse_converted(objects: Objects, path: str, names: Iterable[str], root: Pa
     """
     parts = [part for part in path.split("/") if part not in {"", "."}]
     files = sorted(names)
-    converting = set(_CONVERTS)
+    read: list[tuple[str, _Line]] = []
     for depth in range(len(parts) + 1):
-        entry = objects.entry("/".join((*parts[:depth], _FILE)))
-        # Git reads none that is a link.
-        if entry is None or entry.kind != "file":
+        above, below = "/".join(parts[:depth]), "".join(f"{part}/" for part in parts[depth:])
+        for entry in [objects.entry(f"{above}/{name}") for name in objects.listed(above) if alike(name) == _FILE]:
+            # A checkout reads one that is a link too, as if the target were its content: it takes it from the index.
+            if entry is not None and entry.kind in {"file", "link"}:
+                read += [(below, line) for line in _lines(objects.file(entry.object, _MAX_FILE))]
+    converting = _converting([line for _, line in read])
+    for below, (pattern, attributes) in read:
+        found = next((each for each in attributes if each in converting), None)
+        if found is None or pattern.startswith(_MACRO):
             continue
-        below = "/".join(parts[depth:])
-        for pattern, attributes in _lines(objects.file(entry.object, _MAX_FILE)):
-            found = next((each for each in attributes if each in converting), None)
-            if found is None:
-                continue
-            if pattern.startswith(_MACRO):
-                converting.add(pattern.removeprefix(_MACRO))
-                continue
-            for name in files:
-                if _fits(pattern, f"{below}/{name}" if below else name):
-                    told = f"git writes it to disk otherwise than it stands in the commit ({found} in {_FILE})"
-                    raise BundleError(
-                        told, path=root / name, hint="take that away: policies are to be the same everywhere"
-                    )
+        for name in files:
+            if _fits(pattern, below + name):
+                told = f"git writes it to disk otherwise than it stands in the commit ({found} in {_FILE})"
+                hint = "take that away: policies are to be the same everywhere"
+                raise BundleError(told, path=root / name, hint=hint)
 
 
-def _lines(data: bytes) -> Iterator[tuple[str, list[str]]]:
+def _lines(data: bytes) -> Iterator[_Line]:
     """Yield each pattern with the attributes that it sets."""
-    for line in data.decode("utf-8", "replace").splitlines():
-        words = line.split()
+    for line in data.removeprefix(BOM_UTF8).split(b"\n"):
+        words = [os.fsdecode(word) for word in _BLANK.split(line) if word]
         if words and not words[0].startswith("#"):
             # One in quotes can have spaces in it.
             pattern = "*" if words[0].startswith('"') else words[0]
             yield pattern, [word.partition("=")[0] for word in words[1:] if word[0] not in "-!"]
 
 
+def _converting(lines: Sequence[_Line]) -> frozenset[str]:
+    """Return the attributes that convert. A macro can stand for one, for another macro, and after where it is used."""
+    found = set(_CONVERTS)
+    known = 0
+    while len(found) > known:
+        known = len(found)
+        for pattern, attributes in lines:
+            if pattern.startswith(_MACRO) and not found.isdisjoint(attributes):
+                found.add(pattern.removeprefix(_MACRO))
+    return frozenset(found)
+
+
 def _fits(pattern: str, path: str) -> bool:
-    if "\\" in pattern or "[" in pattern:
+    # What stands for one character stands for one byte in git.
+    if "\\" in pattern or "[" in pattern or "?" in pattern:
         return True
+    # Where files are found whatever their case, patterns are too.
+    pattern, path = pattern.casefold(), path.casefold()
     if "/" not in pattern:
         return fnmatchcase(path.rsplit("/", 1)[-1], pattern)
     # A star of this module goes over slashes, so that more fits than for git.
-    anchored = pattern.lstrip("/")
-    return fnmatchcase(path, anchored) or fnmatchcase(path, anchored.replace("**/", ""))
+    return fnmatchcase(path, pattern.lstrip("/").replace("**/", "*"))

@@ -14,6 +14,7 @@ from functools import cached_property
 from typing import Any, Final
 
 from cedarbox.policy.entities import NAMESPACE
+from cedarbox.policy.reach import reached
 
 __all__ = ["AGENT", "Declared", "Named", "Uid", "uid_of", "uid_text"]
 
@@ -96,14 +97,7 @@ class Declared:
 
     def above(self, uid: Uid) -> frozenset[Uid]:
         """Return all that an entity is in, without itself."""
-        seen: set[Uid] = set()
-        waiting = [uid]
-        while waiting:
-            for parent in self.entities.get(waiting.pop(), {}).get("parents") or ():
-                if (above := uid_of(parent)) not in seen:
-                    seen.add(above)
-                    waiting.append(above)
-        return frozenset(seen)
+        return reached(uid, lambda each: map(uid_of, self.entities.get(each, {}).get("parents") or ()))
 
     def seen(self, agent: str, named: Named) -> str:
         """Return what policies can see of an agent, as a text; the same for agents that look the same."""

@@ -1,9 +1,7 @@
-"""Reads files out of a git repository without running anything that the repository says.
+"""Reads commits and their files out of a git repository.
 
-A repository that is reviewed is not trusted: its configuration can name programs (a file system monitor, hooks, helpers
-of transports), it can replace objects by others, and a partial clone fetches what is missing from wherever it says.
-Only plumbing is called here that does none of that, each time with the rest switched off, and objects are read raw from
-one ``git cat-file --batch``, by their ids: no name of a file ever becomes an option or a pattern.
+Objects are read raw from one ``git cat-file --batch``, by their ids: no name of a file ever becomes an option or a
+pattern.
 """
 
 from __future__ import annotations
@@ -11,19 +9,20 @@ from __future__ import annotations
 import os
 import re
 import subprocess
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Final, Literal
 
-from cedarbox.errors import ConfigurationError, HostError
+from cedarbox.errors import ConfigurationError
+from cedarbox.review.git_run import TIMEOUT_S, run, said, start
 from cedarbox.text import printable
 
 __all__ = ["Entry", "Objects", "Repository"]
 
-_TIMEOUT_S: Final = 60
 # Of a directory: 1,000 files with names of 255 octets are below 300 kB.
 _MAX_TREE: Final = 4 * 1024 * 1024
 _MAX_COMMIT: Final = 1024 * 1024
@@ -32,17 +31,10 @@ _DEEPEN: Final = (
     "fetch the history too: fetch-depth: 0 in actions/checkout, GIT_DEPTH: 0 in GitLab, or git fetch --unshallow"
 )
 _OID: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-_SWITCHED_OFF: Final = (
-    "core.fsmonitor=false",  # a program that git runs to learn what changed
-    "core.hooksPath=/dev/null",
-    "core.alternateRefsCommand=",
-    "core.commitGraph=false",  # parents come from the commits, not from a file that repeats them
-    "protocol.allow=never",  # a partial clone must not fetch what is missing
-    "core.pager=cat",
-    "log.showSignature=false",  # it would run gpg.program
-)
+_AMBIGUOUS: Final = re.compile(r"^warning: refname '(.+)' is ambiguous", re.MULTILINE)
 
 Kind = Literal["file", "directory", "link", "submodule"]
+_KINDS: Final[Mapping[int, Kind]] = {0o100000: "file", 0o040000: "directory", 0o120000: "link", 0o160000: "submodule"}
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +68,20 @@ class Repository:
             ConfigurationError: It is in none, or in one without a working tree.
             HostError: There is no git.
         """
-        found = _run(directory, "rev-parse", "--show-toplevel")
+        found = run(directory, "rev-parse", "--show-toplevel")
         if found.returncode:
-            said = _said(found)
-            if "dubious ownership" in said:
+            why = said(found)
+            if "dubious ownership" in why:
                 hint = "run as that user, or: git config --global --add safe.directory THE-REPOSITORY"
                 raise ConfigurationError(f"{directory}: the git repository belongs to another user", hint=hint)
             hint = "run it inside the checkout, or give two directories"
-            raise ConfigurationError(f"{directory}: in no git repository that can be read ({said})", hint=hint)
-        return cls(Path(os.fsdecode(found.stdout.removesuffix(b"\n"))).resolve())
+            raise ConfigurationError(f"{directory}: in no git repository that can be read ({why})", hint=hint)
+        top = Path(os.fsdecode(found.stdout.removesuffix(b"\n"))).resolve()
+        if not os.path.lexists(top / ".git"):
+            # No commit can have that name in it: the repository itself may be files of one.
+            hint = "run it in the top of the checkout"
+            raise ConfigurationError(f"{directory}: in a git repository whose working tree has no .git", hint=hint)
+        return cls(top)
 
     def commit(self, revision: str) -> str:
         """Return the id of the commit that a revision names.
@@ -99,8 +96,12 @@ class Repository:
         return found
 
     def knows(self, revision: str) -> bool:
-        """Whether a revision names a commit."""
-        return self._commit(revision) is not None
+        """Whether a text names a commit.
+
+        Raises:
+            ConfigurationError: It could name two.
+        """
+        return _is_revision(revision) and self._commit(revision) is not None
 
     def merge_base(self, one: str, other: str) -> str:
         """Return the id of the newest commit that both have behind them.
@@ -110,24 +111,37 @@ class Repository:
             other: Another.
 
         Raises:
-            ConfigurationError: One names no commit, or they share none that is here.
+            ConfigurationError: One names no commit, they share none that is here, or it cannot be told which is the
+                newest.
         """
-        found = _run(self.top, "merge-base", self.commit(one), self.commit(other))
-        oid = found.stdout.decode("ascii", "replace").strip()
-        if found.returncode or not _OID.fullmatch(oid):
+        tips = self.commit(one), self.commit(other)
+        found = run(self.top, "merge-base", "--all", *tips)
+        oids = found.stdout.decode("ascii", "replace").split()
+        names = f"{printable(one)} and {printable(other)}"
+        if found.returncode or not oids or not all(map(_OID.fullmatch, oids)):
             hint = _DEEPEN if self._is_shallow() else "name the commit to compare with"
-            raise ConfigurationError(f"{printable(one)} and {printable(other)} have no common commit here", hint=hint)
-        return oid
+            raise ConfigurationError(f"{names} have no common commit here", hint=hint)
+        if len(oids) > 1:
+            # A merge takes what each of them has not as part of the change; compared with one, a part is left out.
+            hint = f"merge {printable(one)} into what is compared with it, or name the commit to compare with"
+            raise ConfigurationError(f"{names} have {len(oids)} newest common commits", hint=hint)
+        if self._is_shallow() and not self._cut_off().isdisjoint(self._after(oids[0], *tips)):
+            told = f"what {names} have in common is older than where this shallow clone ends"
+            raise ConfigurationError(told, hint=_DEEPEN)
+        return oids[0]
 
     def main_branch(self) -> str:
         """Return what changes are compared with by default: the main branch of the origin, else of this repository.
 
+        It is named in full, as a tag with a shorter name would come before it.
+
         Raises:
             ConfigurationError: There is none that goes by a usual name.
         """
-        head = _run(self.top, "symbolic-ref", "--quiet", "refs/remotes/origin/HEAD")
-        named = [head.stdout.decode("utf-8", "replace").strip().removeprefix("refs/remotes/")] if head.stdout else []
-        for name in (*named, "origin/main", "origin/master", "main", "master"):
+        head = run(self.top, "symbolic-ref", "--quiet", "refs/remotes/origin/HEAD")
+        named = [head.stdout.decode("utf-8", "replace").strip()] if head.stdout else []
+        usual = [f"refs/{where}/{name}" for where in ("remotes/origin", "heads") for name in ("main", "master")]
+        for name in (*named, *usual):
             if self.knows(name):
                 return name
         hint = _DEEPEN if self._is_shallow() else "name the revision to compare with, such as HEAD~1"
@@ -158,23 +172,45 @@ class Repository:
         Raises:
             ConfigurationError: It fails.
         """
-        found = _run(self.top, *arguments)
+        found = run(self.top, *arguments)
         if found.returncode:
-            raise ConfigurationError(f"{self.top}: git cannot read its index ({_said(found)})", hint="check the clone")
+            raise ConfigurationError(f"{self.top}: git cannot read its index ({said(found)})", hint="check the clone")
         return tuple(os.fsdecode(part) for part in found.stdout.split(b"\0") if part)
 
     def _commit(self, revision: str) -> str | None:
         # A revision could be an option, or a search through all of the history.
-        if not revision or revision.startswith("-") or len(revision) > _MAX_REVISION or not revision.isprintable():
+        if not _is_revision(revision):
             hint = "write a branch, a tag, a commit, or such as HEAD~1"
             raise ConfigurationError(f"{printable(revision)[:200]!r} is no revision", hint=hint)
-        given = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-        found = _run(self.top, *given)
+        found = run(self.top, "rev-parse", "--verify", "--end-of-options", f"{revision}^{{commit}}")
         oid = found.stdout.decode("ascii", "replace").strip()
-        return oid if not found.returncode and _OID.fullmatch(oid) else None
+        if found.returncode or not _OID.fullmatch(oid):
+            return None
+        for name in _AMBIGUOUS.findall(found.stderr.decode("utf-8", "replace")):
+            # A tag goes before a branch, and whoever changes policies may make tags. HEAD and a whole id are never
+            # anything else.
+            if name != "HEAD" and not _OID.fullmatch(name):
+                told = f"{printable(name)[:200]!r} is the name of more than one: of a tag and a branch, say"
+                raise ConfigurationError(told, hint="write it in full, such as refs/remotes/origin/main")
+        return oid
 
     def _is_shallow(self) -> bool:
-        return _run(self.top, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
+        return run(self.top, "rev-parse", "--is-shallow-repository").stdout.strip() == b"true"
+
+    def _cut_off(self) -> frozenset[str]:
+        """Return the commits whose parents are not in a shallow clone."""
+        name = os.fsdecode(run(self.top, "rev-parse", "--git-path", "shallow").stdout.removesuffix(b"\n"))
+        try:
+            return frozenset((self.top / name).read_text("ascii").split())
+        except (OSError, ValueError):
+            raise ConfigurationError(f"{self.top}: where the shallow clone ends is not known", hint=_DEEPEN) from None
+
+    def _after(self, commit: str, *tips: str) -> tuple[str, ...]:
+        """Return what is behind one of the tips, and not behind the commit."""
+        found = run(self.top, "rev-list", *tips, f"^{commit}")
+        if found.returncode:
+            raise ConfigurationError(f"{self.top}: git cannot list the history ({said(found)})", hint=_DEEPEN)
+        return tuple(found.stdout.decode("ascii", "replace").split())
 
 
 class Objects(AbstractContextManager["Objects"]):
@@ -190,7 +226,7 @@ class Objects(AbstractContextManager["Objects"]):
         self._process: subprocess.Popen[bytes] | None = None
 
     def __enter__(self) -> Objects:
-        self._process = _start(self._top)
+        self._process = start(self._top)
         return self
 
     def __exit__(
@@ -202,7 +238,19 @@ class Objects(AbstractContextManager["Objects"]):
             for stream in (process.stdin, process.stdout):
                 if stream is not None:
                     stream.close()
-            process.wait(_TIMEOUT_S)
+            process.wait(TIMEOUT_S)
+
+    def committed(self) -> datetime | None:
+        """Return when the commit was made; None where no time is told that a clock can show.
+
+        Raises:
+            ConfigurationError: It cannot be read.
+        """
+        told = re.search(rb"^committer .*> ([0-9]{1,12}) [+-][0-9]{4}$", self._header(), re.MULTILINE)
+        try:
+            return datetime.fromtimestamp(int(told[1]), UTC) if told else None
+        except (OverflowError, ValueError):
+            return None
 
     def entry(self, path: str) -> Entry | None:
         """Return what stands at a path; None for nothing.
@@ -238,7 +286,23 @@ class Objects(AbstractContextManager["Objects"]):
         Raises:
             ConfigurationError: It cannot be read.
         """
-        return dict(_entries(self._read(tree, b"tree", _MAX_TREE), len(tree) // 2))
+        data = self._read(tree, b"tree", _MAX_TREE)
+        try:
+            return _entries(data, len(tree) // 2)
+        except (KeyError, ValueError):
+            raise self._unreadable(tree, "it is damaged") from None
+
+    def listed(self, path: str) -> Iterable[str]:
+        """Return the names in the directory at a path; none where there is no directory.
+
+        Args:
+            path: Relative to the top, with ``/``; empty for the top itself.
+
+        Raises:
+            ConfigurationError: A link or a submodule is on the way, or an object cannot be read.
+        """
+        entry = self.entry(path)
+        return () if entry is None or entry.kind != "directory" else self.directory(entry.object).keys()
 
     def named(self, name: str) -> Iterator[str]:
         """Yield the path of every file of this name, relative to the top. Links and submodules are passed over.
@@ -271,11 +335,14 @@ class Objects(AbstractContextManager["Objects"]):
         return self._read(blob, b"blob", limit)
 
     def _root(self) -> str:
-        first = self._read(self._commit, b"commit", _MAX_COMMIT).split(b"\n", 1)[0].decode("ascii", "replace")
+        first = self._header().split(b"\n", 1)[0].decode("ascii", "replace")
         tree = first.removeprefix("tree ")
         if not _OID.fullmatch(tree):
             raise self._unreadable(self._commit, "it is damaged")
         return tree
+
+    def _header(self) -> bytes:
+        return self._read(self._commit, b"commit", _MAX_COMMIT).partition(b"\n\n")[0]
 
     def _read(self, oid: str, kind: bytes, limit: int) -> bytes:
         process = self._process
@@ -305,6 +372,10 @@ class Objects(AbstractContextManager["Objects"]):
         return ConfigurationError(message, hint=hint or f"the clone is not whole; {_DEEPEN}")
 
 
+def _is_revision(text: str) -> bool:
+    return bool(text) and not text.startswith("-") and len(text) <= _MAX_REVISION and text.isprintable()
+
+
 def _exactly(stream: IO[bytes], size: int) -> bytes:
     pieces = []
     while size > 0 and (piece := stream.read(size)):
@@ -313,87 +384,18 @@ def _exactly(stream: IO[bytes], size: int) -> bytes:
     return b"".join(pieces)
 
 
-def _entries(data: bytes, digest: int) -> Iterator[tuple[str, Entry]]:
+def _entries(data: bytes, digest: int) -> Mapping[str, Entry]:
     # A tree is for each entry: mode, space, name, NUL, the bytes of the id (gitformat-pack and the source of git).
+    found: dict[str, Entry] = {}
     at = 0
     while at < len(data):
         end = data.index(b"\0", at)
-        mode, _, name = data[at:end].partition(b" ")
-        kind: Kind = "file"
-        if mode == b"40000":
-            kind = "directory"
-        elif mode == b"120000":
-            kind = "link"
-        elif mode == b"160000":
-            kind = "submodule"
+        mode, _, octets = data[at:end].partition(b" ")
+        name = os.fsdecode(octets)
         at = end + 1 + digest
-        yield os.fsdecode(name), Entry(kind, data[end + 1 : at].hex())
-
-
-def _environment() -> dict[str, str]:
-    # What is in the environment of a hook (GIT_DIR, GIT_INDEX_FILE) would lead to another repository than the one asked
-    # about, and GIT_TRACE and others write files.
-    kept = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    return kept | {
-        "GIT_CONFIG_NOSYSTEM": "1",
-        "GIT_ALLOW_PROTOCOL": "",
-        "GIT_NO_LAZY_FETCH": "1",
-        "GIT_NO_REPLACE_OBJECTS": "1",
-        "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_TERMINAL_PROMPT": "0",
-        "GIT_ATTR_NOSYSTEM": "1",
-        "GIT_LITERAL_PATHSPECS": "1",
-        "GIT_GRAFT_FILE": os.devnull,
-        "LC_ALL": "C",
-    }
-
-
-def _command(*arguments: str) -> list[str]:
-    options = [part for setting in _SWITCHED_OFF for part in ("-c", setting)]
-    return ["git", "--no-pager", "--no-replace-objects", *options, *arguments]
-
-
-def _run(directory: Path, *arguments: str) -> subprocess.CompletedProcess[bytes]:
-    try:
-        done = subprocess.run(
-            _command(*arguments),
-            cwd=directory,
-            env=_environment(),
-            stdin=subprocess.DEVNULL,
-            capture_output=True,
-            timeout=_TIMEOUT_S,
-            check=False,
-        )
-    except (OSError, ValueError, subprocess.TimeoutExpired) as error:
-        raise _no_git(directory, error) from None
-    if done.returncode < 0:
-        # Not that there is no such thing, which would have something else compared.
-        raise HostError(f"{directory}: git was ended by signal {-done.returncode}", hint="run it again")
-    return done
-
-
-def _start(directory: Path) -> subprocess.Popen[bytes]:
-    try:
-        return subprocess.Popen(
-            _command("cat-file", "--batch"),
-            cwd=directory,
-            env=_environment(),
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-        )
-    except (OSError, ValueError) as error:
-        raise _no_git(directory, error) from None
-
-
-def _no_git(directory: Path, error: Exception) -> HostError | ConfigurationError:
-    if isinstance(error, FileNotFoundError) and error.filename == "git":
-        return HostError("git is not installed", hint="install git, or give two directories")
-    if isinstance(error, subprocess.TimeoutExpired):
-        return HostError(f"{directory}: git did not answer within {_TIMEOUT_S} s", hint="try it again")
-    return ConfigurationError(f"{directory}: git cannot be run there ({error})", hint="check the path")
-
-
-def _said(found: subprocess.CompletedProcess[bytes]) -> str:
-    lines = found.stderr.decode("utf-8", "replace").strip().splitlines()
-    return printable(lines[0])[:200] if lines else "git says nothing"
+        # Of two with one name a checkout could have the other.
+        if name in found or "/" in name or name in {"", ".", ".."}:
+            raise ValueError(name)
+        # As git reads it: a mode may begin with zeros.
+        found[name] = Entry(_KINDS[int(mode, 8) & 0o170000], data[end + 1 : at].hex())
+    return found

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cedarbox.policy.reach import reached
 from cedarbox.review.declared import uid_text
 
 __all__ = ["RequestKinds", "action_groups"]
@@ -90,14 +91,4 @@ def action_groups(schema: Mapping[str, Any]) -> Mapping[str, frozenset[str]]:
             direct[uid_text(f"{prefix}Action", name)] = {
                 uid_text(str(each.get("type") or f"{prefix}Action"), str(each["id"])) for each in members
             }
-    found: dict[str, frozenset[str]] = {}
-    for name, groups in direct.items():
-        seen: set[str] = set()
-        waiting = list(groups)
-        while waiting:
-            each = waiting.pop()
-            if each not in seen:
-                seen.add(each)
-                waiting += direct.get(each, ())
-        found[name] = frozenset(seen)
-    return found
+    return {name: reached(name, lambda each: direct.get(each, ())) for name in direct}

@@ -74,7 +74,7 @@ def mutants_of(
 
 
 def _approvals(policy: Policy) -> Iterator[tuple[str, Policy]]:
-    approval = approval_of(policy)
+    approval = approval_of(policy.annotations)
     if approval is None:
         return
     others = {name: value for name, value in policy.annotations.items() if name not in {REQUIRES, EXPIRES}}
@@ -83,7 +83,7 @@ def _approvals(policy: Policy) -> Iterator[tuple[str, Policy]]:
         rest = ",".join(other for other in approval.approvers if other != name)
         yield f"without the approver {name}", replace(policy, annotations={**policy.annotations, REQUIRES: rest})
     plain = replace(policy, annotations={name: each for name, each in policy.annotations.items() if name != EXPIRES})
-    if approval_of(plain) != approval:
+    if approval_of(plain.annotations) != approval:
         yield f"without its @{EXPIRES}", plain
 
 

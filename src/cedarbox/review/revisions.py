@@ -12,6 +12,7 @@ from cedarbox.policy.signing import Signers
 from cedarbox.review.beside import beside_of_commit, beside_on_disk
 from cedarbox.review.checked_out import as_in_a_commit, checked_out
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
+from cedarbox.review.converted import refuse_converted
 from cedarbox.review.diff.settings import settings_changes
 from cedarbox.review.git import Objects, Repository
 from cedarbox.review.limited import limited_bytes
@@ -20,6 +21,7 @@ from cedarbox.review.plain import read_file, schema_of
 from cedarbox.review.sources import Source, Sources, below
 from cedarbox.review.stored import MAX_FILE, NO_LINKS, of_commit, of_disk, refuse_links
 from cedarbox.review.subject import shown
+from cedarbox.review.twins import refuse_twins
 from cedarbox.review.version import Pair, Version, verified
 
 __all__ = ["compared_with", "pairs", "resettled"]
@@ -237,18 +239,21 @@ class _Reader:
             path = Path(self._named(SETTINGS))
             as_in_a_commit(self.repository, SETTINGS, path)
             return configured_at(self.repository.top, path)
+        root = Path(f"{source.commit[:12]}:")
         with self.repository.objects(source.commit) as objects:
-            return configured_in(objects, Path(f"{source.commit[:12]}:"))
+            refuse_twins(objects.listed, "", {SETTINGS}, root)
+            refuse_converted(objects, "", [SETTINGS] if SETTINGS in objects.listed("") else [], root)
+            return configured_in(objects, root)
 
     def _version(self, source: Source, path: str, *, old: bool) -> Version:
-        notes: tuple[str, ...] = ()
+        notes, committed = tuple[str, ...](), None
         if source.commit:
             root = Path(self._named(path))
             if old:
                 # A place in an old version is no place that an editor could open.
                 root = Path(f"{source.commit[:12]}:{path}")
             with self.repository.objects(source.commit) as objects:
-                files = of_commit(objects, path, root)
+                files, committed = of_commit(objects, path, root), objects.committed()
                 schema = self._schema_of(objects)
                 links = None if self._schema is None else self._links_of(objects, path, root)
                 beside = beside_of_commit(objects, path, self._baseline_inside()) if schema is None else {}
@@ -266,6 +271,7 @@ class _Reader:
             verified(Version(source.label, root, files, schema=schema, links=links), self._signers),
             beside=beside,
             notes=notes,
+            committed=committed,
         )
 
     def _links_of(self, objects: Objects, path: str, root: Path) -> tuple[Path, bytes] | None:
@@ -278,6 +284,7 @@ class _Reader:
             return None
         if entry.kind != "file":
             raise BundleError(f"a {entry.kind}, no regular file", path=named, hint=NO_LINKS)
+        _refuse_converted(objects, at)
         return named, objects.file(entry.object, MAX_FILE)
 
     def _links_on_disk(self, root: Path) -> tuple[Path, bytes] | None:
@@ -299,7 +306,13 @@ class _Reader:
         entry = objects.entry(at)
         if entry is None or entry.kind != "file":
             return _schema_on_disk(self._schema)
+        _refuse_converted(objects, at)
         return schema_of(Path(at), objects.file(entry.object, MAX_FILE))
+
+
+def _refuse_converted(objects: Objects, path: str) -> None:
+    file = PurePosixPath(path)
+    refuse_converted(objects, file.parent.as_posix(), [file.name], Path(file.parent))
 
 
 def _schema_on_disk(path: Path) -> str:

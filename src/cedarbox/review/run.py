@@ -165,7 +165,7 @@ def _passes(case: Case, satisfied: Sequence[Policy], errors: Sequence[str]) -> b
     determining = forbids or satisfied
     ids = [policy.id for policy in determining]
     allowed = bool(determining) and not forbids
-    needed = [approval for policy in determining if (approval := approval_of(policy)) is not None]
+    needed = [approval for policy in determining if (approval := approval_of(policy.annotations)) is not None]
     approval = combined(needed) if allowed else None
     if approval is not None and not approval.approvers:
         refused = f"{', '.join(sorted(ids))} require approvals that no one approver can give"

@@ -5,20 +5,26 @@ How a version is named:
 * ``main``, ``v1.2``, ``HEAD~1``, a commit: the bundle as it is there;
 * ``origin/main...``: where the change left ``origin/main``, the merge base with ``HEAD`` (``A...B``: with ``B``);
 * ``main:policies/airgapped``: a directory of a revision;
-* ``./new``, ``/srv/bundles/new``, or any directory that is no revision: files on disk.
+* ``./new``, ``/srv/bundles/new``, or any directory that is no revision and has nothing of the above in its name: files
+  on disk.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Final
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.git import Repository
 
-__all__ = ["Source", "Sources", "below", "read_at"]
+__all__ = ["Source", "Sources", "before", "below", "read_at"]
+
+_OF_A_REVISION: Final = re.compile(r"\.\.\.|[:~^]|@\{")
+"""What no name of a branch or of a tag has. A change can bring along a directory that is named so."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +99,8 @@ class Sources:
                 # A directory to compare with its own history.
                 self._known = Repository.around(Path(spec))
             branch = self.repository.main_branch()
-            return _of_commit(f"where it left {branch}", self.repository.merge_base(branch, "HEAD"))
+            told = branch.removeprefix("refs/remotes/").removeprefix("refs/heads/")
+            return _of_commit(f"where it left {told}", self.repository.merge_base(branch, "HEAD"))
         if (spec := self._directory(text)) is not None:
             return Source(text, fixed=spec)
         try:
@@ -117,7 +124,7 @@ class Sources:
         if text.startswith("-"):
             raise ConfigurationError(f"{text!r} is no revision", hint="write a directory as ./name")
         plain_path = text.startswith(("./", "../", "/")) or text in {".", ".."}
-        if not plain_path and not _is_directory(text):
+        if not plain_path and (_OF_A_REVISION.search(text) or not _is_directory(text)):
             return None
         if plain_path or not self._is_revision(text):
             return text
@@ -126,9 +133,10 @@ class Sources:
 
     def _is_revision(self, text: str) -> bool:
         try:
-            return self.repository.knows(text)
+            repository = self.repository
         except ConfigurationError:
             return False
+        return repository.knows(text)
 
     def inside(self, bundle: Path) -> str:
         """Return the path of a bundle relative to the top of the repository, links left as they are.
@@ -164,6 +172,39 @@ def read_at(text: str, limit: int) -> bytes:
             hint = "check the path; it begins at the top of the repository"
             raise ConfigurationError(f"{text!r} is no file of the repository", hint=hint)
         return objects.file(entry.object, limit)
+
+
+def before(path: Path, sources: Sources, old: Source, limit: int) -> bytes | None:
+    """Return what a file was before a change that can reach it; None where no change can.
+
+    Args:
+        path: The file.
+        sources: Where the versions come from.
+        old: What is compared with.
+        limit: How large it may be, in bytes.
+
+    Raises:
+        ConfigurationError: git knows the file, and it was not there before, or it was no plain file.
+    """
+    if not old.commit:
+        return None
+    repository = sources.repository
+    found = None
+    # By a link the change can lead elsewhere, and to somewhere else.
+    for name in dict.fromkeys(below(repository.top, each) for each in (path, path.resolve())):
+        if name is None:
+            continue
+        above = [each.as_posix() for each in PurePosixPath(name).parents if each.name]
+        tracked = repository.parts("ls-files", "-z", "--cached", "--", name, *above)
+        if not any(f"{name}/".startswith(f"{each}/") for each in tracked):
+            continue  # the pipeline has put it there
+        with repository.objects(old.commit) as objects:
+            entry = objects.entry(name)
+            if entry is None or entry.kind != "file":
+                told = f"{name} is in the repository, and no file of {old.label}: the change brings it along"
+                raise ConfigurationError(told, hint="give it from where the change cannot reach it")
+            found = objects.file(entry.object, limit)
+    return found
 
 
 def below(top: Path, path: Path) -> str | None:

@@ -14,6 +14,7 @@ from cedarbox.policy.reading import decides, read_bundle, utf8_text
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 from cedarbox.review.converted import refuse_converted
 from cedarbox.review.git import Objects
+from cedarbox.review.twins import refuse_twins
 
 __all__ = ["MAX_FILE", "NO_LINKS", "entities", "of_commit", "of_disk", "refuse_links"]
 
@@ -57,6 +58,7 @@ def of_commit(objects: Objects, path: str, root: Path) -> Mapping[str, bytes] | 
         if sum(map(len, files.values())) > _MAX_TOTAL:
             raise BundleError(f"larger than {_MAX_TOTAL} bytes in all", path=root, hint="split the bundle")
     refuse_converted(objects, path, files, root)
+    refuse_twins(objects.listed, path, files, root)
     return files if _is_bundle(files) else None
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from datetime import datetime
 from pathlib import Path
 
 from cedarbox.errors import BundleError
@@ -43,6 +44,7 @@ class Version:
             ``tests/*.yaml`` and ``properties/*.yaml``, by name. None for one that is there and cannot be read.
         settings: What the repository is configured with, where that is part of the comparison.
         notes: What a reader must know of how it was read.
+        committed: When it was committed; None for files on disk.
     """
 
     label: str
@@ -55,6 +57,7 @@ class Version:
     beside: Mapping[str, bytes | None] = field(default_factory=dict)
     settings: Configured | None = None
     notes: tuple[str, ...] = ()
+    committed: datetime | None = None
 
     def subject(self) -> Subject | None:
         """Parse and check it; None when there is no bundle.

@@ -16,7 +16,7 @@ import tomllib
 from base64 import b64decode, b64encode
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, fields
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,11 +30,15 @@ from cedarbox.policy.signing import key_id
 from cedarbox.review.limited import limited_text
 from cedarbox.times import in_utc
 
-__all__ = ["PAYLOAD_TYPE", "Accepted", "Subject", "Verdict", "judge", "read_accepted", "toml_entry"]
+__all__ = ["MAX_AGE", "PAYLOAD_TYPE", "Accepted", "Subject", "Verdict", "judge", "read_accepted", "toml_entry"]
 
 PAYLOAD_TYPE: Final = "application/vnd.cedarbox.acceptance+json"
 """The type of what is signed (DSSE)."""
 
+MAX_AGE: Final = timedelta(days=366)
+"""How long an acceptance can count."""
+
+_SKEW: Final = timedelta(days=1)
 _MAX_FILE: Final = 4 * 1024 * 1024
 _MAX_TEXT: Final = 1000
 _MAKE: Final = "make it anew with cedarbox policy accept"
@@ -45,7 +49,7 @@ class Subject:
     """Exactly one widening.
 
     Attributes:
-        bundle: Name of the bundle, from ``bundle.toml``.
+        bundle: Name of the bundle, from ``bundle.toml``; where it changes, the old one.
         action: The action, such as ``connect``; ``bundle.toml`` for what no policy says.
         resource: The type of the resource, such as ``Host``; the key for ``bundle.toml``.
         principals: Ids of the agents, sorted; for plain Cedar the type of the principal in brackets.
@@ -165,6 +169,10 @@ def judge(
             refused.append((entry, "its signature is false: the entry was changed, or signed for something else"))
         elif now >= entry.expires:
             refused.append((entry, f"it expired at {in_utc(entry.expires)}"))
+        elif entry.expires - now > MAX_AGE + _SKEW:
+            # Whoever signs can only do so by a clock that is wrong, or past the command.
+            why = f"it would count until {in_utc(entry.expires)}, which is more than {MAX_AGE.days} days from now"
+            refused.append((entry, why))
         elif entry.subject in wanted:
             accepted[entry.subject] = entry
         else:

@@ -66,8 +66,11 @@ class Compared:
 
     @property
     def name(self) -> str:
-        """Name of the bundle; for plain Cedar its path."""
-        for effects in (self.new, self.old):
+        """Name of the bundle, as it was if it was there; for plain Cedar its path.
+
+        With the name that it takes on, what was accepted for the other bundle of that name would count for it.
+        """
+        for effects in (self.old, self.new):
             if effects.subject is not None and effects.subject.bundle is not None:
                 return effects.subject.bundle.name
         return self.pair.bundle

@@ -11,21 +11,18 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 
 import orjson
 
 from cedarbox.errors import BundleError
-from cedarbox.policy.approval import DEFAULT_EXPIRY_S
+from cedarbox.policy.approval import approval_of
 from cedarbox.review.declared import uid_text
 from cedarbox.review.diff.agents import AgentState, agent_states, looked_into
 from cedarbox.review.prove import Side
 from cedarbox.review.subject import ReviewedPolicy, Subject
-from cedarbox.times import duration_s
 
 __all__ = ["Approving", "Effect", "Effects", "digest_of"]
-
-_NEVER: Final = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -212,10 +209,7 @@ def _named(scope: Mapping[str, Any]) -> frozenset[str] | None:
 
 
 def _approving(policy: ReviewedPolicy, approvers: Mapping[str, str]) -> Approving | None:
-    # The bundle was checked: names are declared, the length of time is one.
-    if "requires_approval" not in policy.annotations:
-        return None
-    names = {name.strip() for name in policy.annotations["requires_approval"].split(",")}
-    expires = policy.annotations.get("approval_expires")
-    seconds = DEFAULT_EXPIRY_S if expires is None else duration_s(expires) or _NEVER
-    return Approving(tuple(sorted((approvers[name], name) for name in names)), seconds)
+    asked = approval_of(policy.annotations)
+    # The bundle was checked: names are declared.
+    keys = () if asked is None else tuple(sorted((approvers[name], name) for name in asked.approvers))
+    return None if asked is None else Approving(keys, asked.expires_s)

@@ -11,6 +11,7 @@ from typing import Any, Final
 
 import orjson
 
+from cedarbox.errors import BundleError
 from cedarbox.policy.actions import Action
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.engine import Decision
@@ -20,11 +21,13 @@ from cedarbox.review.subject import ReviewedPolicy
 
 __all__ = ["OUTSIDER", "Agent", "Open", "Seen", "Tried", "kinds_of_agents", "with_reviewed_agents"]
 
-_MARK: Final = "cedarbox-lint "
+_LINTER: Final = "cedarbox-lint"
+_MARK: Final = f"{_LINTER} "
 OUTSIDER: Final = f"{_MARK}agent in no group"
 """The id of the agent of the review that is in no group."""
 
 _GROUP: Final = f"{NAMESPACE}::AgentGroup"
+_TENANT: Final = f"{NAMESPACE}::Tenant"
 _MAX_SHOWN: Final = 60
 
 
@@ -129,9 +132,16 @@ def with_reviewed_agents(bundle: PolicyBundle, named: Named) -> PolicyBundle:
     Args:
         bundle: The bundle.
         named: What its policies look at.
+
+    Raises:
+        BundleError: It speaks of one of them, or of their tenant: what holds of these would not hold of others.
     """
     declared = Declared(bundle.entities).entities
-    tenant = Entity("Tenant", "cedarbox-lint")
+    for kind, name in sorted({*declared, *named.entities}):
+        if kind in {AGENT, _TENANT} and name.startswith(_LINTER):
+            message = f"{name!r} is a name that the linter gives to its own agents and their tenant"
+            raise BundleError(message, path=bundle.path, hint="call it otherwise")
+    tenant = Entity("Tenant", _LINTER)
     attrs = {"tenant": tenant.ref, "trust": Entity("Trust", "untrusted").ref}
     groups = sorted(name for kind, name in named.entities if kind == _GROUP)
     added = [tenant, *(Entity("AgentGroup", group) for group in groups)]

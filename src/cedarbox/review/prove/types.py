@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any, Final, Literal
 
+from cedarbox.policy.reach import reached
 from cedarbox.review.prove.patterns import UnsupportedError
 
 __all__ = [
@@ -162,18 +163,11 @@ class SchemaTypes:
 
     @cached_property
     def _ancestors(self) -> Mapping[str, frozenset[str]]:
-        return {name: self._above(name) for name in self.entities}
+        return {name: reached(name, self._parents) for name in self.entities}
 
-    def _above(self, name: str) -> frozenset[str]:
-        seen: set[str] = set()
-        waiting = [name]
-        while waiting:
-            known = self.entities.get(waiting.pop())
-            for parent in known.parents if known else ():
-                if parent not in seen:
-                    seen.add(parent)
-                    waiting.append(parent)
-        return frozenset(seen)
+    def _parents(self, name: str) -> Iterable[str]:
+        known = self.entities.get(name)
+        return known.parents if known else ()
 
     def may_be_below(self, below: str, above: str) -> bool:
         """Whether an entity of one type can have an ancestor of another."""
@@ -181,16 +175,11 @@ class SchemaTypes:
 
     def groups(self, action: tuple[str, str]) -> frozenset[tuple[str, str]]:
         """Return the actions that an action is in, without itself."""
-        seen: set[tuple[str, str]] = set()
-        waiting = [action]
-        while waiting:
-            current = waiting.pop()
-            for member in self._actions.get(current, {}).get("memberOf") or ():
-                above = (str(member.get("type") or current[0]), str(member["id"]))
-                if above not in seen:
-                    seen.add(above)
-                    waiting.append(above)
-        return frozenset(seen)
+        return reached(action, self._member_of)
+
+    def _member_of(self, action: tuple[str, str]) -> Iterator[tuple[str, str]]:
+        for member in self._actions.get(action, {}).get("memberOf") or ():
+            yield str(member.get("type") or action[0]), str(member["id"])
 
     def is_action_type(self, name: str) -> bool:
         """Whether entities of a type are actions."""

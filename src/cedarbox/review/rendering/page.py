@@ -13,9 +13,9 @@ from cedarbox.policy import PolicyEngine
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.endpoint_rows import Row, agents_alike
-from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.schema import SCHEMA_VERSION
 from cedarbox.review.cases import Suite
+from cedarbox.review.declared import AGENT, Declared
 from cedarbox.review.run import run_suite
 from cedarbox.review.subject import ReviewedPolicy, Subject
 from cedarbox.review.vocabulary import ACTIONS, GROUPS
@@ -290,20 +290,11 @@ def _tested(bundle: PolicyBundle) -> tuple[Mapping[str, Sequence[Tested]], str]:
 
 
 def _agents(bundle: PolicyBundle) -> tuple[Agent, ...]:
-    by_uid = {(item["uid"]["type"], item["uid"]["id"]): item for item in bundle.entities}
+    declared = Declared(bundle.entities)
     found = []
-    for (kind, name), item in sorted(by_uid.items()):
-        if kind != f"{NAMESPACE}::Agent":
-            continue
-        groups: dict[str, None] = {}
-        waiting = [item]
-        while waiting:
-            for parent in waiting.pop().get("parents", ()):
-                uid = parent.get("__entity", parent)
-                if uid["id"] not in groups:
-                    groups[uid["id"]] = None
-                    waiting.append(by_uid.get((uid["type"], uid["id"]), {}))
-        attrs = item.get("attrs", {})
+    for name in sorted(declared.agents):
+        groups = sorted(group for _, group in declared.above((AGENT, name)))
+        attrs = declared.entities[AGENT, name].get("attrs", {})
         found.append(Agent(name, tuple(groups), _id(attrs.get("tenant")), _id(attrs.get("trust"))))
     return tuple(found)
 
