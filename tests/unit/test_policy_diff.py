@@ -132,6 +132,9 @@ def test_agents_are_part_of_the_proof(tmp_path: Path) -> None:
     report = diff(tmp_path, policies, policies, new_entities=entities({**AGENTS, "other": ("others", "coders")}))
     assert subjects(report) == [("exec", "Executable", "other", "entities.json")]
     assert report["bundles"][0]["agents"] == ["agent other: added to group coders"]
+    whole = (tmp_path / "new" / "entities.json").read_text()
+    (told,) = findings(report)
+    assert whole[told["column"] - 1 : told["end_column"] - 1] == '{"type": "Sandbox::Agent", "id": "other"}'
     assert report["exit"] == 1
 
 

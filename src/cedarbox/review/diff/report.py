@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from cedarbox.review.configured import SETTINGS
 from cedarbox.review.diff.acceptance import Accepted, Subject, Verdict
+from cedarbox.review.diff.agents import changed_entity
+from cedarbox.review.diff.causes import AGENTS
 from cedarbox.review.diff.compared import Compared, Incomparable
 from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.metadata import MetadataChange
@@ -16,6 +18,7 @@ from cedarbox.review.diff.plan import Narrowing, Plan, Row, Widening
 from cedarbox.review.diff.rules import ACCEPTANCE, METADATA, NARROWS, RULES, UNDECIDED, WEAKENS, WIDENS
 from cedarbox.review.diff.widened import Outcome, identity, message, metadata_message, metadata_subject
 from cedarbox.review.finding import Check, Finding, Place, Report, Section, Suppression
+from cedarbox.review.json_places import entity_places
 from cedarbox.review.prove import Witness
 from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import ReviewedPolicy, shown
@@ -200,8 +203,12 @@ def _place(compared: Compared, each: Widening) -> Place:
             return Place(shown(head.root / old.file))
     elif each.cause is not None and each.cause.place is not None:
         return each.cause.place
-    elif each.cause is not None and head.files is not None and "entities.json" in head.files:
-        return Place(shown(head.root / "entities.json"))
+    elif each.cause is not None and head.files is not None and AGENTS in head.files:
+        file = shown(head.root / AGENTS)
+        old, new = (effects.subject.entities if effects.subject else () for effects in (compared.old, compared.new))
+        uid = changed_entity(old, new, each.agents.ids)
+        places = entity_places(file, head.files[AGENTS].decode()) if uid else {}
+        return places[uid] if uid in places else Place(file)
     return compared.pair.place
 
 
