@@ -204,12 +204,15 @@ def _place(compared: Compared, each: Widening) -> Place:
     elif each.cause is not None and each.cause.place is not None:
         return each.cause.place
     elif each.cause is not None and head.files is not None and AGENTS in head.files:
-        file = shown(head.root / AGENTS)
-        old, new = (effects.subject.entities if effects.subject else () for effects in (compared.old, compared.new))
-        uid = changed_entity(old, new, each.agents.ids)
-        places = entity_places(file, head.files[AGENTS].decode()) if uid else {}
-        return places[uid] if uid in places else Place(file)
+        return _changed_agent(compared, each, head.files[AGENTS].decode())
     return compared.pair.place
+
+
+def _changed_agent(compared: Compared, each: Widening, text: str) -> Place:
+    file = shown(compared.pair.head.root / AGENTS)
+    old, new = (effects.subject.entities if effects.subject else () for effects in (compared.old, compared.new))
+    uid = changed_entity(old, new, each.agents.ids)
+    return Place(file) if uid is None else entity_places(file, text).get(uid, Place(file))
 
 
 def _summary(outcomes: Sequence[Outcome], findings: Sequence[Finding]) -> str:
