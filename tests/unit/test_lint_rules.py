@@ -9,6 +9,7 @@ import pytest
 from tests.unit.bundles import agents, write_bundle
 from tests.unit.linting import NOW, found, lint_bundle, lint_text, permit
 
+from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.review.lint.agents import OUTSIDER
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.options import LintConfig, Options
@@ -19,6 +20,7 @@ from cedarbox.review.subject import Subject
 TLS = 'when { context.proto == Sandbox::Proto::"tls" && context.port == 443 }'
 PUBLIC = 'when { context.ipClass == Sandbox::IpClass::"public" }'
 WITHIN = 'when {{ context has ip && context.ip.isInRange(ip("{}")) }}'
+GROUPS = ", ".join(f'Sandbox::Action::"{group}"' for group in sorted(set(ACTION_GROUPS.values())))
 FQDN = "when {{ resource is Sandbox::Host && resource.fqdn like {} }}"
 
 
@@ -31,6 +33,8 @@ def _everybody(text: str) -> str:
     [
         ("S001", '@id("p") permit (principal, action, resource) when { true || context.base.backend == "x" };'),
         ("S001", '@id("p") permit (principal, action, resource) unless { !(principal == principal) };'),
+        ("S001", '@id("p") permit (principal is Sandbox::Agent, action, resource);'),
+        ("S001", f'@id("p") permit (principal, action in [{GROUPS}], resource) when {{ true }};'),
         ("S002", '@id("p") permit (principal in Sandbox::AgentGroup::"agents", action, resource);'),
         ("S003", '@id("p") permit (principal is Sandbox::Agent, action == Sandbox::Action::"exec", resource);'),
         ("S010", permit("p", "connect", resource='resource in Sandbox::Domain::"co.uk"')),
@@ -59,6 +63,7 @@ def _everybody(text: str) -> str:
             permit("p", "connect", 'when { context has ip && context.ip.isInRange(ip("1.2.3.4/8")) }', effect="forbid"),
         ),
         ("S015", permit("p", "connect", "when { context.port == 443 }", PUBLIC)),
+        ("S020", permit("p", "mountWrite", resource='resource in Sandbox::HostPath::"/srv/checkout/.git"')),
         ("S023", permit("p", "mountRead", 'when { resource.path like "*/.ssh" }')),
         ("S032", permit("p", "invokeTool", 'unless { resource in Sandbox::Toolset::"bad" }')),
         ("S050", permit("p", "exec").replace('@reason("a reason") ', "")),
@@ -83,6 +88,8 @@ def test_found(rule: str, text: str, tmp_path: Path) -> None:
     ("rule", "text"),
     [
         ("S001", '@id("p") permit (principal, action, resource) when { context.base.backend == "x" };'),
+        ("S001", '@id("p") permit (principal is Sandbox::Agent, action, resource is Sandbox::Tool);'),
+        ("S001", '@id("p") permit (principal, action in Sandbox::Action::"network", resource);'),
         ("S002", '@id("p") forbid (principal, action in Sandbox::Action::"network", resource);'),
         ("S003", _everybody(permit("p", "exec", 'when { principal in Sandbox::AgentGroup::"staff" }'))),
         ("S003", _everybody(permit("p", "exec", effect="forbid"))),
@@ -122,11 +129,15 @@ def test_a_group_that_a_parent_lacks_and_one_that_no_policy_names_are_told(tmp_p
     entities = json.loads(agents("agent"))
     entities[2]["parents"].append({"type": "Sandbox::AgentGroup", "id": "ghosts"})
     entities.append({"uid": {"type": "Sandbox::AgentGroup", "id": "idle"}, "attrs": {}, "parents": []})
-    linted = lint_text(tmp_path, permit("p", "exec"), "S070", entities=json.dumps(entities))
+    # The agent is in the fifth line, and the group in the sixth.
+    text = "[\n\n" + ",\n".join(map(json.dumps, entities)) + "\n]"
+    linted = lint_text(tmp_path, permit("p", "exec"), "S070", entities=text)
     told = sorted((finding.severity, finding.message) for finding in linted.findings)
     assert [severity for severity, _ in told] == ["note", "warning"]
     assert "idle" in told[0][1]
     assert "ghosts" in told[1][1]
+    lines = {finding.severity: finding.place.line for finding in linted.findings if finding.place}
+    assert lines == {"warning": 5, "note": 6}
 
 
 def test_findings_stand_at_the_part_that_they_are_about(tmp_path: Path) -> None:

@@ -17,9 +17,9 @@ from cedarbox.errors import BundleError, ConfigurationError
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.schema import schema_text
 from cedarbox.review.check import check
-from cedarbox.review.check.json_places import json_places
 from cedarbox.review.check.scripts import has_bidi, mixes_scripts, odd_character
 from cedarbox.review.finding import Finding, Report
+from cedarbox.review.json_places import json_places
 
 LONG = os.environ.get("CEDARBOX_LONG") == "1"
 SCHEMA = """entity G; entity U in [G] { a: Long, o?: Long, s: String, e: E } tags Long;

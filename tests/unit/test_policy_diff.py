@@ -132,6 +132,9 @@ def test_agents_are_part_of_the_proof(tmp_path: Path) -> None:
     report = diff(tmp_path, policies, policies, new_entities=entities({**AGENTS, "other": ("others", "coders")}))
     assert subjects(report) == [("exec", "Executable", "other", "entities.json")]
     assert report["bundles"][0]["agents"] == ["agent other: added to group coders"]
+    whole = (tmp_path / "new" / "entities.json").read_text()
+    (told,) = findings(report)
+    assert whole[told["column"] - 1 : told["end_column"] - 1] == '{"type": "Sandbox::Agent", "id": "other"}'
     assert report["exit"] == 1
 
 
@@ -302,6 +305,25 @@ def test_plain_cedar_with_a_schema_of_its_own(tmp_path: Path, monkeypatch: pytes
     narrowed = cli("diff", "new", "old", "--schema", "plain.cedarschema", "--json")
     assert narrowed.exit_code == 0
     assert [finding["file"] for finding in json.loads(narrowed.stdout)["findings"]] == ["old/view.cedar"]
+
+
+def test_a_request_tells_what_it_is_about(tmp_path: Path) -> None:
+    image = permit("p", "create", 'resource has digest && resource in Sandbox::ImageRepo::"images.example/python"')
+    (told,) = findings(diff(tmp_path / "bundle", "", image))
+    assert 'resource in ImageRepo::"images.example/python"' in told["message"]
+    # Cedar takes an empty digest, and the solver gives one; nobody has seen such an image.
+    assert 'create Image::"sha256:00' in told["message"]
+    for name in ("old", "new"):
+        (tmp_path / name).mkdir()
+    schema = "entity Team; entity User in [Team] { level: Long } tags String; action view appliesTo "
+    (tmp_path / "s.cedarschema").write_text(schema + "{ principal: [User], resource: [User] };")
+    asked = 'principal in Team::"ops" && principal.level == 7 && principal.hasTag("role") && principal != resource'
+    (tmp_path / "old" / "p.cedar").write_text("")
+    (tmp_path / "new" / "p.cedar").write_text(f"permit (principal, action, resource) when {{ {asked} }};")
+    result = cli("diff", tmp_path / "old", tmp_path / "new", "--schema", tmp_path / "s.cedarschema", "--json")
+    (told,) = findings(json.loads(result.stdout))
+    assert 'principal.level=7 principal.tags["role"]=' in told["message"]
+    assert 'principal in Team::"ops"' in told["message"]
 
 
 def test_a_schema_that_changes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -19,7 +19,7 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import Address, Host, ip_class
 from cedarbox.policy.endpoints import Endpoints, endpoints, endpoints_of
 from cedarbox.policy.entities import NAMESPACE, Base
-from cedarbox.policy.protocols import KINDS, Kind, kinds_of_hello, kinds_of_proto, words
+from cedarbox.policy.protocols import KINDS, Kind, kinds_of_hello, kinds_of_proto, plainest_first, words
 from cedarbox.policy.regions import Box, Ranges, Targets, complement, difference, intersection, union
 from cedarbox.policy.schema import packaged_schema
 
@@ -417,3 +417,17 @@ def test_a_forbid_of_some_requests_is_told(tmp_path: Path) -> None:
 )
 def test_kinds_in_words(held: frozenset[Kind], said: tuple[str, ...]) -> None:
     assert words(frozenset(held)) == said
+
+
+def test_a_list_comes_out_the_same_each_time(tmp_path: Path) -> None:
+    hosts = ", ".join(f'Sandbox::Host::"{name}.example"' for name in "fbdeca")
+    text = (
+        '@id("hosts") permit (principal, action == Sandbox::Action::"connect", resource) '
+        f"when {{ resource in [{hosts}] && context.port == 443 }};"
+    )
+    names = [name for entry in listed(tmp_path, text).entries for name in entry.box.targets.rules if name]
+    assert names == [f"{name}.example" for name in "abcdef"]
+
+
+def test_no_two_kinds_stand_at_the_same_place() -> None:
+    assert len(set(map(plainest_first, KINDS))) == len(KINDS)

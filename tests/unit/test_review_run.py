@@ -144,7 +144,7 @@ def test_a_case_that_is_left_out_lets_its_change_through(
 
 def test_a_limit_that_is_not_tried_and_a_member_that_is_not_tried_are_found(tmp_path: Path) -> None:
     assert unnoticed(tmp_path, WHOLE.replace("[443, 8443]", "[444, 8443]").replace("port: 443,", "port: 444,")) == {
-        ("web", "its condition with > for >=")
+        ("web", "its condition with context.port > 443")
     }
     assert unnoticed(tmp_path, WHOLE.replace("[169.254.169.254, 127.0.0.1]", "169.254.169.254")) == {
         ("never", 'its condition without Sandbox::IpClass::"loopback"')
@@ -170,19 +170,31 @@ def test_every_kind_of_change_is_made(tmp_path: Path) -> None:
         "condition 1 dropped",
         "condition 1 turned around",
         "condition 1 without context.shell",
-        "condition 1 with not context.shell",
-        "condition 1 without context has user && context.user != root",
+        "condition 1 with !context.shell",
+        'condition 1 without context has user && context.user != "root"',
         "condition 1 without context has user",
-        "condition 1 with not context has user",
-        "condition 1 without context.user != root",
-        "condition 1 with not context.user != root",
+        "condition 1 with !(context has user)",
+        'condition 1 without context.user != "root"',
+        'condition 1 with !(context.user != "root")',
         "condition 2 dropped",
         "condition 2 turned around",
-        "condition 2 without a",
-        "condition 2 without b",
+        'condition 2 without "a"',
+        'condition 2 without "b"',
     ]
     made = [mutant.within(bundle).policies for mutant in mutants_of(bundle.policies)]
     assert len({json.dumps([policy.est for policy in policies]) for policies in made}) == len(changes)
+
+
+def test_each_change_is_told_apart(tmp_path: Path) -> None:
+    policy = (
+        '@id("p") permit (principal, action == Sandbox::Action::"create", resource is Sandbox::Image) when {'
+        " context has vcpus && context.vcpus <= 4 && context has diskGb && context.diskGb <= 20 }"
+        " unless { resource.signed && resource.signed };"
+    )
+    bundle = PolicyBundle.load(write_bundle(tmp_path, policy, entities=agents("agent")))
+    changes = [mutant.change for mutant in mutants_of(bundle.policies)]
+    assert {"condition 1 with context.vcpus < 4", "condition 1 with context.diskGb < 20"} <= set(changes)
+    assert len(set(changes)) == len(changes)
 
 
 @pytest.fixture

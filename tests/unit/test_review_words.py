@@ -9,14 +9,16 @@ from typing import Any
 import cedarpy
 import pytest
 from tests.unit.bundles import SHIPPED
+from tests.unit.cedar_text import CedarText
 
 from cedarbox.policy import PolicyBundle
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.review.mutants import mutants_of
-from cedarbox.review.phrases import cedar_text, condition_words
+from cedarbox.review.phrases import condition_words
 from cedarbox.review.pieces import Words
 from cedarbox.review.vocabulary import ACTIONS, ENUM_WORDS
 from cedarbox.review.words import sentence_of
+from cedarbox.review.written import cedar_text
 
 BUNDLES = sorted(path.parent.name for path in SHIPPED.glob("*/bundle.toml"))
 DIALLED = "the address that would be dialled"
@@ -171,9 +173,32 @@ def test_what_has_no_words_is_quoted_as_cedar_that_says_the_same(condition: str,
     assert body(quoted[0]) == expected
 
 
-def test_cedar_text_is_one_expression_whatever_is_in_it() -> None:
-    for condition in ('context.user == "a) || (b"', '("\\"" == context.user)', '"{}" == context.user && true'):
-        assert body(cedar_text(body(condition))) == body(condition)
+@pytest.mark.parametrize("seed", range(4))
+def test_an_expression_is_written_so_that_cedar_reads_the_same(seed: int) -> None:
+    maker = CedarText(seed)
+    read = 0
+    for _ in range(100):
+        try:
+            made = body(maker.expression(4))
+        except ValueError:  # the maker writes a few that are none
+            continue
+        read += 1
+        assert body(cedar_text(made)) == made
+    assert read > 80
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        "context.port >= 443 && (context.shell || !context.public)",
+        'resource.fqdn like "*.corp.example" && resource is Sandbox::Host',
+        'context.ip.isInRange(ip("10.0.0.0/8")) == true',
+        "1 + 2 * 3 - (4 - 5) < -1",
+        'context.user == "a) || (b\\n\\""',
+    ],
+)
+def test_an_expression_has_no_more_parentheses_than_a_person_writes(written: str) -> None:
+    assert cedar_text(body(written)) == written
 
 
 @pytest.mark.parametrize(

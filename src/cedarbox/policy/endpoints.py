@@ -207,6 +207,9 @@ def endpoints_of(bundle: PolicyBundle, principal: str, chosen: Mapping[str, Mapp
             certain = union(certain, tuple(box for box in region if not box.conditions))
         except TooLargeError:
             uncertain += [Forbidden(name, box) for box in region if not box.conditions]
+    # The members of a set come in another order in each process.
+    numbers = {name: number for number, name in enumerate(chosen)}
+    permits.sort(key=lambda permit: (numbers[permit.policy], permit.box.order))
     entries = tuple(entry for permit in permits for entry in _without(permit, certain, uncertain))
     fallible = reader.fallible or bool(unknown)
     exact = not fallible and all(entry.exact for entry in entries)
@@ -220,5 +223,6 @@ def _without(permit: Endpoint, certain: Region, uncertain: list[Forbidden]) -> l
         boxes = (permit.box,)
         uncertain = [*uncertain, *(Forbidden("several forbids", box) for box in certain)]
     return [
-        replace(permit, box=box, excepted=tuple(forbid for forbid in uncertain if box & forbid.box)) for box in boxes
+        replace(permit, box=box, excepted=tuple(forbid for forbid in uncertain if box & forbid.box))
+        for box in sorted(boxes, key=lambda box: box.order)
     ]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Final, NamedTuple
 
-__all__ = ["HELLO", "KINDS", "REQUEST", "Kind", "kinds_of_hello", "kinds_of_proto", "words"]
+__all__ = ["HELLO", "KINDS", "REQUEST", "Kind", "kinds_of_hello", "kinds_of_proto", "plainest_first", "words"]
 
 
 class Kind(NamedTuple):
@@ -48,6 +48,11 @@ def kinds_of_proto(name: str) -> frozenset[Kind]:
 def kinds_of_hello(name: str) -> frozenset[Kind]:
     """Return the kinds with a hello; empty for one that there is not."""
     return frozenset(kind for kind in KINDS if kind.hello == name)
+
+
+def plainest_first(kind: Kind) -> tuple[bool, bool, str, str]:
+    """By what kinds are sorted, so that an example is an ordinary one, and the same one in every run."""
+    return kind.hello not in {None, "named"}, kind.request, kind.proto, kind.hello or ""
 
 
 def words(held: frozenset[Kind]) -> tuple[str, ...]:

@@ -250,6 +250,13 @@ class Box:
     ips: Ranges = _ANY_ADDRESS
     conditions: frozenset[str] = field(default=frozenset())
 
+    @property
+    def order(self) -> tuple[object, ...]:
+        """By what boxes are sorted where it matters that a list comes out the same each time."""
+        targets = (sorted(self.targets.rules.items()), self.targets.addresses)
+        kinds = sorted(map(str, self.kinds))
+        return (targets, self.ports.parts, kinds, sorted(self.classes), self.ips.parts, sorted(self.conditions))
+
     def __bool__(self) -> bool:
         if not (self.targets and self.ports and self.kinds and self.classes and self.ips):
             return False

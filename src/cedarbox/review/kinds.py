@@ -53,12 +53,30 @@ class RequestKinds:
             if self._meets(est["action"], action) and all(_may_be(est[name], types[name]) for name in others)
         )
 
+    def everything(self, est: Mapping[str, Any]) -> bool:
+        """Whether the scope of a policy lets every request through by names of types and groups, or without any.
+
+        Args:
+            est: A policy in Cedar's JSON form.
+        """
+        if any(est[part]["op"] not in {"All", "is"} or "in" in est[part] for part in _PARTS):
+            return False
+        fits = all(_may_be(est[part], types[part]) for _, types in self.kinds for part in _PARTS)
+        if est["action"]["op"] == "All":
+            return fits and (bool(self.kinds) or all(est[part]["op"] == "All" for part in _PARTS))
+        named = _named(est["action"])
+        return fits and bool(self.kinds) and not any(named.isdisjoint(self.groups[action]) for action, _ in self.kinds)
+
     def _meets(self, scope: _Scope, action: str) -> bool:
         if scope["op"] == "All":
             return True
-        uids = scope["entities"] if "entities" in scope else [scope["entity"]]
-        named = {uid_text(str(uid["type"]), str(uid["id"])) for uid in uids}
+        named = _named(scope)
         return action in named or (scope["op"] == "in" and not named.isdisjoint(self.groups[action]))
+
+
+def _named(scope: _Scope) -> frozenset[str]:
+    uids = scope["entities"] if "entities" in scope else [scope["entity"]]
+    return frozenset(uid_text(str(uid["type"]), str(uid["id"])) for uid in uids)
 
 
 def _may_be(scope: _Scope, kind: str) -> bool:

@@ -11,6 +11,7 @@ No test can notice that a type is not asked for where the schema knows no other,
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -18,6 +19,7 @@ from typing import Any, Final
 from cedarbox.policy.approval import EXPIRES, REQUIRES, approval_of
 from cedarbox.policy.bundle import Policy, PolicyBundle
 from cedarbox.review.kinds import RequestKinds
+from cedarbox.review.written import cedar_text
 
 __all__ = ["Mutant", "mutants_of"]
 
@@ -67,8 +69,12 @@ def mutants_of(
     """
     for policy in policies:
         yield Mutant(policy, "deleted", None)
+        told: Counter[str] = Counter()
         for change, changed in _changes(policy, kinds):
-            yield Mutant(policy, change, changed)
+            told[change] += 1
+            # The same text may stand in a condition twice, and a finding is known by what it tells.
+            again = f", place {told[change]}" if told[change] > 1 else ""
+            yield Mutant(policy, change + again, changed)
         for change, changed in _approvals(policy) if approvals else ():
             yield Mutant(policy, change, changed)
 
@@ -132,17 +138,20 @@ def _here(operator: str, operands: Any) -> Iterator[tuple[str, Any]]:
     if operator in _JOINING:
         for side, other in (("left", "right"), ("right", "left")):
             term = operands[side]
-            yield f"without {_shown(term)}", operands[other]
+            yield f"without {cedar_text(term)}", operands[other]
             if not term.keys() & _JOINING:
-                yield f"with not {_shown(term)}", {operator: {**operands, side: {"!": {"arg": term}}}}
+                turned = {"!": {"arg": term}}
+                yield f"with {cedar_text(turned)}", {operator: {**operands, side: turned}}
     if operator == "Set" and len(operands) > 1:
         for index, member in enumerate(operands):
-            yield f"without {_shown(member)}", {"Set": [*operands[:index], *operands[index + 1 :]]}
+            yield f"without {cedar_text(member)}", {"Set": [*operands[:index], *operands[index + 1 :]]}
     if operator in _MOVED:
-        yield f"with {_MOVED[operator]} for {operator}", {_MOVED[operator]: operands}
+        moved = {_MOVED[operator]: operands}
+        yield f"with {cedar_text(moved)}", moved
     if operator == "like":
         for pattern in _unseparated(operands["pattern"]):
-            yield f'with like "{_pattern(pattern)}"', {"like": {**operands, "pattern": pattern}}
+            wider = {"like": {**operands, "pattern": pattern}}
+            yield f"with {cedar_text(wider)}", wider
 
 
 def _unseparated(parts: Sequence[Any]) -> Iterator[list[Any]]:
@@ -152,25 +161,3 @@ def _unseparated(parts: Sequence[Any]) -> Iterator[list[Any]]:
         # Cedar has a literal for each character. Between two stars it is no border.
         if part in _SEPARATORS and beside.count(_STAR) == 1:
             yield [*parts[:index], *parts[index + 1 :]]
-
-
-def _shown(body: Any) -> str:
-    """Return an expression of Cedar's JSON form as text for people, not for parsing."""
-    if isinstance(body, list):
-        return ", ".join(map(_shown, body))
-    if not isinstance(body, Mapping):
-        return str(body)
-    if {"type", "id"} == body.keys():
-        return f'{body["type"]}::"{body["id"]}"'
-    ((operator, operands),) = body.items() if len(body) == 1 else [("", list(body.values()))]
-    if operator in {"Value", "Var", "__entity"}:
-        return _shown(operands)
-    if isinstance(operands, Mapping) and "left" in operands:
-        left, right = _shown(operands["left"]), _shown(operands.get("right", operands.get("attr")))
-        right = _pattern(operands["pattern"]) if "pattern" in operands else right
-        return f"{left}.{right}" if operator == "." else f"{left} {operator} {right}"
-    return f"{operator}({_shown(operands)})"
-
-
-def _pattern(parts: Sequence[Any]) -> str:
-    return "".join(part["Literal"] if isinstance(part, Mapping) else "*" for part in parts)

@@ -7,26 +7,21 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
-
-import cedarpy
+from typing import Final
 
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.pieces import Piece, Words, listed
 from cedarbox.review.vocabulary import ENUM_WORDS, KINDS, SUBJECTS, TRUTHS
+from cedarbox.review.written import Node, cedar_text
 
 __all__ = [
-    "Node",
     "attribute_had",
-    "cedar_text",
     "condition_words",
     "subject_of",
     "uid_words",
     "uids_of",
     "value_words",
 ]
-
-Node = Mapping[str, Any]
 
 
 def condition_words(node: Node, *, want: bool = True) -> Words:
@@ -41,28 +36,6 @@ def condition_words(node: Node, *, want: bool = True) -> Words:
         return told
     text = cedar_text(node)
     return Words.of(Words((Piece(text if want else f"!({text})", "cedar"),)), " holds")
-
-
-def cedar_text(node: Node) -> str:
-    """Return an expression as Cedar writes it, on one line.
-
-    Args:
-        node: An expression in Cedar's JSON form.
-    """
-    scope = {"op": "All"}
-    policy = {"effect": "permit", "principal": scope, "action": scope, "resource": scope}
-    # Cedar prints a condition between braces of its own.
-    document = {
-        "staticPolicies": {"p": {**policy, "conditions": [{"kind": "when", "body": node}]}},
-        "templates": {},
-        "templateLinks": [],
-    }
-    try:
-        text = str(cedarpy.policies_from_json_str(json.dumps(document)))
-    except ValueError:
-        return json.dumps(node, ensure_ascii=False)
-    body = text.partition("{")[2].rpartition("}")[0].strip()
-    return body[1:-1] if body.startswith("(") and _closes_at_end(body) else body
 
 
 def subject_of(node: Node) -> str | None:

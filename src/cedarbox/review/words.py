@@ -14,7 +14,6 @@ from typing import Final
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.phrases import (
-    Node,
     attribute_had,
     condition_words,
     subject_of,
@@ -24,6 +23,7 @@ from cedarbox.review.phrases import (
 )
 from cedarbox.review.pieces import Piece, Words, listed
 from cedarbox.review.vocabulary import ACTIONS, GROUPS, SUBJECTS
+from cedarbox.review.written import Node
 
 __all__ = ["Sentence", "sentence_of"]
 

@@ -9,9 +9,9 @@ from typing import Any, Final
 
 import cedarpy
 
-from cedarbox.review.check.json_places import JsonPlaces, Path, json_places
 from cedarbox.review.check.rules import finding
 from cedarbox.review.finding import Finding, Place
+from cedarbox.review.json_places import JsonPlaces, Path, json_places
 from cedarbox.review.syntax import Span
 from cedarbox.review.syntax.tokens import line_and_column
 

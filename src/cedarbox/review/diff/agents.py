@@ -11,7 +11,16 @@ import rfc8785
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.declared import AGENT, Declared, Named, Uid, uid_of
 
-__all__ = ["AgentChange", "AgentClass", "AgentState", "agent_changes", "agent_states", "classes", "looked_into"]
+__all__ = [
+    "AgentChange",
+    "AgentClass",
+    "AgentState",
+    "agent_changes",
+    "agent_states",
+    "changed_entity",
+    "classes",
+    "looked_into",
+]
 
 _GROUP = f"{NAMESPACE}::AgentGroup"
 _SHOWN = 3
@@ -197,6 +206,28 @@ def agent_changes(old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, A
         for parent in sorted(groups_old[name] - groups_new[name]):
             found.append(AgentChange(name, f"group {name} was taken out of group {parent}, with every agent in it"))
     return tuple(found)
+
+
+def changed_entity(
+    old: Sequence[Mapping[str, Any]], new: Sequence[Mapping[str, Any]], agents: Sequence[str]
+) -> Uid | None:
+    """Return what was changed in ``entities.json`` for some agents: one of them, or a group that they are in.
+
+    Args:
+        old: The declared entities of the old version.
+        new: Those of the new one.
+        agents: Ids of the agents.
+
+    Returns:
+        An entity of the new version; None when what changed is not in it any more.
+    """
+    before = {uid_of(item["uid"]): rfc8785.dumps(_plain(item)) for item in old}
+    after = {uid_of(item["uid"]): rfc8785.dumps(_plain(item)) for item in new}
+    changed = [uid for uid, item in after.items() if before.get(uid) != item]
+    states = agent_states(new)
+    near = {(AGENT, name) for name in agents}
+    above = {(_GROUP, group) for name in agents if name in states for group in states[name].groups}
+    return min(changed, key=lambda uid: (uid not in near, uid not in above), default=None)
 
 
 def _differences(old: AgentState, new: AgentState) -> Iterator[str]:

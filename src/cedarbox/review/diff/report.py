@@ -9,6 +9,8 @@ from typing import Any, Final
 
 from cedarbox.review.configured import SETTINGS
 from cedarbox.review.diff.acceptance import Accepted, Subject, Verdict
+from cedarbox.review.diff.agents import changed_entity
+from cedarbox.review.diff.causes import AGENTS
 from cedarbox.review.diff.compared import Compared, Incomparable
 from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.metadata import MetadataChange
@@ -16,6 +18,7 @@ from cedarbox.review.diff.plan import Narrowing, Plan, Row, Widening
 from cedarbox.review.diff.rules import ACCEPTANCE, METADATA, NARROWS, RULES, UNDECIDED, WEAKENS, WIDENS
 from cedarbox.review.diff.widened import Outcome, identity, message, metadata_message, metadata_subject
 from cedarbox.review.finding import Check, Finding, Place, Report, Section, Suppression
+from cedarbox.review.json_places import entity_places
 from cedarbox.review.prove import Witness
 from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import ReviewedPolicy, shown
@@ -200,9 +203,16 @@ def _place(compared: Compared, each: Widening) -> Place:
             return Place(shown(head.root / old.file))
     elif each.cause is not None and each.cause.place is not None:
         return each.cause.place
-    elif each.cause is not None and head.files is not None and "entities.json" in head.files:
-        return Place(shown(head.root / "entities.json"))
+    elif each.cause is not None and head.files is not None and AGENTS in head.files:
+        return _changed_agent(compared, each, head.files[AGENTS].decode())
     return compared.pair.place
+
+
+def _changed_agent(compared: Compared, each: Widening, text: str) -> Place:
+    file = shown(compared.pair.head.root / AGENTS)
+    old, new = (effects.subject.entities if effects.subject else () for effects in (compared.old, compared.new))
+    uid = changed_entity(old, new, each.agents.ids)
+    return Place(file) if uid is None else entity_places(file, text).get(uid, Place(file))
 
 
 def _summary(outcomes: Sequence[Outcome], findings: Sequence[Finding]) -> str:

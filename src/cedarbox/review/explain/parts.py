@@ -20,9 +20,10 @@ from cedarbox.policy.entities import NAMESPACE, Entity
 from cedarbox.policy.schema import packaged_schema
 from cedarbox.review.declared import Declared, uid_of
 from cedarbox.review.finding import Place
-from cedarbox.review.phrases import Node, cedar_text, condition_words, subject_of
+from cedarbox.review.phrases import condition_words, subject_of
 from cedarbox.review.pieces import Words
 from cedarbox.review.subject import ReviewedPolicy
+from cedarbox.review.written import Node, cedar_text
 
 __all__ = ["Part", "PolicyParts", "parts_of"]
 

@@ -19,12 +19,14 @@ from cedarbox.policy.regions import Region, TooLargeError
 from cedarbox.policy.values import Uid, Values, uid_of
 from cedarbox.review.cases import Suite
 from cedarbox.review.declared import Named
+from cedarbox.review.kinds import RequestKinds
 from cedarbox.review.lint.agents import Agent, Open, Seen, Tried, kinds_of_agents, with_reviewed_agents
 from cedarbox.review.lint.model import Hit
 from cedarbox.review.lint.options import Options
 from cedarbox.review.lint.walk import Literal, Node, always, attribute_chain, conditions, entities, moments, samples
 from cedarbox.review.run import Outcome, run_suite
 from cedarbox.review.subject import ReviewedPolicy, Subject
+from cedarbox.review.syntax import schema_json
 
 __all__ = ["Context"]
 
@@ -113,6 +115,11 @@ class Context:
     def actions_of(self, policy: ReviewedPolicy) -> frozenset[str]:
         """Return the actions of cedarbox that the scope of a policy matches; empty for other Cedar."""
         return self._actions.get(policy.id, frozenset())
+
+    @cached_property
+    def kinds(self) -> RequestKinds:
+        """The kinds of request that the schema has."""
+        return RequestKinds.of(schema_json(self.subject.schema))
 
     @cached_property
     def _actions(self) -> Mapping[str, frozenset[str]]:

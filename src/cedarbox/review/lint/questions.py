@@ -126,7 +126,7 @@ class _Asker:
 
     def _unlimited(self) -> Iterator[Question]:
         for policy in self._static("permit"):
-            if all(policy.est[part]["op"] == "All" for part in ("principal", "action", "resource")):
+            if self.context.kinds.everything(policy.est):
                 texts = ("permits every action on everything: its conditions are always met", "whether it permits all")
                 yield from self._ask("S001", policy, Not(Matches(_SIDE, policy.id)), texts, tells="none")
             scope = policy.est["principal"]

@@ -23,7 +23,8 @@ from dataclasses import dataclass
 from typing import Final
 
 from cedarbox.errors import CanonicalizationError, ConfigurationError
-from cedarbox.review.properties.vocabulary import BARE, FLAGS, KEYS, VERBS, quoted
+from cedarbox.review.properties.vocabulary import BARE, FLAGS, KEYS, VERBS
+from cedarbox.review.written import quoted
 
 __all__ = ["Meaning", "meaning"]
 

@@ -16,8 +16,9 @@ from cedarbox.errors import CanonicalizationError
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.canonical import Address, Host, ancestors, canonical_host, canonical_path
 from cedarbox.policy.schema import enumerations
+from cedarbox.review.written import quoted
 
-__all__ = ["BARE", "FLAGS", "KEYS", "VERBS", "Key", "quoted"]
+__all__ = ["BARE", "FLAGS", "KEYS", "VERBS", "Key"]
 
 Maker = Callable[[str], str]
 
@@ -35,12 +36,6 @@ class Key:
     make: Maker
     expects: str
     members: frozenset[str] = frozenset()
-
-
-def quoted(text: str) -> str:
-    """Return a text as a Cedar string."""
-    escapes = {'"': '\\"', "\\": "\\\\", "\n": "\\n", "\r": "\\r", "\t": "\\t", "\0": "\\0"}
-    return '"' + "".join(escapes.get(c, c if c.isprintable() else f"\\u{{{ord(c):x}}}") for c in text) + '"'
 
 
 def _entity(kind: str, form: str) -> Key:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -57,13 +57,20 @@ class Witness:
         said = sorted(_flat(self.context), key=lambda pair: pair[0].startswith("base."))
         context = " ".join(f"{name}={value}" for name, value in said)
         who, what, on = (_name(uid) for uid in (self.principal, self.action, self.resource))
-        extra = " ".join(f"resource.{name}={value}" for name, value in _flat(self._attributes()))
-        return printable(" ".join(part for part in (f"{who} {what} {on}", extra, context) if part))
+        extra = [f"principal{told}" for told in self._held(self.principal)]
+        if self.resource != self.principal:
+            extra += [f"resource{told}" for told in self._held(self.resource)]
+        return printable(" ".join(part for part in (f"{who} {what} {on}", *extra, context) if part))
 
-    def _attributes(self) -> Mapping[str, Any]:
-        held = next((each for each in self.entities if each["uid"] == self.resource), {})
-        # What merely repeats the id tells nothing.
-        return {name: value for name, value in held.get("attrs", {}).items() if value != self.resource["id"]}
+    def _held(self, uid: Mapping[str, str]) -> Iterator[str]:
+        """Yield what the request says of an entity, but for what merely repeats its id."""
+        held = next((each for each in self.entities if each["uid"] == uid), {})
+        own = {name: value for name, value in held.get("attrs", {}).items() if value != uid["id"]}
+        yield from (f".{name}={value}" for name, value in _flat(own))
+        yield from (f".tags[{json.dumps(name)}]={_value(value)}" for name, value in held.get("tags", {}).items())
+        # The domains that a host is in, and the directories of a path, are in its name.
+        above = [each for each in held.get("parents", ()) if not _repeats(uid["id"], each["id"])]
+        yield from (f" in {_name(each)}" for each in above)
 
     def to_json(self) -> dict[str, Any]:
         """Return it for programs."""
@@ -105,6 +112,10 @@ class Answer:
     solver: str = ""
     seconds: float = 0.0
     solver_seconds: float = 0.0
+
+
+def _repeats(name: str, part: str) -> bool:
+    return name.startswith(part) or name.endswith(part)
 
 
 def _name(uid: Mapping[str, str]) -> str:

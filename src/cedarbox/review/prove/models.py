@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
+from copy import copy
 from typing import Any, Final
 
 from cedarbox.review.prove.evaluate import evaluate
@@ -100,6 +101,15 @@ class SolverModel:
                     self._ancestors.setdefault((below, args[0]), {})[(above, args[1])] = None
             else:
                 self._apps[term.value, args] = value
+
+    def without_blanks(self) -> SolverModel | None:
+        """Return the model without its values that are empty or blank text; None when it has none."""
+        kept = {key: value for key, value in self._apps.items() if not isinstance(value, str) or value.strip()}
+        if len(kept) == len(self._apps):
+            return None
+        made = copy(self)
+        made._apps = kept
+        return made
 
     def app(self, name: str, args: tuple[Any, ...], sort: str) -> Any:
         """Return the value of a function; what the solver was not asked about has a value of no account."""

@@ -17,7 +17,7 @@ import cedarpy
 from cedarbox.policy.schema import schema_text as packaged_schema
 from cedarbox.review.prove import canonical
 from cedarbox.review.prove import solvers as solving
-from cedarbox.review.prove.answers import Answer, Witness
+from cedarbox.review.prove.answers import Answer, Replay, Witness
 from cedarbox.review.prove.concrete import request_of
 from cedarbox.review.prove.dump import Dump, dumped
 from cedarbox.review.prove.goals import Environment, Goal, Holds, PrincipalIs, Query, Side, parts
@@ -251,6 +251,13 @@ class Prover:
                 why.append(asked.skipped or f"{name} found a request that cannot be: {error}")
                 continue
             if so:
+                plainer = (
+                    self._plainer(goal, environment, model, asked.principal, replayer=replayer, replays=replays)
+                    if bundles
+                    else None
+                )
+                if plainer is not None:
+                    request, entities = plainer
                 witness = Witness(
                     request["principal"], request["action"], request["resource"], request["context"], entities, replays
                 )
@@ -259,6 +266,27 @@ class Prover:
         if refuted:
             why.append(f"{' and '.join(refuted)} found none")
         return Answer("undecided", why="; ".join(dict.fromkeys(why)), solver_seconds=spent)
+
+    def _plainer(
+        self,
+        goal: Goal,
+        environment: Environment,
+        model: SolverModel,
+        principal: str | None,
+        *,
+        replayer: Replayer,
+        replays: Mapping[str, Replay],
+    ) -> tuple[dict[str, Any], list[dict[str, Any]]] | None:
+        """Return the request with ordinary names in the place of blank ones, if Cedar says exactly the same of it."""
+        named = model.without_blanks()
+        if named is None:
+            return None
+        try:
+            request, entities = self._request(environment, named, principal, bundles=True)
+            so, told = replayer.check(goal, request, entities)
+        except (ReplayError, ValueError):
+            return None
+        return (request, entities) if so and told == replays else None
 
     def _request(
         self, environment: Environment, model: SolverModel, principal: str | None, *, bundles: bool

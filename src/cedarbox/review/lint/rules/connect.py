@@ -16,7 +16,7 @@ from cedarbox.policy.actions import Action
 from cedarbox.policy.canonical import IP, Address, Host, ip_class
 from cedarbox.policy.endpoints import Endpoint
 from cedarbox.policy.entities import Base
-from cedarbox.policy.protocols import Kind
+from cedarbox.policy.protocols import Kind, plainest_first
 from cedarbox.policy.regions import ANY_HOST, PRESENT, Box
 from cedarbox.review.lint.agents import Agent, Tried
 from cedarbox.review.lint.context import Context
@@ -114,9 +114,7 @@ def requests_in(box: Box, bases: Sequence[Base], http: Sequence[tuple[str, str]]
     port = box.ports.parts[0][0]
     for base in bases:
         for target in _targets(box):
-            for kind in sorted(
-                box.kinds, key=lambda kind: (kind.hello not in {None, "named"}, kind.request, kind.proto)
-            ):
+            for kind in sorted(box.kinds, key=plainest_first):
                 for ip, assumed in _addresses(box, target):
                     for method, path in http if kind.request else ((None, None),):
                         try:

@@ -228,7 +228,7 @@ RULES: Final = (
         "literal-not-canonical",
         "error",
         "A host, address, path or account that is not spelt in the canonical form",
-        "write the canonical form; a name with other letters than ASCII is written with xn--",
+        "write the canonical form, see --explain S011",
         "text",
         _spellings,
     ),

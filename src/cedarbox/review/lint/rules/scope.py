@@ -7,11 +7,9 @@ from typing import Any, Final
 
 from cedarbox.policy.actions import ACTION_GROUPS
 from cedarbox.policy.entities import NAMESPACE
-from cedarbox.review.kinds import RequestKinds
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.walk import attribute_chain
-from cedarbox.review.syntax import schema_json
 
 __all__ = ["RULES"]
 
@@ -22,8 +20,7 @@ def _unlimited(context: Context) -> Iterator[Hit]:
     for policy in context.policies:
         if policy.effect != "permit" or policy.template:
             continue
-        open_parts = all(policy.est[part]["op"] == "All" for part in ("principal", "action", "resource"))
-        if open_parts and context.trivially(policy):
+        if context.trivially(policy) and context.kinds.everything(policy.est):
             yield Hit("permits every action on everything to everybody", policy)
 
 
@@ -45,13 +42,12 @@ def _named(scope: Any) -> list[Any]:
 
 
 def _everybody(context: Context) -> Iterator[Hit]:
-    kinds = RequestKinds.of(schema_json(context.subject.schema))
     for policy in context.policies:
         scope = policy.est["principal"]
         if policy.effect != "permit" or scope["op"] not in {"All", "is"} or "in" in scope:
             continue
         # In other Cedar a type can be a role, which says for whom the permit is.
-        if scope["op"] == "is" and not context.subject.bundle and not kinds.imply(policy.est, "principal"):
+        if scope["op"] == "is" and not context.subject.bundle and not context.kinds.imply(policy.est, "principal"):
             continue
         if not any(node.operator == "Var" and node.given == "principal" for node in context.nodes(policy)):
             if context.subject.bundle:

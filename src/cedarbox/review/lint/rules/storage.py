@@ -50,9 +50,9 @@ def why_sensitive(path: str, more: tuple[str, ...] = ()) -> str:
             return f"it is {name} of a user"
         if home and not inside:
             return "it is the whole home of a user"
-    if any(part in _SECRET_NAMES for part in path.split("/")):
-        return "it holds credentials"
-    return "homes of users are in it" if path in {"/home", "/Users"} else ""
+    names = {**dict.fromkeys(_SECRET_NAMES, "it holds credentials"), ".git": "its hooks run on the host afterwards"}
+    named = next((why for part in path.split("/") if (why := names.get(part))), "")
+    return named or ("homes of users are in it" if path in {"/home", "/Users"} else "")
 
 
 def _written(context: Context) -> Iterator[Hit]:

@@ -11,6 +11,7 @@ from cedarbox.policy.protocols import Kind, kinds_of_proto
 from cedarbox.policy.regions import Box, Ranges, Targets
 from cedarbox.review.coverage import measure
 from cedarbox.review.finding import Place
+from cedarbox.review.json_places import entity_places
 from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.subject import shown
@@ -26,7 +27,8 @@ def _entities(context: Context) -> Iterator[Hit]:
     if context.subject.bundle is None:
         yield from _plain_entities(context)
         return
-    place = Place(shown(context.subject.root / "entities.json"))
+    file = shown(context.subject.root / "entities.json")
+    at = entity_places(file, context.subject.files.get("entities.json", b"[]").decode())
     declared = {
         (str(item["uid"]["type"]).removeprefix(f"{NAMESPACE}::"), str(item["uid"]["id"]))
         for item in context.subject.entities
@@ -42,18 +44,23 @@ def _entities(context: Context) -> Iterator[Hit]:
                 yield Hit(message, policy, literal.path, key=f"{literal.kind} {literal.id}")
     used = set(named)
     for item in context.subject.entities:
-        name = str(item["uid"]["id"])
+        kind, name = str(item["uid"]["type"]), str(item["uid"]["id"])
         for parent in item.get("parents", ()):
             uid = parent.get("__entity", parent)
             above = (str(uid["type"]).removeprefix(f"{NAMESPACE}::"), str(uid["id"]))
             if above not in declared:
                 message = f'{name!r} is in {above[0]}::"{above[1]}", which is not declared'
-                yield Hit(message, place=place, key=f"parent {name} {above}")
+                yield Hit(message, place=at.get((kind, name), Place(file)), key=f"parent {name} {above}")
             # A group counts as used where a policy names one that it is in.
             if (above[0], above[1]) in named:
-                used.add((str(item["uid"]["type"]).removeprefix(f"{NAMESPACE}::"), name))
+                used.add((kind.removeprefix(f"{NAMESPACE}::"), name))
     yield from (
-        Hit(f'no policy names AgentGroup::"{name}"', place=place, key=f"group {name}", severity="note")
+        Hit(
+            f'no policy names AgentGroup::"{name}"',
+            place=at.get((f"{NAMESPACE}::{kind}", name), Place(file)),
+            key=f"group {name}",
+            severity="note",
+        )
         for kind, name in sorted(declared - used)
         if kind == "AgentGroup"
     )
@@ -110,7 +117,9 @@ def _tests(context: Context) -> Iterator[Hit]:
         return
     if not (bundle.path / "tests").is_dir():
         place = Place(shown(bundle.path / "bundle.toml"))
-        yield Hit("the bundle has no test cases", place=place, hint="write tests/*.yaml", key="none")
+        yield Hit(
+            "the bundle has no test cases", place=place, hint="write tests/*.yaml, see --explain S080", key="none"
+        )
         return
     outcomes = context.outcomes
     if outcomes is None:

@@ -8,9 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Final
 
+from cedarbox.review.finding import Place
 from cedarbox.review.syntax import Span
+from cedarbox.review.syntax.tokens import line_and_column
 
-__all__ = ["JsonPlaces", "json_places"]
+__all__ = ["JsonPlaces", "entity_places", "json_places"]
 
 _TOKEN: Final = re.compile(r'"(?:[^"\\]|\\.)*"|[{}\[\]:,]|[^\s{}\[\]:,"]+', re.DOTALL)
 
@@ -88,6 +90,23 @@ def json_places(text: str) -> JsonPlaces:
         else:
             values[path] = Span(*match.span())
     return JsonPlaces(values, keys, tuple(repeated))
+
+
+def entity_places(file: str, text: str) -> Mapping[tuple[str, str], Place]:
+    """Return where each entity is declared, by type and id.
+
+    Args:
+        file: What to call the file.
+        text: Entities in Cedar's JSON form, checked.
+    """
+    places = json_places(text)
+    found = {}
+    for number, item in enumerate(json.loads(text)):
+        span = places.span((number, "uid"))
+        uid = item["uid"].get("__entity", item["uid"])
+        ends = (*line_and_column(text, span.start), *line_and_column(text, span.end))
+        found[str(uid["type"]), str(uid["id"])] = Place(file, *ends)
+    return found
 
 
 def _text(piece: str) -> str:
