@@ -11,8 +11,9 @@ from tests.unit.bundles import write_bundle
 from cedarbox.policy import PolicyEngine
 from cedarbox.policy.endpoints import endpoints
 from cedarbox.policy.regions import PORTS, Box, Ranges, Targets
-from cedarbox.review.allowlist.backends import BackendName, Entry, backend_of
+from cedarbox.review.allowlist.backends import backend_of
 from cedarbox.review.allowlist.compiling import Compiled, check_list, report_of
+from cedarbox.review.allowlist.forms import BackendName, Entry
 from cedarbox.review.allowlist.judge import judge
 from cedarbox.review.subject import Subject
 

@@ -25,9 +25,10 @@ from cedarbox.policy.entities import Base
 from cedarbox.policy.protocols import KINDS, Kind
 from cedarbox.policy.regions import CLASSES, Box, place
 from cedarbox.policy.schema import schema_text
-from cedarbox.review.allowlist.backends import BACKENDS, BackendName, Entry, backend_of
+from cedarbox.review.allowlist.backends import backend_of
 from cedarbox.review.allowlist.cedar import policy_of
 from cedarbox.review.allowlist.compiling import check_list, compile_list
+from cedarbox.review.allowlist.forms import BACKENDS, BackendName, Entry
 from cedarbox.review.allowlist.points import addresses_of, connections
 from cedarbox.review.arguments import build
 from cedarbox.review.prove import available
@@ -155,7 +156,7 @@ def test_a_solver_proves_the_list(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", BACKENDS)
 def test_a_list_is_read_as_it_was_written(tmp_path: Path, name: BackendName) -> None:
     bundle = subject(tmp_path)
-    backend = backend_of(name, classes=("public",) if name == "proxy" else ())
+    backend = backend_of(name, classes=("public",) if name in {"proxy", "squid"} else ())
     told = compile_list(bundle, "agent", backend)
     again = check_list(bundle, "agent", backend, told.text)
     assert told.entries
@@ -310,6 +311,8 @@ def test_classes_and_their_addresses_agree() -> None:
         ("proxy", "a.example:99999"),
         ("proxy", "a.example:90-80"),
         ("proxy", "*.*.example:443"),
+        ("squid", "acl cedarbox_tunnel method CONNECT"),
+        ("squid", "http_access allow all"),
     ],
 )
 def test_what_is_no_list_is_refused(tmp_path: Path, name: BackendName, text: str) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -195,6 +197,39 @@ def test_each_change_is_told_apart(tmp_path: Path) -> None:
     changes = [mutant.change for mutant in mutants_of(bundle.policies)]
     assert {"condition 1 with context.vcpus < 4", "condition 1 with context.diskGb < 20"} <= set(changes)
     assert len(set(changes)) == len(changes)
+
+
+def test_a_number_becomes_a_lower_limit_and_a_network_twice_or_half_as_large(tmp_path: Path) -> None:
+    policy = (
+        '@id("p") permit (principal, action == Sandbox::Action::"connect", resource) when { context.port == 443 || '
+        '22 == context.port || context has ip && (context.ip.isInRange(ip("10.20.0.0/16")) || '
+        'context.ip.isInRange(ip("::/0")) || context.ip.isInRange(ip("192.0.2.7"))) || '
+        'context.proto == Sandbox::Proto::"tls" };'
+    )
+    bundle = PolicyBundle.load(write_bundle(tmp_path, policy))
+    changed = re.compile(r"its condition with (context\.port >= 443|22 <= context\.port|context\.ip\.isInRange\(.*)")
+    made = [mutant for mutant in mutants_of(bundle.policies) if changed.fullmatch(mutant.change)]
+    assert [mutant.change.removeprefix("its condition with ") for mutant in made] == [
+        "context.port >= 443",
+        "22 <= context.port",
+        'context.ip.isInRange(ip("10.20.0.0/15"))',
+        'context.ip.isInRange(ip("10.20.0.0/17"))',
+        'context.ip.isInRange(ip("::/1"))',
+        'context.ip.isInRange(ip("192.0.2.6/31"))',
+    ]
+    texts = [json.dumps(mutant.mutated.est) for mutant in made if mutant.mutated is not None]
+    assert '{"<=": {"left": {"Value": 22}, "right": ' in texts[1]
+    assert '{"ip": [{"Value": "10.20.0.0/15"}]}' in texts[2]
+
+
+def test_a_record_whose_keys_look_like_operators_is_a_record(tmp_path: Path) -> None:
+    (policy,) = PolicyBundle.load(write_bundle(tmp_path, PERMIT_ALL)).policies
+    record = {
+        "Record": {"like": {"Value": 1}, "==": {"Value": 2}, "in": {"<": {"left": {"Value": 3}, "right": {"Value": 4}}}}
+    }
+    plain = replace(policy, est={**policy.est, "conditions": [{"kind": "when", "body": record}]})
+    changes = [mutant.change for mutant in mutants_of([plain])]
+    assert changes == ["deleted", "its condition dropped", "its condition turned around", "its condition with 3 <= 4"]
 
 
 @pytest.fixture

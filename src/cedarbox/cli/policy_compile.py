@@ -21,7 +21,7 @@ _MAX_LIST = 4 * 1024 * 1024
 def compile_policies(
     bundle: Bundle,
     *,
-    backend: Annotated[Literal["boxlite", "nftables", "proxy"], typer.Option(help="Who takes the list.")],
+    backend: Annotated[Literal["boxlite", "nftables", "proxy", "squid"], typer.Option(help="Who takes the list.")],
     principal: Principal = None,
     into: Annotated[
         Path | None,
@@ -42,14 +42,14 @@ def compile_policies(
     dials: Annotated[
         list[str] | None,
         typer.Option(
-            help="For proxy: it dials addresses of this class only, such as public; may be repeated.",
+            help="For proxy and squid: it dials addresses of this class only, such as public; may be repeated.",
             show_default=False,
         ),
     ] = None,
     speaks: Annotated[
         list[str] | None,
         typer.Option(
-            help="For proxy: it lets through this protocol only, tls, http or tcp; may be repeated.",
+            help="For proxy and the tunnels of squid: this protocol only passes, tls, http or tcp; may be repeated.",
             show_default=False,
         ),
     ] = None,
@@ -64,6 +64,10 @@ def compile_policies(
     policies: by the arithmetic of regions, by Cedar on single connections, and by a solver where one is installed.
     Where a backend cannot tell a port, a protocol or a class of addresses, the entry is left out, with an example of
     what stays closed. Where a policy depends on something else, the list is refused.
+
+    The rules for squid are for version 5 and later (tried with 5.7): names and ports, and with --dials the classes of
+    addresses. They do not look into tunnels, so --speaks is believed there; and who the agent is must be said before
+    them, in an acl cedarbox_agent.
 
     Exit code 0: proved to be equal to the policies, or narrower. 1: refused, or the list of --check opens what the
     policies deny. 2: bad input. 3: not proved. Nothing is written unless it is 0.

@@ -83,8 +83,8 @@ def review(
         bool | None,
         typer.Option(
             "--prover/--no-prover",
-            help="Whether lint asks the prover too. By default when it is installed; with --prover a question of lint "
-            "that is left open is no success.",
+            help="Whether lint and test ask the prover too. By default when it is installed; with --prover a question "
+            "of lint that is left open is no success.",
             show_default=False,
         ),
     ] = None,
@@ -262,7 +262,7 @@ def _lint(bundle: Path, asked: _Asked) -> Report:
 
 
 def _test(bundle: Path, asked: _Asked) -> Report:
-    return reported(_command("test"), bundle)
+    return reported(_command("test"), bundle, prover=asked.prover)
 
 
 def _diff(bundle: Path, asked: _Asked) -> Report:

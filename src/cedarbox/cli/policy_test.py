@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
@@ -18,8 +18,12 @@ if TYPE_CHECKING:
     from cedarbox.review.case_report import Ran
     from cedarbox.review.cases import Suite
     from cedarbox.review.cedar_tests import CedarSuite
+    from cedarbox.review.mutants import Mutant
 
 __all__ = ["test"]
+
+_FEW: Final = 10
+"""So many unnoticed changes are looked into without being asked for: it takes a moment, and more take their time."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,8 @@ class _Wanted:
     threshold: float
     table: bool
     mutate: bool
+    prover: bool | None
+    prover_timeout: float
 
 
 def test(
@@ -64,6 +70,16 @@ def test(
     mutate: Annotated[
         bool, typer.Option(help="Change each policy step by step; a case must fail for each change.")
     ] = True,
+    prover: Annotated[
+        bool | None,
+        typer.Option(
+            "--prover/--no-prover",
+            help="Ask the prover which unnoticed changes no case can notice, and what case is missing for the others. "
+            f"By default when it is installed and they are {_FEW} at most.",
+            show_default=False,
+        ),
+    ] = None,
+    prover_timeout: Annotated[float, typer.Option(min=0.1, help="Seconds for all questions to the prover.")] = 30.0,
     tests: Annotated[
         Path | None,
         typer.Option(
@@ -97,7 +113,7 @@ def test(
 
     A policy is covered when it determines some case, and some other case with the same action is decided without it; a
     policy with neither scope nor condition, which no case can do without, when it determines one. Changes are made only
-    when every case passes.
+    when every case passes. One that is proved to make no difference to any request is told apart, and fails nothing.
 
     Exit code 0: good. 1: a case failed, too few policies are covered, or a change went unnoticed. 2: bad input. 130:
     --watch was ended with Ctrl-C.
@@ -120,6 +136,8 @@ def test(
         coverage_threshold,
         coverage_table,
         mutate,
+        prover,
+        prover_timeout,
     )
     from cedarbox.review.case_report import report_of
 
@@ -153,6 +171,7 @@ def _files(wanted: _Wanted) -> Iterator[Path]:
 
 def _run(wanted: _Wanted) -> Ran:
     from cedarbox.policy import PolicyBundle
+    from cedarbox.policy.schema import schema_text
 
     if wanted.tests is not None:
         return _run_cedar(wanted, wanted.tests)
@@ -173,7 +192,8 @@ def _run(wanted: _Wanted) -> Ran:
         about=_about(suite),
         notes=_exported(wanted, suite, cases),
     )
-    return _judged(wanted, ran, lambda: survivors(suite))
+    entities = suite.bundle.entities
+    return _judged(wanted, ran, lambda: survivors(suite), schema_text(), entities)
 
 
 def _run_cedar(wanted: _Wanted, tests: Path) -> Ran:
@@ -201,7 +221,7 @@ def _run_cedar(wanted: _Wanted, tests: Path) -> Ran:
         about={"bundle": {**about, "digest": bundle.digest if bundle else None}},
         notes=_exported(wanted, suite, cases),
     )
-    return _judged(wanted, ran, suite.survivors)
+    return _judged(wanted, ran, suite.survivors, subject.schema, None)
 
 
 def _chosen(wanted: _Wanted, cases: Sequence[Any]) -> list[Any]:
@@ -216,7 +236,13 @@ def _chosen(wanted: _Wanted, cases: Sequence[Any]) -> list[Any]:
     return found
 
 
-def _judged(wanted: _Wanted, ran: Ran, survivors: Callable[[], tuple[Sequence[Any], int]]) -> Ran:
+def _judged(
+    wanted: _Wanted,
+    ran: Ran,
+    survivors: Callable[[], tuple[Sequence[Mutant], int]],
+    schema: str,
+    entities: Sequence[Mapping[str, Any]] | None,
+) -> Ran:
     """Add to a run what the cases as a whole say."""
     from cedarbox.review.coverage import measure
 
@@ -227,8 +253,29 @@ def _judged(wanted: _Wanted, ran: Ran, survivors: Callable[[], tuple[Sequence[An
         ran = replace(ran, coverage=measure(ran.policies, ran.outcomes))
     if wanted.mutate and not ran.failed:
         alive, made = survivors()
-        ran = replace(ran, alive=alive, mutants=made)
+        ran = _looked_into(wanted, replace(ran, alive=alive, mutants=made), schema, entities)
     return ran
+
+
+def _looked_into(wanted: _Wanted, ran: Ran, schema: str, entities: Sequence[Mapping[str, Any]] | None) -> Ran:
+    """Tell the changes that no case can notice from those that some could."""
+    if not ran.alive or wanted.prover is False:
+        return ran
+    if wanted.prover is None and len(ran.alive) > _FEW:
+        note = f"more than {_FEW} changes went unnoticed: --prover tells which of them no case can notice"
+        return replace(ran, notes=(*ran.notes, note))
+    from cedarbox.review.equivalents import look
+    from cedarbox.review.prove import available
+
+    if missing := available():
+        return replace(ran, notes=(*ran.notes, f"which changes no case can notice is not known: {missing}"))
+    looked = look(ran.policies, ran.alive, schema=schema, entities=entities, limit_s=wanted.prover_timeout)
+    return replace(
+        ran,
+        alive=[each.mutant for each in looked if each.verdict != "equivalent"],
+        looked={id(each.mutant): each for each in looked},
+        equivalent=[each for each in looked if each.verdict == "equivalent"],
+    )
 
 
 def _about(suite: Suite) -> dict[str, Any]:

@@ -30,6 +30,7 @@ __all__ = [
     "Region",
     "Targets",
     "TooLargeError",
+    "address_at",
     "complement",
     "difference",
     "intersection",
@@ -113,6 +114,11 @@ PRESENT: Final = Ranges(((0, _END),))
 def place(ip: IP) -> int:
     """Return where an address is on the line of all addresses."""
     return int(ip) + (_V6 if ip.version == 6 else 0)
+
+
+def address_at(place: int) -> IP:
+    """Return the address that is at a place on the line of all addresses."""
+    return ipaddress.IPv4Address(place) if place < _V6 else ipaddress.IPv6Address(place - _V6)
 
 
 def network_range(network: Networks) -> tuple[int, int]:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from cedarbox.policy.bundle import Policy
 from cedarbox.review.cedar_tests import CedarCase, CedarOutcome
@@ -15,7 +15,12 @@ from cedarbox.review.mutants import Mutant
 from cedarbox.review.run import Outcome
 from cedarbox.review.subject import shown
 
+if TYPE_CHECKING:
+    from cedarbox.review.equivalents import Looked
+
 __all__ = ["RULES", "Ran", "report_of"]
+
+_SHOWN: Final = 300
 
 RULES: Final = (
     Rule(
@@ -45,12 +50,14 @@ RULES: Final = (
         "error",
         "A policy can be changed without any case failing",
         "Each policy is deleted and changed in small steps: its scope is widened, a condition is dropped, turned "
-        "around or loses a part, a limit is moved by one, a pattern loses the dot beside its star, the approval it "
-        "asks for is dropped. No case fails for "
-        "this one, so the tests would not notice if somebody made it by mistake.\n\nAdd the case that tells the two "
-        "apart: for a scope that is widened, a request from outside it; for a limit, the value on it and the one "
-        "beside it; for an approval, `approval:` with who approves. A part of a condition that no request can tell "
-        "apart is not needed.",
+        "around or loses a part, a limit is moved by one, a number becomes a lower limit, a network becomes twice or "
+        "half as large, a pattern loses the dot beside its star, the approval it asks for is dropped. No case fails "
+        "for this one, so the tests would not notice if somebody made it by mistake.\n\nAdd the case that tells the "
+        "two apart: for a scope that is widened, a request from outside it; for a limit, the value on it and the one "
+        "beside it; for a network, its last address and the first behind it; for an approval, `approval:` with who "
+        "approves. Where the prover was asked, the finding names such a request.\n\nWhat is proved to make no "
+        "difference to any request, or is refused by the schema, no case can notice: that is told apart, and no "
+        "finding. A part of a condition that makes no difference is not needed. What is not decided stays a finding.",
     ),
 )
 """The rules of what a run of tests finds."""
@@ -68,7 +75,9 @@ class Ran:
         coverage: The coverage of each policy; None when only some cases were chosen.
         threshold: How many per cent of the policies must be covered.
         mutants: How many changes were made; None when none was.
-        alive: The changes that no case noticed.
+        alive: The changes that no case noticed, and one could, for all that is known.
+        looked: What the prover said of those, by their identity; nothing where it was not asked.
+        equivalent: The changes that no case can notice.
         skipped: The cases that were not run because an earlier one failed.
         about: More of ``--json`` about what was tested.
         notes: As in the report.
@@ -84,6 +93,8 @@ class Ran:
     threshold: float = 100
     mutants: int | None = None
     alive: Sequence[Mutant] = ()
+    looked: Mapping[int, Looked] = field(default_factory=dict)
+    equivalent: Sequence[Looked] = ()
     skipped: Sequence[Any] = ()
     about: Mapping[str, Any] = field(default_factory=dict)
     notes: Sequence[str] = ()
@@ -143,7 +154,10 @@ def _summary(ran: Ran) -> str:
         covered = len(ran.coverage) - len(ran.uncovered)
         summary += f", {covered} of {len(ran.coverage)} policies covered both ways"
     if ran.mutants is not None:
-        summary += f", {ran.mutants - len(ran.alive)} of {ran.mutants} changes noticed"
+        noticed = ran.mutants - len(ran.alive) - len(ran.equivalent)
+        summary += f", {noticed} of {ran.mutants} changes noticed"
+        if ran.equivalent:
+            summary += f", {len(ran.equivalent)} cannot be"
     return summary
 
 
@@ -175,14 +189,20 @@ def _uncovered(ran: Ran, covered: PolicyCoverage) -> Finding:
 
 def _unnoticed(ran: Ran, mutant: Mutant) -> Finding:
     become = mutant.change if mutant.change == "deleted" else f"changed: {mutant.change}"
+    looked = ran.looked.get(id(mutant))
+    such = f", such as {looked.told}"[:_SHOWN] if looked is not None and looked.witness is not None else ""
+    details: dict[str, Any] = {"change": mutant.change}
+    if looked is not None:
+        details["proof"] = looked.verdict
+        details |= {"witness": looked.witness.to_json()} if looked.witness is not None else {"why": looked.told}
     return Finding(
         "T003",
         "error",
         f"no case notices when it is {become}",
         _policy_place(ran, mutant.policy),
         mutant.policy.id,
-        "add a case whose answer the change would alter",
-        details={"change": mutant.change},
+        f"add a case whose answer the change would alter{such}",
+        details=details,
         key=mutant.change,
     )
 
@@ -211,6 +231,13 @@ def _sections(ran: Ran) -> tuple[Section, ...]:
         )
         columns = ("policy", "effect", "determines", "decided without it", "covered", "place")
         sections.append(Section("Coverage", columns=columns, rows=rows))
+    if ran.equivalent:
+        same = tuple(
+            (each.mutant.policy.id, each.mutant.change, each.told, str(_policy_place(ran, each.mutant.policy)))
+            for each in ran.equivalent
+        )
+        heads = ("policy", "change", "why", "place")
+        sections.append(Section("Equivalent changes, which no case can notice", columns=heads, rows=same))
     if ran.slowest:
         slow = sorted(ran.outcomes, key=lambda outcome: outcome.seconds, reverse=True)[: ran.slowest]
         timed = tuple((f"{outcome.seconds * 1000:.2f} ms", outcome.case.id) for outcome in slow)
@@ -222,7 +249,19 @@ def _data(ran: Ran) -> dict[str, Any]:
     mutants = coverage = None
     if ran.mutants is not None:
         alive = [{"policy": m.policy.id, "change": m.change, "line": m.policy.line} for m in ran.alive]
-        mutants = {"made": ran.mutants, "unnoticed": alive}
+        mutants = {
+            "made": ran.mutants,
+            "unnoticed": alive,
+            "equivalent": [
+                {
+                    "policy": each.mutant.policy.id,
+                    "change": each.mutant.change,
+                    "line": each.mutant.policy.line,
+                    "why": each.told,
+                }
+                for each in ran.equivalent
+            ],
+        }
     if ran.coverage is not None:
         coverage = {
             "percent": percent(ran.coverage),

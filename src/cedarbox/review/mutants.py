@@ -2,15 +2,16 @@
 
 A test that passes with and without a policy says nothing about it. So each policy is changed, one small step at a time,
 in Cedar's JSON form, and some test must fail for each step: a policy is deleted, its scope is widened, a condition or a
-part of one is dropped or turned around, a member of a list is left out, a limit is moved by one, a pattern loses the
-dot or the slash beside its star. The approval that a permit asks for is dropped, one of its approvers is left out, and
-so is how long a signature holds.
+part of one is dropped or turned around, a member of a list is left out, a limit is moved by one, a number becomes a
+lower limit, a network becomes twice or half as large, a pattern loses the dot or the slash beside its star. The
+approval that a permit asks for is dropped, one of its approvers is left out, and so is how long a signature holds.
 
 No test can notice that a type is not asked for where the schema knows no other, so that is not tried.
 """
 
 from __future__ import annotations
 
+import ipaddress
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -128,6 +129,11 @@ def _body_changes(body: Any) -> Iterator[tuple[str, Any]]:
                 yield change, [*body[:index], changed, *body[index + 1 :]]
     elif isinstance(body, Mapping) and "Value" not in body:
         for name, part in body.items():
+            if name == "Record":  # Its keys are names, whatever they look like.
+                for key, value in part.items():
+                    for change, changed in _body_changes(value):
+                        yield change, {"Record": {**part, key: changed}}
+                continue
             yield from _here(name, part)
             for change, changed in _body_changes(part):
                 yield change, {**body, name: changed}
@@ -148,10 +154,39 @@ def _here(operator: str, operands: Any) -> Iterator[tuple[str, Any]]:
     if operator in _MOVED:
         moved = {_MOVED[operator]: operands}
         yield f"with {cedar_text(moved)}", moved
+    if operator in {"==", "isInRange"}:
+        yield from ((f"with {cedar_text(wider)}", wider) for wider in _wider(operator, operands))
     if operator == "like":
         for pattern in _unseparated(operands["pattern"]):
             wider = {"like": {**operands, "pattern": pattern}}
             yield f"with {cedar_text(wider)}", wider
+
+
+def _wider(operator: str, operands: Any) -> Iterator[_Json]:
+    """Yield what can be put in the place of a comparison with a number, or of a test whether a network holds it."""
+    if operator == "==":
+        for side, limit in (("right", ">="), ("left", "<=")):
+            # `443 <= port` and `port >= 443` are the same.
+            if type(operands[side].get("Value")) is int:
+                yield {limit: operands}
+    if operator == "isInRange":
+        for network in _resized(operands[1]):
+            yield {"isInRange": [operands[0], {"ip": [{"Value": network}]}]}
+
+
+def _resized(network: _Json) -> Iterator[str]:
+    """Yield a network that is written out with a bit less and with a bit more."""
+    literal = network["ip"][0].get("Value") if "ip" in network else None
+    if not isinstance(literal, str):
+        return
+    try:
+        here = ipaddress.ip_network(literal, strict=False)
+    except ValueError:  # of what Cedar refuses too, but when the policy is evaluated
+        return
+    if here.prefixlen > 0:
+        yield str(here.supernet())
+    if here.prefixlen < here.max_prefixlen:
+        yield str(next(iter(here.subnets())))
 
 
 def _unseparated(parts: Sequence[Any]) -> Iterator[list[Any]]:

@@ -14,8 +14,8 @@ from cedarbox.policy.bundle import PolicyBundle
 from cedarbox.policy.cards import card_list
 from cedarbox.policy.endpoints import Endpoints
 from cedarbox.policy.endpoints import endpoints as endpoints_of
-from cedarbox.review.allowlist.backends import Backend, Entry
 from cedarbox.review.allowlist.cedar import policy_of
+from cedarbox.review.allowlist.forms import Backend, Entry
 from cedarbox.review.allowlist.judge import Left, Verdict, judge, left_closed
 from cedarbox.review.finding import Check, Finding, Place, Report, Rule, Section
 from cedarbox.review.subject import ReviewedPolicy, Subject

@@ -17,8 +17,8 @@ from cedarbox.policy.endpoints import Endpoint, Endpoints
 from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.regions import Box, TooLargeError, difference
 from cedarbox.policy.schema import schema_text
-from cedarbox.review.allowlist.backends import Entry
 from cedarbox.review.allowlist.cedar import policy_of
+from cedarbox.review.allowlist.forms import Entry
 from cedarbox.review.allowlist.points import SPELT, connections, told
 from cedarbox.review.prove import Allows, And, Environment, Not, PrincipalIs, Prover, Query, Side, available
 

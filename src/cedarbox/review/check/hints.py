@@ -29,7 +29,9 @@ _ACTION: Final = re.compile(r"unrecognized action `(?P<kind>.*Action)::\"(?P<nam
 _MEMBER: Final = re.compile(r"entity `(?P<entity>\S+)::\".*\"` is of an enumerated entity type, but `\"(?P<name>.*)\"`")
 _COMPARED: Final = re.compile(r"the types (?P<one>\S+) and (?P<other>\S+) are not compatible")
 _EXPECTED: Final = re.compile(r"unexpected type: expected (?P<wanted>.+) but saw (?P<seen>.+)")
-_PARSED: Final = re.compile(r"failed to parse as (?:an? )?(?P<what>IP address|decimal value|datetime value|duration value)")
+_PARSED: Final = re.compile(
+    r"failed to parse as (?:an? )?(?P<what>IP address|decimal value|datetime value|duration value)"
+)
 _INAPPLICABLE: Final = "unable to find an applicable action given the policy scope constraints"
 _PLAIN: Final = {
     "empty set literals are forbidden in policies": "ask a set whether it is empty with `.isEmpty()`",

@@ -11,12 +11,11 @@ from cedarbox.review.lint.context import Context
 from cedarbox.review.lint.exercise import exercise
 from cedarbox.review.lint.model import Hit, LintRule
 from cedarbox.review.lint.questions import Question, questions
-from cedarbox.review.prove import Answer, Prover, available, environments
+from cedarbox.review.prove import Answer, Prover, answers_of, available, environments
 from cedarbox.review.syntax import schema_json
 
 __all__ = ["Proved", "Wanted", "asks", "open_questions", "prove"]
 
-_BATCH: Final = 16  # Queries; between two batches those that need no answer any more are left out.
 _SHOWN: Final = 400
 _ALSO: Final = frozenset({"S003"})  # It looks at the text, and asks about what the text does not show.
 
@@ -109,34 +108,18 @@ def _questions(context: Context, pairs: Sequence[tuple[LintRule, Hit]]) -> Itera
     return questions(context, found, environments(schema_json(context.subject.schema)))
 
 
-def _answers(context: Context, asked: Sequence[Question], wanted: Wanted) -> dict[int, list[Answer]]:
+def _answers(context: Context, asked: Sequence[Question], wanted: Wanted) -> list[list[Answer]]:
     """Return the answers to each question; fewer than its searches where the time was over, or one was enough."""
-    waiting = [(number, query) for number, question in enumerate(asked) for query in question.queries]
-    answers: dict[int, list[Answer]] = {number: [] for number in range(len(asked))}
-    begun = time.monotonic()
-    total = len(waiting)
     with Prover(context.subject.schema, time_limit_s=max(0.1, min(10.0, wanted.limit_s))) as prover:
-        while waiting and (left := wanted.limit_s - (time.monotonic() - begun)) > 0:
-            batch, waiting = waiting[:_BATCH], waiting[_BATCH:]
-            found = prover.search_all([query for _, query in batch], within_s=left)
-            for (number, _), answer in zip(batch, found, strict=True):
-                answers[number].append(answer)
-            # One request that is found answers a question, whichever way it asks.
-            waiting = [(number, query) for number, query in waiting if not _answered(answers[number])]
-            if wanted.progress is not None:
-                wanted.progress(total - len(waiting), total)
-    return answers
-
-
-def _answered(answers: Sequence[Answer]) -> bool:
-    return any(answer.verdict == "found" for answer in answers)
+        queries = [question.queries for question in asked]
+        return answers_of(prover, queries, within_s=wanted.limit_s, progress=wanted.progress)
 
 
 def _judged(
     pairs: list[tuple[LintRule, Hit]],
     by_id: dict[str, LintRule],
     asked: Sequence[Question],
-    answers: dict[int, list[Answer]],
+    answers: Sequence[Sequence[Answer]],
 ) -> Proved:
     made = list(pairs)
     undecided: list[str] = []

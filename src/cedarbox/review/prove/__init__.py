@@ -22,7 +22,7 @@ from cedarbox.review.prove.goals import (
     environments,
 )
 from cedarbox.review.prove.prover import Prover
-from cedarbox.review.prove.searching import Progress, Searcher, Unavailable
+from cedarbox.review.prove.searching import Progress, Searcher, Unavailable, answers_of
 from cedarbox.review.prove.solvers import available
 
 __all__ = [
@@ -46,6 +46,7 @@ __all__ = [
     "Unavailable",
     "Verdict",
     "Witness",
+    "answers_of",
     "available",
     "environments",
 ]
