@@ -166,6 +166,16 @@ def test_a_submodule_that_is_not_checked_out(repository: Repository, tmp_path: P
                 pairs(base, None, SITE)
 
 
+def test_a_submodule_that_decides_nothing(repository: Repository, tmp_path: Path) -> None:
+    """A repository is a bundle as a whole, and has a submodule with something else. That is no obstacle."""
+    other = Repository(tmp_path / "other")
+    other.commit({"README": "other\n"}, ".")
+    repository.git("submodule", "--quiet", "add", str(other.top), "third/party")
+    base = repository.commit(bundle_files(NONE), ".")
+    (pair,) = pairs(base, None, [Path()])
+    assert pair.head.files == pair.base.files
+
+
 @pytest.mark.parametrize(
     "attributes",
     [
