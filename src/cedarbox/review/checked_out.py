@@ -12,6 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Final
 
 from cedarbox.errors import BundleError
+from cedarbox.review.beside import DIRECTORIES
 from cedarbox.review.git import Repository
 from cedarbox.review.subject import shown
 from cedarbox.review.twins import refuse_twins
@@ -38,8 +39,8 @@ def checked_out(repository: Repository, directory: str, root: Path, files: Mappi
         What a reader must know.
 
     Raises:
-        BundleError: A file of it is not checked out, or one that decides not as it is in a commit, or a submodule is in
-            it or around it.
+        BundleError: A file of it is not checked out, or one that decides not as it is in a commit, or it is or has its
+            tests in a submodule.
         ConfigurationError: git cannot tell.
     """
     below = "" if directory in {"", "."} else f"{directory}/"
@@ -86,14 +87,16 @@ def _refuse_left_out(repository: Repository, path: str, below: str, root: Path) 
     for line in repository.parts("ls-files", "-z", "-t", "--stage", "--", path, *above):
         told, _, each = line.partition("\t")
         inside = path == "." or f"{each}/".startswith(f"{path}/")
-        # It may be empty here, so that nothing is permitted, and not on a host.
-        if told.split()[1] == _SUBMODULE and (inside or path.startswith(f"{each}/")):
-            at = root / each.removeprefix(below) if inside and f"{each}/" != below else root
+        name = each.removeprefix(below) if inside else ""
+        # It may be empty here, so that nothing is permitted, or nothing tested, and not on a host.
+        around = f"{path}/".startswith(f"{each}/")
+        if told.split()[1] == _SUBMODULE and (around or name in DIRECTORIES):
+            at = root if around else root / name
             raise BundleError("a submodule, whose files are in no commit here", path=at, hint="run it inside of that")
         # S: a sparse checkout leaves it out.
         if inside and told.startswith("S ") and not os.path.lexists(repository.top / each):
             message = "in the repository, and left out by a sparse checkout"
-            raise BundleError(message, path=root / each.removeprefix(below), hint="check it out, with all beside it")
+            raise BundleError(message, path=root / name, hint="check it out, with all beside it")
 
 
 def _refuse_converted(repository: Repository, paths: Sequence[str], below: str, root: Path) -> None:
