@@ -4,12 +4,13 @@ Importing this package seals the tracing of the SDK: from then on no span of thi
 names below need is imported when they are first used, so that a tool that reads a ledger does not load the SDK.
 """
 
-from importlib import import_module
-from typing import TYPE_CHECKING, Any
-
 from cedarbox.on_import import watch
 
+# Not from typing, which takes longer than all of this, and until the command line is there Ctrl-C is Python's.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from cedarbox.audit import Ledger, verify_ledger
     from cedarbox.boxlite import BoxLiteSandboxClient, BoxLiteSandboxClientOptions, Mount, SecretEnv
     from cedarbox.errors import (
@@ -93,7 +94,9 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
+    from importlib import import_module
+
     home = _HOMES.get(name)
     if home is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -8,14 +8,14 @@ for it gets it. Where the SDK is loaded already, it is sealed at once.
 from __future__ import annotations
 
 import sys
-from importlib import import_module
-from importlib.abc import MetaPathFinder
-from importlib.machinery import ModuleSpec, PathFinder
-from types import ModuleType
-from typing import TYPE_CHECKING, Any, Final
 
+# Every start of the command line waits for this module, and for nothing less than it needs.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Sequence
+    from importlib.machinery import ModuleSpec
+    from types import ModuleType
+    from typing import Any, Final
 
 __all__ = ["settle", "watch"]
 
@@ -49,10 +49,12 @@ def _seal() -> None:
     if any(name in sys.modules and not hasattr(sys.modules[name], "__all__") for name in _PARTS):
         _Sealer.owed = True
     else:
+        from importlib import import_module
+
         import_module(_SEALER).seal()
 
 
-class _Sealer(MetaPathFinder):
+class _Sealer:
     """Finds the SDK as the others would, and has it sealed once it is loaded."""
 
     owed = False
@@ -68,9 +70,9 @@ class _Sealer(MetaPathFinder):
         return spec
 
 
-def _found(
-    besides: MetaPathFinder, name: str, path: Sequence[str] | None, target: ModuleType | None
-) -> ModuleSpec | None:
+def _found(besides: _Sealer, name: str, path: Sequence[str] | None, target: ModuleType | None) -> ModuleSpec | None:
+    from importlib.machinery import ModuleSpec, PathFinder
+
     for finder in [*sys.meta_path, PathFinder]:
         find = getattr(finder, "find_spec", None)
         if finder is not besides and find is not None and (spec := find(name, path, target)) is not None:
