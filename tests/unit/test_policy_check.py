@@ -90,6 +90,30 @@ def test_places_an_error_of_the_validator_on_the_part_it_is_about(
     assert [quoted(f) for f in report.findings] == places
 
 
+@pytest.mark.parametrize(
+    ("scope", "condition", "hint"),
+    [
+        (
+            'action == Sandbox::Action::"exec", resource is Sandbox::Host',
+            "true",
+            "exec is asked by Sandbox::Agent, about",
+        ),
+        ('action == Sandbox::Action::"exce", resource', "true", 'is Sandbox::Action::"exec" meant?'),
+        ('action == Sandbox::Action::"exec", resource', "context.port == 1", "it has base, commandLine, shell, user"),
+        ('action == Sandbox::Action::"exec", resource', 'context.base.tol == "x"', "it has at, backend, agent, tool"),
+        ('action == Sandbox::Action::"exec", resource', 'principal.name == "x"', "it has tenant, trust"),
+        (
+            'action == Sandbox::Action::"connect", resource',
+            'context.proto == Sandbox::Proto::"quic"',
+            "one of tcp, udp, tls, http",
+        ),
+    ],
+)
+def test_tells_what_there_is_instead(tmp_path: Path, scope: str, condition: str, hint: str) -> None:
+    write_bundle(tmp_path / "b", f'@id("p") permit (principal, {scope}) when {{ {condition} }};')
+    assert any(hint in found.hint for found in check([tmp_path / "b"]).findings)
+
+
 def test_an_error_in_very_many_places_is_told_in_some_and_says_that_there_may_be_more(tmp_path: Path) -> None:
     for count, hint in ((7, ""), (8, "and maybe behind it: correct these and check again")):
         condition = " || ".join(f'context.command like "*{number}*"' for number in range(count))

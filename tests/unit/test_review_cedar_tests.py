@@ -195,7 +195,7 @@ def test_a_pattern_loses_what_keeps_its_star_within_a_name(tmp_path: Path) -> No
         text = f'permit (principal, action, resource) when {{ context.s like "{pattern}" }};'
         about = Subject.of_cedar("plain", tmp_path, {"a.cedar": text.encode()}, schema=schema)
         told = {mutant.change for mutant in mutants_of(CedarSuite(about, []).policies) if "like" in mutant.change}
-        assert told == {f'its condition with like "{each}"' for each in wanted}, pattern
+        assert told == {f'its condition with context.s like "{each}"' for each in wanted}, pattern
 
 
 GOOD = a_test("ann", "view", "allow", ["own"])

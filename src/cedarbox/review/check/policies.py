@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import secrets
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any, Final
@@ -12,6 +12,7 @@ from typing import Any, Final
 import cedarpy
 
 from cedarbox.policy.source import Statement
+from cedarbox.review.check.advice import Advice
 from cedarbox.review.check.placing import MAX_PLACES, parts_of, places_of, scope_of, without
 from cedarbox.review.check.rules import finding
 from cedarbox.review.check.scripts import BIDI, has_bidi, mixes_scripts, odd_character
@@ -102,14 +103,18 @@ def duplicates(policies: Sequence[ReadPolicy]) -> Iterator[Finding]:
         yield finding("C004", message, policy.place(span), policy=policy.id, hint=hint)
 
 
-def against_schema(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> Iterator[Finding]:
+def against_schema(
+    policies: Sequence[ReadPolicy], schema: cedarpy.Schema, advice: Callable[[], Advice]
+) -> Iterator[Finding]:
     """Tell of what Cedar's validator refuses, each where it stands.
 
     Args:
         policies: The policies.
         schema: The schema.
+        advice: Makes what knows what the schema has; asked for when something is refused.
     """
     told = _errors_of(policies, schema)
+    known = advice() if told else None
     for count, (number, messages) in enumerate(sorted(told.items())):
         policy = policies[number]
         for message in messages:
@@ -118,7 +123,9 @@ def against_schema(policies: Sequence[ReadPolicy], schema: cedarpy.Schema) -> It
                 spans = places_of(message, policy.syntax, lambda text: _messages(text, schema))
             for place, span in enumerate(spans):
                 key = f"{message}#{place}" if place else message
-                hint = "and maybe behind it: correct these and check again" if place == MAX_PLACES - 1 else ""
+                last = place == MAX_PLACES - 1
+                hint = known.on(message, policy.est) if known else ""
+                hint = "and maybe behind it: correct these and check again" if last else hint
                 yield finding("C003", message, policy.place(span), policy=policy.id, hint=hint, key=key)
 
 

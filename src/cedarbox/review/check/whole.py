@@ -18,6 +18,7 @@ from cedarbox.policy.entities import NAMESPACE
 from cedarbox.policy.reading import read_bundle, utf8_text
 from cedarbox.policy.schema import schema_text
 from cedarbox.policy.source import statements
+from cedarbox.review.check.advice import Advice
 from cedarbox.review.check.entities import check_entities
 from cedarbox.review.check.metadata import check_metadata, check_tests, told
 from cedarbox.review.check.policies import (
@@ -34,6 +35,7 @@ from cedarbox.review.finding import Check, Finding, Place, Report
 from cedarbox.review.plain import find_cedar, read_file, read_links, read_schema
 from cedarbox.review.reports.parts import counted
 from cedarbox.review.subject import shown
+from cedarbox.review.syntax import schema_json
 
 __all__ = ["check"]
 
@@ -78,7 +80,7 @@ class _Found:
         """Hold the policies against a schema."""
         # With the text of the schema each question would take 8 ms, and there may be many.
         schema = cedarpy.Schema.from_str(text)
-        refused = list(against_schema(self.policies, schema))
+        refused = list(against_schema(self.policies, schema, lambda: Advice(schema_json(text))))
         self.findings += refused
         about = {(each.place.file, each.policy) for each in refused if each.place}
         good = [policy for policy in self.policies if (policy.file, policy.id) not in about]
