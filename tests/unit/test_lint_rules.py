@@ -125,6 +125,12 @@ def test_not_found(rule: str, text: str, tmp_path: Path) -> None:
     assert found(lint_text(tmp_path, text, rule)) == []
 
 
+@pytest.mark.parametrize(("ports", "port"), [("context.port >= 80", 443), ("context.port > 1024", 1025)])
+def test_a_port_that_is_advised_is_one_of_the_permit(tmp_path: Path, ports: str, port: int) -> None:
+    (told,) = lint_text(tmp_path, permit("p", "connect", f"when {{ {ports} }}", PUBLIC), "S012").findings
+    assert f"context.port == {port} " in told.hint
+
+
 def test_a_group_that_a_parent_lacks_and_one_that_no_policy_names_are_told(tmp_path: Path) -> None:
     entities = json.loads(agents("agent"))
     entities[2]["parents"].append({"type": "Sandbox::AgentGroup", "id": "ghosts"})

@@ -179,7 +179,8 @@ def _unguarded(context: Context) -> Iterator[Hit]:
             if count > context.options.max_ports and (entry.policy, "ports") not in seen:
                 seen.add((entry.policy, "ports"))
                 many = "any port" if count == 65535 else f"{count} ports"
-                hint = "add when { context.port == 443 }"
+                port = 443 if 443 in box.ports else box.ports.parts[0][0]
+                hint = f"add when {{ context.port == {port} }}, or the few that are needed"
                 yield Hit(f"permits connections to {many} of its targets", policy, hint=hint, key="ports")
             open_class = box.classes >= {"public", "private"} and box.ips >= PRESENT and bool(box.targets & ANY_HOST)
             if open_class and (entry.policy, "class") not in seen:
