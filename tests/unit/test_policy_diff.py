@@ -307,6 +307,13 @@ def test_plain_cedar_with_a_schema_of_its_own(tmp_path: Path, monkeypatch: pytes
     assert [finding["file"] for finding in json.loads(narrowed.stdout)["findings"]] == ["old/view.cedar"]
 
 
+def test_what_is_narrowed_stands_where_the_text_changed(tmp_path: Path) -> None:
+    others = permit("e", "exec") + permit("f", "fork")
+    old, new = (others + permit("c", "connect", f"context.port {sign} 443") for sign in (">=", "=="))
+    told = findings(diff(tmp_path, old, new), "D101")
+    assert {(each["file"], each["line"]) for each in told} == {(str(tmp_path / "new" / "policies.cedar"), 9)}
+
+
 def test_a_request_tells_what_it_is_about(tmp_path: Path) -> None:
     image = permit("p", "create", 'resource has digest && resource in Sandbox::ImageRepo::"images.example/python"')
     (told,) = findings(diff(tmp_path / "bundle", "", image))

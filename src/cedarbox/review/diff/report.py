@@ -16,6 +16,7 @@ from cedarbox.review.diff.effects import Effects
 from cedarbox.review.diff.metadata import MetadataChange
 from cedarbox.review.diff.plan import Narrowing, Plan, Row, Widening
 from cedarbox.review.diff.rules import ACCEPTANCE, METADATA, NARROWS, RULES, UNDECIDED, WEAKENS, WIDENS
+from cedarbox.review.diff.texts import TextChange
 from cedarbox.review.diff.widened import Outcome, identity, message, metadata_message, metadata_subject
 from cedarbox.review.finding import Check, Finding, Place, Report, Section, Suppression
 from cedarbox.review.json_places import entity_places
@@ -149,7 +150,7 @@ def _findings(outcome: Outcome, judged: _Judged) -> Iterator[Finding]:
             NARROWS.id,
             "note",
             f"{told}{narrowing.before}, and is {narrowing.after}",
-            compared.pair.place,
+            _near(compared, action),
             details=_narrowing_data(narrowing),
             key=f"{action} {resource} {narrowing.agents.told}",
         )
@@ -163,13 +164,15 @@ def _accepting(subject: Subject) -> str:
 def _undecided(plan: Plan) -> Iterator[Finding]:
     # One reason, such as that no solver is installed, is told once.
     reasons: dict[str, list[str]] = {}
+    places: dict[str, Place] = {}
     for missing in plan.undecided:
         reasons.setdefault(missing.why, []).append(f"{missing.action} on {missing.resource}: {missing.about}")
+        places.setdefault(missing.why, _near(plan.compared, missing.action))
     for why, told in reasons.items():
         more = f" and {len(told) - 1} more" if len(told) > 1 else ""
         said = f"{told[0]}{more} was not decided: {why}"
         hint = "nothing is safe that is not proved"
-        yield Finding(UNDECIDED.id, "warning", said, plan.compared.pair.place, hint=hint, key=" ".join(told))
+        yield Finding(UNDECIDED.id, "warning", said, places[why], hint=hint, key=" ".join(told))
 
 
 def _stands(compared: Compared, change: MetadataChange) -> Place:
@@ -193,18 +196,39 @@ def _about(subject: Subject) -> str:
 
 def _place(compared: Compared, each: Widening) -> Place:
     head = compared.pair.head
-    text = each.cause.text if each.cause else None
-    if text is not None:
-        if text.place is not None:
-            return text.place
-        # It is gone: the file that it stood in is where the change is, if that is still there.
-        old = text.old
-        if old is not None and head.files is not None and old.file in head.files:
-            return Place(shown(head.root / old.file))
+    found = None
+    if each.cause is not None and each.cause.text is not None:
+        found = _text_place(compared, each.cause.text)
     elif each.cause is not None and each.cause.place is not None:
-        return each.cause.place
+        found = each.cause.place
     elif each.cause is not None and head.files is not None and AGENTS in head.files:
-        return _changed_agent(compared, each, head.files[AGENTS].decode())
+        found = _changed_agent(compared, each, head.files[AGENTS].decode())
+    return found or compared.pair.place
+
+
+def _text_place(compared: Compared, text: TextChange) -> Place | None:
+    if text.place is not None:
+        return text.place
+    # It is gone: the file that it stood in is where the change is, if that is still there.
+    head, old = compared.pair.head, text.old
+    if old is not None and head.files is not None and old.file in head.files:
+        return Place(shown(head.root / old.file))
+    return None
+
+
+def _near(compared: Compared, action: str) -> Place:
+    """Return the first place where the text of a policy changed that can be for an action.
+
+    A line that the change has not is shown to nobody who looks at the change.
+    """
+    for text in compared.texts:
+        policy = text.new or text.old
+        if policy is None or text.kind == "annotated":
+            continue
+        scope = policy.est["action"]
+        about = scope["op"] != "==" or scope["entity"]["id"] == action
+        if about and (place := _text_place(compared, text)) is not None:
+            return place
     return compared.pair.place
 
 
