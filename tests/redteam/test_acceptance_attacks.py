@@ -269,7 +269,9 @@ def test_a_pipeline_whose_clock_is_behind(tmp_path: Path, monkeypatch: pytest.Mo
     assert cli("accept", "HEAD", "--widening", one["details"]["id"], *given).exit_code == 0
     counts = ("--accepted", tmp_path / "file", "--acceptor", tmp_path / "desk.pub", "--json")
     assert cli("diff", "HEAD", *counts).exit_code == 0
-    result = cli("diff", base, *counts)
+    repository.commit()
+    assert cli("diff", "HEAD~1", "HEAD", *counts).exit_code == 0
+    result = cli("diff", base, "HEAD", *counts)
     report = json.loads(result.stdout)
     assert (result.exit_code, "it expired at" in _why(report)) == (1, True)
     assert any("was committed at 2100-01-01T00:00:00Z" in note for note in report["notes"])

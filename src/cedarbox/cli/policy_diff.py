@@ -155,13 +155,14 @@ def _moved(pairs: Sequence[Pair], head: str | None) -> list[str]:
 
 
 def _now(pairs: Sequence[Pair]) -> tuple[datetime, list[str]]:
-    """Return the time, and what there is to say of it: it is not before that of the base, whatever the clock says."""
+    """Return the time, and what there is to say of it: it is not before that of a commit, whatever the clock says."""
     clock = datetime.now(UTC)
-    base = max((pair.base.committed for pair in pairs if pair.base.committed is not None), default=clock)
-    if base - clock < timedelta(hours=1):
-        return max(base, clock), []
-    told = f"it is {in_utc(clock)} by the clock here, and what is compared with was committed at {in_utc(base)}"
-    return base, [f"{told}: what expires is judged by the later"]
+    commits = (version.committed for pair in pairs for version in (pair.base, pair.head))
+    last = max((each for each in commits if each is not None), default=clock)
+    if last - clock < timedelta(hours=1):
+        return max(last, clock), []
+    told = f"it is {in_utc(clock)} by the clock here, and what is compared was committed at {in_utc(last)}"
+    return last, [f"{told}: what expires is judged by the later"]
 
 
 def _expired(plan: object, now: datetime) -> list[str]:
