@@ -209,7 +209,7 @@ def test_many_are_looked_into_only_when_that_is_asked_for(tmp_path: Path, run: R
     bundle = write_suite(tmp_path, WEB, few)
     code, out, _ = run(bundle)
     assert code == 1
-    assert "more than 10 changes went unnoticed: --prover tells which of them no case can notice" in out
+    assert "more than 5 changes went unnoticed: --prover tells which of them no case can notice" in out
     assert "Equivalent" not in out
     code, out, _ = run(bundle, "--prover")
     assert code == 1

@@ -85,9 +85,10 @@ def look(
         entities: What a bundle declares; None for plain Cedar, where a case brings any entities that fit the schema.
         limit_s: How long all of it may take, in seconds.
     """
-    kinds = environments(schema_json(schema))
-    asked = [_question(policies, mutant, kinds, schema, entities) for mutant in mutants]
-    with Prover(schema, time_limit_s=min(_LIMIT_S, limit_s)) as prover:
+    resolved, parsed = schema_json(schema), cedarpy.Schema.from_str(schema)
+    kinds = environments(resolved)
+    asked = [_question(policies, mutant, kinds, parsed, entities) for mutant in mutants]
+    with Prover(schema, time_limit_s=min(_LIMIT_S, limit_s), schema=resolved) as prover:
         queries = [each if isinstance(each, tuple) else () for each in asked]
         answers = answers_of(prover, queries, within_s=limit_s)
     return tuple(
@@ -110,7 +111,7 @@ def _question(
     policies: Sequence[Policy],
     mutant: Mutant,
     kinds: Sequence[Environment],
-    schema: str,
+    schema: cedarpy.Schema,
     entities: Sequence[Mapping[str, Any]] | None,
 ) -> tuple[Query, ...] | Looked:
     """Return the searches for a request that tells a change apart, or what is known without any."""
@@ -146,7 +147,7 @@ def _told_apart(mutant: Mutant, forbids: int) -> Goal:
     return Or(*fails, And(differs, *(Not(Matches(_SIDE, f"forbid {number}")) for number in range(forbids))))
 
 
-def _refused(policy: Policy, schema: str) -> bool:
+def _refused(policy: Policy, schema: cedarpy.Schema) -> bool:
     document = {"staticPolicies": {"changed": policy.est}, "templates": {}, "templateLinks": []}
     return not cedarpy.validate_policies(cedarpy.policies_from_json_str(json.dumps(document)), schema).validation_passed
 
