@@ -216,6 +216,16 @@ def test_many_are_looked_into_only_when_that_is_asked_for(tmp_path: Path, run: R
     assert "Equivalent changes" in out
 
 
+def test_without_a_solver_nothing_is_told_to_be_the_same(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("cedarbox.review.prove.available", lambda: "pip install 'cedarbox[prove]'")
+    code, out, _ = run(write_suite(tmp_path, WEB + NEVER, CASES), "--prover")
+    assert code == 1
+    assert "which changes no case can notice is not known: pip install 'cedarbox[prove]'" in out
+    assert "Equivalent" not in out
+
+
 @pytest.mark.parametrize(("asked", "same"), [("context.open", True), ("resource.open", False)])
 def test_plain_cedar_is_looked_into_for_any_entities_there_or_not(
     tmp_path: Path, run: Run, asked: str, same: bool
