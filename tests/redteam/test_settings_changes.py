@@ -12,9 +12,10 @@ from tests.unit.differing import AGENTS, cli, entities, findings, permit, shared
 from tests.unit.repositories import METADATA, Repository, bundle_files
 from tests.unit.signed import make_key
 
+from cedarbox.egress.limits import EgressLimits
 from cedarbox.errors import ConfigurationError
 from cedarbox.review.configured import DEFAULT_BUNDLE
-from cedarbox.review.diff.settings import DEFAULTS
+from cedarbox.review.diff.opening import DEFAULTS, LIMITS
 from cedarbox.settings import Settings, load_settings
 
 FEW = permit("few", "fork", "context.copies <= 2")
@@ -136,7 +137,10 @@ def test_the_bundle_of_no_settings() -> None:
     assert settings.policy.bundle == Path(DEFAULT_BUNDLE)
     for key, value in DEFAULTS.items():
         said = attrgetter(key)(settings)
-        assert value == (list(said) if isinstance(said, tuple) else said)
+        if said is None and key.startswith("egress.limits."):
+            said = getattr(EgressLimits(), key.rpartition(".")[2])
+        assert value == (list(said) if isinstance(said, tuple) else str(said) if isinstance(said, Path) else said)
+    assert {f"egress.limits.{name}" for name in LIMITS} < DEFAULTS.keys()
 
 
 @pytest.mark.parametrize(
@@ -153,6 +157,7 @@ def test_the_bundle_of_no_settings() -> None:
         ("signature_threshold = 2", "signature_threshold = 1", "policy.signature_threshold", "fewer"),
         ("signature_threshold = 2", "signature_threshold = true", "policy.signature_threshold", "fewer"),
         ("", '[sandbox]\nimage_keys = ["a.pub"]', "sandbox.image_keys", "counts as signed"),
+        ("", '[egress]\nmode = "nic"', "egress.mode", "a network card"),
         ("", '[egress.secrets.t]\nreference = "file:/etc/shadow"', "egress.secrets.t.reference", "another secret"),
     ],
 )

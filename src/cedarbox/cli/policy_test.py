@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = ["test"]
 
-_FEW: Final = 10
+_FEW: Final = 5
 """So many unnoticed changes are looked into without being asked for: it takes a moment, and more take their time."""
 
 

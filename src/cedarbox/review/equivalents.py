@@ -5,7 +5,8 @@ answer, nor the policies that determine it, nor an error differs. What is not pr
 finds a request instead, that is the case that is missing.
 
 Cases may declare agents of their own. So beside the declared agents stand those that a case could declare, as far as
-the policies can tell them apart; where those are too many, nothing is proved.
+the policies can tell them apart; where those are too many, nothing is proved. For plain Cedar, where a case brings its
+entities, nothing is proved of policies that look into any: a case may leave them out.
 """
 
 from __future__ import annotations
@@ -85,9 +86,10 @@ def look(
         entities: What a bundle declares; None for plain Cedar, where a case brings any entities that fit the schema.
         limit_s: How long all of it may take, in seconds.
     """
-    kinds = environments(schema_json(schema))
-    asked = [_question(policies, mutant, kinds, schema, entities) for mutant in mutants]
-    with Prover(schema, time_limit_s=min(_LIMIT_S, limit_s)) as prover:
+    resolved, parsed = schema_json(schema), cedarpy.Schema.from_str(schema)
+    kinds = environments(resolved)
+    asked = [_question(policies, mutant, kinds, parsed, entities) for mutant in mutants]
+    with Prover(schema, time_limit_s=min(_LIMIT_S, limit_s), schema=resolved) as prover:
         queries = [each if isinstance(each, tuple) else () for each in asked]
         answers = answers_of(prover, queries, within_s=limit_s)
     return tuple(
@@ -110,7 +112,7 @@ def _question(
     policies: Sequence[Policy],
     mutant: Mutant,
     kinds: Sequence[Environment],
-    schema: str,
+    schema: cedarpy.Schema,
     entities: Sequence[Mapping[str, Any]] | None,
 ) -> tuple[Query, ...] | Looked:
     """Return the searches for a request that tells a change apart, or what is known without any."""
@@ -124,6 +126,8 @@ def _question(
     ]
     chosen = {_WAS: policy.est, **({} if mutated is None else {_BECOMES: mutated.est})}
     chosen |= {f"forbid {number}": other.est for number, other in enumerate(forbids)}
+    if not ours and any(_looks_into_entities(est) for est in chosen.values()):
+        return Looked(mutant, "open", "a case can leave out an entity that a policy looks into")
     agents = () if entities is None else _agents(entities, list(chosen.values()))
     if agents is None:
         return Looked(mutant, "open", "it depends on who asks in other ways than are tried")
@@ -146,9 +150,26 @@ def _told_apart(mutant: Mutant, forbids: int) -> Goal:
     return Or(*fails, And(differs, *(Not(Matches(_SIDE, f"forbid {number}")) for number in range(forbids))))
 
 
-def _refused(policy: Policy, schema: str) -> bool:
+def _refused(policy: Policy, schema: cedarpy.Schema) -> bool:
     document = {"staticPolicies": {"changed": policy.est}, "templates": {}, "templateLinks": []}
     return not cedarpy.validate_policies(cedarpy.policies_from_json_str(json.dumps(document)), schema).validation_passed
+
+
+def _looks_into_entities(node: Any) -> bool:
+    """Whether an attribute or a tag may be asked of an entity: it fails where a request comes without the entity.
+
+    The prover takes all of them to be there. In a bundle they are.
+    """
+    if isinstance(node, list):
+        return any(map(_looks_into_entities, node))
+    if not isinstance(node, Mapping):
+        return False
+    for operator, operands in node.items():
+        if operator in {"hasTag", "getTag"}:
+            return True
+        if operator in {".", "has"} and isinstance(operands, Mapping) and operands.get("left") != {"Var": "context"}:
+            return True
+    return any(map(_looks_into_entities, node.values()))
 
 
 def _agents(
