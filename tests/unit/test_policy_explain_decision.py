@@ -47,7 +47,8 @@ def told_of(tmp_path: Path, policies: str, action: str, *given: str, solver: boo
 def test_each_change_that_is_told_turns_the_decision_around(name: str) -> None:
     turned = 0
     for subject, suite, case in cases(name, EVERY):
-        request = of_case(suite.cases, f"{case.file.name}:{case.line}")
+        request = of_case(suite.cases, f"{case.file.name}:{case.line}:{case.title}")
+        assert case.request is None or request.made == case.request
         told = explain(subject, request, bundle=suite.bundle)
         engine = PolicyEngine(suite.bundle)
         for flip in () if told.found is None else told.found.flips:

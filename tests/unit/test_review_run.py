@@ -250,7 +250,9 @@ def test_the_command_names_what_failed_and_ends_with_1(tmp_path: Path, run: Run)
     lines = out.splitlines()
     place = f"{tmp_path}/tests/a.yaml:11: error T001: connect: target 169.254.169.254: "
     assert lines[0] == f"{place}expected deny by web, got deny by never"
-    assert lines[2] == f"{tmp_path}/policies.cedar:2: error T002: no case determined by it (never)"
+    # Two cases begin there, and the hint is about this one.
+    assert lines[1].endswith(f"explain {tmp_path} --case '{tmp_path}/tests/a.yaml:11:target 169.254.169.254'")
+    assert lines[4] == f"{tmp_path}/policies.cedar:2: error T002: no case determined by it (never)"
     # Nothing is changed while a case fails: every change would be noticed by it.
     assert lines[-1] == "test: 6 of 8 cases pass, 1 of 2 policies covered both ways"
 

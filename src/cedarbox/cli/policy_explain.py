@@ -37,7 +37,7 @@ def explain(
     ] = None,
     *,
     case: Annotated[
-        str | None, typer.Option(metavar="FILE:LINE", help="The request of a test case.", show_default=False)
+        str | None, typer.Option(metavar="FILE:LINE[:TITLE]", help="The request of a test case.", show_default=False)
     ] = None,
     request: Annotated[
         Path | None,

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Any, Final
 
 from cedarbox.policy.bundle import Policy
@@ -124,7 +125,7 @@ class Ran:
 
 def report_of(ran: Ran) -> Report:
     """Return the report of a run."""
-    findings = [_failure(outcome) for outcome in ran.failed]
+    findings = [_failure(ran, outcome) for outcome in ran.failed]
     findings += [_uncovered(ran, covered) for covered in ran.uncovered]
     findings += [_unnoticed(ran, mutant) for mutant in ran.alive]
     checks = [_check(outcome) for outcome in ran.outcomes]
@@ -174,9 +175,14 @@ def _told(outcome: Outcome | CedarOutcome) -> str:
     return f"{about}: {outcome.problem}"
 
 
-def _failure(outcome: Outcome | CedarOutcome) -> Finding:
+def _failure(ran: Ran, outcome: Outcome | CedarOutcome) -> Finding:
+    place = _place_of(outcome.case)
+    hint = ""
+    if isinstance(outcome, Outcome):
+        case = f"{place.file}:{place.line}:{outcome.case.title}"
+        hint = f"to see why: cedarbox policy explain {quote(shown(ran.root))} --case {quote(case)}"
     # The same words as the check, so that a format that has both tells it once.
-    return Finding("T001", "error", _told(outcome), _place_of(outcome.case), key=outcome.case.id)
+    return Finding("T001", "error", _told(outcome), place, hint=hint, key=outcome.case.id)
 
 
 def _uncovered(ran: Ran, covered: PolicyCoverage) -> Finding:

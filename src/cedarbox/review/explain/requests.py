@@ -29,6 +29,8 @@ __all__ = [
     "unescaped",
 ]
 
+_WHERE: Final = re.compile(r"(.+?):([0-9]{1,9})(?::(.*))?", re.DOTALL)
+
 
 @dataclass(frozen=True)
 class Request:
@@ -133,14 +135,16 @@ def of_case(cases: Sequence[Case], where: str) -> Request:
 
     Args:
         cases: The cases of the bundle.
-        where: ``FILE:LINE``; the file may be named by the end of its path.
+        where: ``FILE:LINE``, or ``FILE:LINE:TITLE`` where several cases begin; the file may be named by the end of its
+            path.
 
     Raises:
         ConfigurationError: There is no such case, or several.
     """
-    file, _, line = where.rpartition(":")
-    if not file or not line.isascii() or not line.isdecimal():
+    given = _WHERE.fullmatch(where)
+    if given is None:
         raise ConfigurationError(f"--case {where[:80]!r} is not FILE:LINE", hint="such as network.yaml:12")
+    file, line, title = given.groups()
     named = [case for case in cases if _ends_with(case.file, file)]
     if not named:
         files = sorted({case.file.name for case in cases})
@@ -150,10 +154,15 @@ def of_case(cases: Sequence[Case], where: str) -> Request:
         above = sorted({case.line for case in named if case.line <= int(line)})
         begins = f"the case before it begins at line {above[-1]}" if above else "its cases begin later"
         raise ConfigurationError(f"no case begins at {where[:80]}", hint=begins)
-    case = found[0]
+    titled = [case for case in found if case.title == title]
+    if title is not None and not titled:
+        raise ConfigurationError(
+            f"no case at {file[:80]}:{line} is called {title[:80]!r}", hint=f"such as {found[0].title}"
+        )
+    case = (titled or found)[0]
     said = f"the case at {where} expects {'allow' if case.allowed else 'deny'}"
     notes = [f"{said}: {case.title}" if case.title else said]
-    if len(found) > 1:
+    if len(found) > 1 and title is None:
         notes.append(f"it is {len(found)} cases, one for each value of a list; this is the first: {case.title}")
     if case.request is None:
         return Request(case.principal, case.action, {}, None, case.refusal, tuple(notes))
