@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import os
 import signal
+import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 from agents.run import set_default_agent_runner
 from agents.run_internal import run_loop, tool_actions, tool_execution
+from agents.sandbox.sandboxes.unix_local import UnixLocalSandboxSession
 from hypothesis import HealthCheck, settings
 from tests.unit.guarded import Guarded
 
@@ -40,6 +45,35 @@ def _patiently(self: Solvers, solver: Solver, text: str, values: Sequence[str], 
 
 
 Solvers.solve = _patiently  # type: ignore[method-assign]
+
+
+async def _pumped(self: UnixLocalSandboxSession, entry: Any) -> None:
+    """Read a terminal of the SDK's unix-local backend in a thread of its own, from a descriptor of its own.
+
+    The SDK (agents 0.24) reads in the threads of the loop, from a descriptor that it closes meanwhile. On a busy
+    machine a thread was left that never ended, and the loop waited for it at the end until the tests were given up.
+    """
+    loop, over = asyncio.get_running_loop(), asyncio.Event()
+    own = os.dup(entry.primary_fd)
+
+    def take(chunk: bytes) -> None:
+        entry.output_chunks.append(chunk)
+        entry.output_notify.set()
+
+    def read() -> None:
+        # The loop may be closed by then, or what is behind the terminal.
+        with contextlib.suppress(OSError, RuntimeError):
+            while chunk := os.read(own, 16_384):
+                loop.call_soon_threadsafe(take, chunk)
+        os.close(own)
+        with contextlib.suppress(RuntimeError):
+            loop.call_soon_threadsafe(over.set)
+
+    threading.Thread(target=read, daemon=True).start()
+    await over.wait()
+
+
+UnixLocalSandboxSession._pump_pty_primary_fd = _pumped  # type: ignore[method-assign]
 
 _get_model = run_loop.get_model
 _invoke = vars(tool_execution)["_invoke_function_tool_with_metadata"]
