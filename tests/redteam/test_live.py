@@ -57,7 +57,7 @@ async def test_a_command_that_runs_on_after_it_was_withdrawn(tmp_path: Path) -> 
     guarded = Guarded(tmp_path)
     begun = tmp_path / "begun"
     async with session_of(guarded) as session:
-        running = asyncio.create_task(session.exec(f"touch {begun}; sleep 20; echo late"))
+        running = asyncio.create_task(session.exec(f"touch {begun}; sleep 10; echo late"))
         await until(begun.exists)
         guarded.rewrite(without("exec"))
         change = await guarded.client.reload()

@@ -505,7 +505,7 @@ async def test_a_sandbox_that_outlives_its_time(tmp_path: Path) -> None:
     root = Path(session.state.manifest.root)
     started = await session.pty_exec_start("sleep 120", yield_time_s=0.1)
     assert started.process_id is not None
-    cut = await session.exec("sleep 120; touch late")
+    cut = await session.exec("sleep 30; touch late")
     while await session.running():  # noqa: ASYNC110  # the real backend has no event for it
         await asyncio.sleep(0.01)
     assert cut.exit_code == 126
