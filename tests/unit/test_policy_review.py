@@ -235,6 +235,19 @@ def test_no_bundle_among_the_files_of_a_commit(tmp_path: Path, monkeypatch: pyte
     assert (done.exit_code, done.stdout) == (0, "no bundle: none of the paths is in one\n")
 
 
+def test_a_bundle_without_properties_among_the_files_of_a_commit(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    write_bundle(tmp_path / "b", PERMIT_ALL)
+    prove = ["review", "--only", "prove", "b/policies.cedar"]
+    done = CliRunner().invoke(app, [*prove, "--skip-others"])
+    assert (done.exit_code, done.stdout) == (0, "b: no properties to prove\n")
+    assert isinstance(CliRunner().invoke(app, prove).exception, ConfigurationError)
+    (tmp_path / "b" / "properties").write_text("none")
+    assert CliRunner().invoke(app, [*prove, "--skip-others"]).exit_code == 1
+
+
 def test_a_file_that_an_option_names_is_bad_input_and_no_finding(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -51,7 +51,8 @@ def test_a_file_fits_the_schema_of_its_reader(name: str, schema: str) -> None:
 
 def test_the_hooks_are_read_by_pre_commit() -> None:
     hooks = load_manifest(str(ROOT / ".pre-commit-hooks.yaml"))
-    assert [hook["id"] for hook in hooks] == [f"cedarbox-policy-{name}" for name in ("fmt", "check", "lint", "test")]
+    names = ("fmt", "check", "lint", "test", "prove")
+    assert [hook["id"] for hook in hooks] == [f"cedarbox-policy-{name}" for name in names]
     for hook in hooks:
         assert re.search(hook["files"], "policies/site/network.cedar")
         assert not re.search(hook["files"], "src/cedar.py")
@@ -59,6 +60,7 @@ def test_the_hooks_are_read_by_pre_commit() -> None:
         # The name of a file, such as --baseline=x.cedar, is no option.
         assert hook["args"] == ["--"]
     assert re.search(hooks[3]["files"], "policies/site/tests/network.yaml")
+    assert re.search(hooks[4]["files"], "policies/site/properties/network.yaml")
 
 
 def test_each_option_of_a_hook_is_one_of_its_command() -> None:

@@ -68,7 +68,11 @@ def review(
         typer.Option(metavar="|".join(PARTS), help="Run this part only; may be repeated.", show_default=False),
     ] = None,
     skip_others: Annotated[
-        bool, typer.Option("--skip-others", help="Leave out paths that are in no bundle, as pre-commit may name them.")
+        bool,
+        typer.Option(
+            "--skip-others",
+            help="Leave out paths that are in no bundle, and bundles without properties, as pre-commit may name them.",
+        ),
     ] = False,
     accepted: Accepted = None,
     acceptor: Acceptors = None,
@@ -119,8 +123,10 @@ def review(
     if not bundles:
         emit(Report("review", "no bundle", "none of the paths is in one"), form, output, as_json=as_json)
     subject = ", ".join(shown(bundle) for bundle in bundles)
+    if not parts and skip_others:
+        emit(Report("review", subject, f"{subject}: no properties to prove"), form, output, as_json=as_json)
     if not parts:
-        # Of the parts only prove can have nothing to do; that nothing was looked at is no success.
+        # Of the parts only prove can have nothing to do; that nothing was looked at is no success for who asked for it.
         raise ConfigurationError(f"{subject}: no properties to prove", hint="run other parts too")
     emit(whole("review", subject, parts, fail_level=fail_level), form, output, as_json=as_json)
 
