@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import signal
-import warnings
 from base64 import b64decode
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -15,6 +14,7 @@ from typing import Any
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_public_key
+from tests.unit.forking import fork
 
 from cedarbox.audit.record import GENESIS, Record
 
@@ -147,9 +147,7 @@ def key_in(record: Record, attribute: str) -> Ed25519PublicKey:
 
 def child(work: Callable[[], object]) -> int:
     """Do something in a forked child; gives its process id."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn where other threads are
-        pid = os.fork()
+    pid = fork()
     if pid:
         return pid
     code = 99

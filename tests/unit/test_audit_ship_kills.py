@@ -11,7 +11,6 @@ import random
 import signal
 import threading
 import time
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -19,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from tests.unit.forking import fork
 from tests.unit.ports import reserved
 from tests.unit.shipping import PATIENCE
 
@@ -40,9 +40,7 @@ class Nursery:
     def __init__(self, jobs: dict[str, Callable[[], None]]) -> None:
         self._asked, ask = os.pipe()
         answered, self._answer = os.pipe()
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DeprecationWarning)
-            self.pid = os.fork()
+        self.pid = fork()
         if self.pid == 0:
             os.close(ask)
             os.close(answered)

@@ -21,6 +21,7 @@ from opentelemetry.proto.collector.logs.v1.logs_service_pb2 import (
     ExportLogsServiceRequest,
     ExportLogsServiceResponse,
 )
+from tests.unit.forking import fork
 from tests.unit.shipping import PATIENCE, GrpcCollector, HttpCollector, Received, until
 
 from cedarbox.audit import Entry, Ledger
@@ -261,7 +262,7 @@ def test_the_streams_of_a_process_that_was_killed_are_taken_over(tmp_path: Path,
     collector = HttpCollector(received)
     pace = Pace(poll_s=0.01)
     ready, told = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             ledger = Ledger.open(tmp_path / "ledger")
@@ -292,7 +293,7 @@ def test_a_forked_child_does_not_keep_the_place(place: Path) -> None:
     assert first.hold()
     assert not second.hold()
     ready, told = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         os.write(told, b"x")
         signal.pause()

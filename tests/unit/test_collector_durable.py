@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 from tests.unit.collected import decision, ledger_lines, ledger_request
+from tests.unit.forking import fork
 
 from cedarbox.collector import EmbeddedCollector, Store
 
@@ -31,7 +32,7 @@ def serve(directory: Path, told: int) -> None:
 
 def started(directory: Path) -> tuple[int, str]:
     reader, writer = os.pipe()
-    child = os.fork()
+    child = fork()
     if child == 0:
         try:
             serve(directory, writer)

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from opentelemetry.proto.collector.metrics.v1.metrics_service_pb2 import ExportMetricsServiceRequest
 from opentelemetry.proto.metrics.v1.metrics_pb2 import AggregationTemporality, Metric
+from tests.unit.forking import fork
 
 from cedarbox.telemetry.metrics import METRICS, Metrics
 from cedarbox.telemetry.otlp import from_json
@@ -138,7 +139,7 @@ def test_threads_lose_no_count(tmp_path: Path) -> None:
 def test_a_forked_child_does_not_tell_the_totals_of_its_parent(tmp_path: Path) -> None:
     metrics = _made(tmp_path)
     metrics.sandboxes(1)
-    child = os.fork()
+    child = fork()
     if not child:
         metrics.close()
         os._exit(0)
