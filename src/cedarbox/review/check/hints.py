@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Collection, Mapping, Sequence
-from difflib import get_close_matches
 from functools import cached_property
 from typing import Any, Final
 
+from cedarbox.review.nearest import nearest
 from cedarbox.review.prove.patterns import UnsupportedError
 from cedarbox.review.prove.types import Attribute, RecordOf, SchemaTypes
 from cedarbox.review.syntax.schema import schema_json
@@ -57,7 +57,7 @@ _INTERNAL: Final = (
     ("Set<__cedar::internal::Any>", "a set"),
 )
 _MOST: Final = 16
-"""How many names a hint lists."""
+"""How many alternatives a hint lists."""
 
 
 def plainly(message: str) -> str:
@@ -131,7 +131,7 @@ class Hints:
 
     def _attribute(self, match: re.Match[str]) -> str:
         attributes = self._holder(match)
-        return _known(match["path"].rsplit(".", 1)[-1], list(attributes)) if attributes else "it has no attributes"
+        return nearest(match["path"].rsplit(".", 1)[-1], sorted(attributes)) if attributes else "it has no attributes"
 
     def _optional(self, match: re.Match[str]) -> str:
         self._holder(match)
@@ -143,21 +143,21 @@ class Hints:
         return f"ask for it first, with `.hasTag({match['tag']}) && ...`"
 
     def _type(self, match: re.Match[str]) -> str:
-        return _known(match["name"], list(self._types.entities))
+        return nearest(match["name"], sorted(self._types.entities))
 
     def _action(self, match: re.Match[str]) -> str:
         there = [f'{kind}::"{name}"' for kind, name in self._types.actions]
         same = [each for each in there if each.endswith(f'::"{match["name"]}"')]
-        return f"write {' or '.join(same)}" if same else _known(f'{match["kind"]}::"{match["name"]}"', there)
+        return f"write {' or '.join(same)}" if same else nearest(f'{match["kind"]}::"{match["name"]}"', sorted(there))
 
     def _member(self, match: re.Match[str]) -> str:
-        return _known(match["name"], self._types.entities[match["entity"]].members or ())
+        return nearest(match["name"], self._types.entities[match["entity"]].members or ())
 
     def _compared(self, match: re.Match[str]) -> str:
         pair = {match["one"], match["other"]}
         if "String" not in pair:
             return ""
-        (other,) = pair - {"String"}
+        other = next(iter(pair - {"String"}), "String")
         if other in _MADE:
             return f"write it as in {_MADE[other]}"
         if other == "Long":
@@ -199,17 +199,3 @@ class Hints:
 def _alternatives(names: Sequence[str]) -> str:
     shown = [*names[:_MOST], *(["..."] if len(names) > _MOST else [])]
     return " or ".join(filter(None, (", ".join(shown[:-1]), shown[-1])))
-
-
-def _known(wanted: str, names: Sequence[str]) -> str:
-    """Return the nearest name and the others that there are."""
-    folded = {name.casefold(): name for name in names}
-    # The last part is what is mistaken or left without its namespace.
-    lasts = {name.casefold().rsplit("::", 1)[-1]: name for name in names}
-    near = get_close_matches(wanted.casefold(), folded, 1) or get_close_matches(
-        wanted.casefold().rsplit("::", 1)[-1], lasts, 1
-    )
-    listed = ", ".join(sorted(names)[:_MOST]) + (f" and {len(names) - _MOST} more" if len(names) > _MOST else "")
-    if not near:
-        return f"known: {listed}" if names else ""
-    return f"did you mean {folded.get(near[0]) or lasts[near[0]]}? known: {listed}"

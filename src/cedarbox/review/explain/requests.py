@@ -7,7 +7,6 @@ import re
 import shlex
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,6 +16,7 @@ from cedarbox.policy.entities import NAMESPACE
 from cedarbox.review.arguments import Value, arguments_of, build
 from cedarbox.review.cases import Case
 from cedarbox.review.explain.backward import Given, Missing, arguments_from
+from cedarbox.review.nearest import nearest
 
 __all__ = [
     "UID",
@@ -97,8 +97,7 @@ def read_arguments(action: str, given: Sequence[str]) -> tuple[dict[str, Value],
         if name == "principal":
             principal = text
         elif name not in known:
-            near = get_close_matches(name, [*known, "principal"], 1)
-            hint = f"{f'did you mean {near[0]}? ' if near else ''}known: principal, {', '.join(known)}"
+            hint = nearest(name, ["principal", *known])
             raise ConfigurationError(f"{action} has no argument {name[:80]!r}", hint=hint)
     shell = texts.get("shell", "true") != "false"
     for name, text in texts.items():
@@ -248,9 +247,7 @@ def unescaped(text: str) -> str:
 
 def _check_action(action: str) -> None:
     if action not in ACTION_GROUPS:
-        near = get_close_matches(action, ACTION_GROUPS, 1)
-        hint = f"did you mean {near[0]}?" if near else f"known: {', '.join(ACTION_GROUPS)}"
-        raise ConfigurationError(f"unknown action {action[:80]!r}", hint=hint)
+        raise ConfigurationError(f"unknown action {action[:80]!r}", hint=nearest(action, list(ACTION_GROUPS)))
 
 
 def made_request(principal: str, action: str, values: Mapping[str, Value], notes: tuple[str, ...]) -> Request:
