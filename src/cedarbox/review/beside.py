@@ -12,7 +12,7 @@ from typing import Final
 
 from cedarbox.errors import ConfigurationError
 from cedarbox.files import open_regular
-from cedarbox.review.git import Entry, Objects
+from cedarbox.review.git_objects import Entry, Objects
 
 __all__ = ["BASELINE", "DIRECTORIES", "beside_of_commit", "beside_on_disk"]
 

@@ -14,7 +14,7 @@ from typing import Any, Final
 from cedarbox.errors import BundleError
 from cedarbox.files import open_regular
 from cedarbox.policy.reading import utf8_text
-from cedarbox.review.git import Objects
+from cedarbox.review.git_objects import Objects
 
 __all__ = ["DEFAULT_BUNDLE", "KEYS", "SETTINGS", "Configured", "configured_at", "configured_in", "inside"]
 

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from cedarbox.errors import BundleError
-from cedarbox.review.git import Objects
+from cedarbox.review.git_objects import Objects
 from cedarbox.review.twins import alike
 
 __all__ = ["refuse_converted"]

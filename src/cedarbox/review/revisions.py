@@ -14,7 +14,8 @@ from cedarbox.review.checked_out import as_in_a_commit, checked_out
 from cedarbox.review.configured import SETTINGS, Configured, configured_at, configured_in, inside
 from cedarbox.review.converted import refuse_converted
 from cedarbox.review.diff.settings import settings_changes
-from cedarbox.review.git import Objects, Repository
+from cedarbox.review.git import Repository
+from cedarbox.review.git_objects import Objects
 from cedarbox.review.limited import limited_bytes
 from cedarbox.review.linked import BESIDE
 from cedarbox.review.plain import read_file, schema_of

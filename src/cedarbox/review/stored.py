@@ -13,7 +13,7 @@ from cedarbox.errors import BundleError
 from cedarbox.policy.reading import decides, read_bundle, utf8_text
 from cedarbox.policy.signing import MAX_ENVELOPE, SIGNATURE_FILE
 from cedarbox.review.converted import refuse_converted
-from cedarbox.review.git import Objects
+from cedarbox.review.git_objects import Objects
 from cedarbox.review.twins import refuse_twins
 
 __all__ = ["MAX_FILE", "NO_LINKS", "entities", "of_commit", "of_disk", "refuse_links"]
